@@ -1,0 +1,50 @@
+// What a backend implements: one factory per structured op of the table.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "pool.h"
+#include "types.h"
+
+namespace steepest {
+
+// An instruction as it is known when a program is loaded: shapes, dtypes, strides and attributes, no data.
+struct Spec {
+  std::span<const View> in;
+  std::span<const View> out;
+  std::span<const double> attrs;  // decode with the struct that ops.gen.h has for the op
+  int threads;
+};
+
+// The same instruction while it runs: the same views with data, and scratch of `Kernel::workspace` bytes (64-byte aligned).
+struct Call {
+  std::span<const View> in;
+  std::span<const View> out;
+  std::byte* workspace;
+  Pool& pool;
+};
+
+// A kernel is made once when its program is loaded (checks, library primitives) and run every step.
+// run() keeps no state of its own between calls and may not allocate.
+class Kernel {
+ public:
+  virtual ~Kernel() = default;
+  virtual void run(const Call& call) const = 0;
+  std::size_t workspace = 0;
+};
+
+using Factory = std::unique_ptr<Kernel> (*)(const Spec&);
+
+// For kernels that need nothing but their decoded attributes.
+template <class Attrs, void (*Run)(const Call&, const Attrs&)>
+class SimpleKernel final : public Kernel {
+ public:
+  explicit SimpleKernel(const Spec& spec, std::size_t scratch = 0) : attrs_(Attrs::decode(spec.attrs)) { workspace = scratch; }
+  void run(const Call& call) const override { Run(call, attrs_); }
+
+ private:
+  Attrs attrs_;
+};
+
+}  // namespace steepest
