@@ -2,6 +2,7 @@
 export * from './elementwise.js'
 export * from './reduce.js'
 export * from './shape.js'
+export * from './assemble.js'
 export * from './indexing.js'
 export * from './matmul.js'
 export * from './conv.js'

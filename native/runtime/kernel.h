@@ -23,6 +23,8 @@ struct Call {
   std::span<const View> out;
   std::byte* workspace;
   Pool& pool;
+  // Set (to 1) by a kernel that met a non-finite number; updates that find it set write nothing, and the run ends after the instruction.
+  std::atomic<int>& fault;
 };
 
 // A kernel is made once when its program is loaded (checks, library primitives) and run every step.
