@@ -24,7 +24,12 @@ export function importsOf(file: string, source: string): Edge[] {
   const text = source.replace(/\/\*[\s\S]*?\*\//g, '').replace(/^\s*\/\/.*$/gm, '')
   for (const match of text.matchAll(/\b(import|export)\s+(type\s+)?([^'";]*?)\bfrom\s*'(\.[^']*)'/g)) {
     const names = match[3].trim()
-    const inner = names.startsWith('{') ? names.slice(1, -1).split(',').filter((n) => n.trim()) : []
+    const inner = names.startsWith('{')
+      ? names
+          .slice(1, -1)
+          .split(',')
+          .filter((n) => n.trim())
+      : []
     const typeOnly = Boolean(match[2]) || (inner.length > 0 && inner.every((n) => n.trim().startsWith('type ')))
     edges.push({ to: join(dirname(file), match[4]).replace(/\.js$/, '.ts'), typeOnly })
   }
