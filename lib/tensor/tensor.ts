@@ -96,6 +96,20 @@ export function withScope<T>(name: string, f: () => T): T {
   }
 }
 
+/** @internal Runs `f` so that the nodes it makes carry the scope of `node`. */
+export function withNodeScope<T>(node: Node, f: () => T): T {
+  const before = scopePath
+  scopePath = node.scope
+  try {
+    return f()
+  } finally {
+    scopePath = before
+  }
+}
+
+/** @internal The id that the next node gets: what was made before a trace has a smaller one. */
+export const nextNodeId = (): number => nextId
+
 /** @internal Makes a node and its output handles; the only way that a node comes to be. */
 export function makeNode(op: OpDef, inputs: readonly Tensor[], attrs: Attrs, avals = op.infer(inputs, attrs)): Tensor[] {
   const outputs: Tensor[] = []

@@ -1,0 +1,106 @@
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { SteepestError, type ErrorCode } from './errors.js'
+import { TABLE_HASH } from './graph/table.gen.js'
+
+/** @internal Native memory of a concrete tensor. */
+export interface NativeBuffer {
+  readonly bytes: number
+  write(source: ArrayBufferView, offset?: number): void
+  read(target: ArrayBufferView, offset?: number): void
+  free(): void
+}
+
+/** @internal Scratch that the programs of one model share; as large as the largest of them. */
+export interface NativeArena {
+  readonly bytes: number
+  release(): void
+}
+
+/** @internal */
+export interface NativeProgram {
+  readonly arenaBytes: number
+  /** Nanoseconds by instruction, summed over the profiled runs. */
+  readonly profile: Float64Array
+}
+
+/** @internal How a job ended. */
+export interface NativeOutcome {
+  ticket: number
+  /** 0 done, 1 non-finite, 2 index out of range, 3 factorization failed, -1 cancelled, -2 error. */
+  fault: number
+  instruction: number
+  code?: string
+  message?: string
+}
+
+/** @internal */
+export interface NativeStream {
+  readonly threads: number
+  submit(
+    program: NativeProgram,
+    bindings: NativeBuffer[],
+    arena: NativeArena,
+    options?: { trace?: boolean; profile?: boolean },
+  ): number
+  take(): NativeOutcome[]
+  cancel(): void
+  close(): void
+  ref(): void
+  unref(): void
+}
+
+interface Native {
+  Buffer: new (bytes: number) => NativeBuffer
+  Arena: new () => NativeArena
+  Program: new (words: Float64Array, constants: Uint8Array, threads: number, device?: 'cpu' | 'null') => NativeProgram
+  Stream: new (wake: () => void) => NativeStream
+  workspace(instruction: Float64Array, threads: number): number
+  threads(n?: number): number
+  info(): { level: string; levels: string[]; tableHash: number; allocatedBytes: number }
+}
+
+const here = dirname(fileURLToPath(import.meta.url))
+
+/** Folder of the package: one above `lib/` in a clone and above `dist/` where it is installed. */
+export const packageRoot = join(here, '..')
+
+function load(): Native {
+  const require = createRequire(import.meta.url)
+  let native: Native
+  try {
+    native = (require('node-gyp-build') as (dir: string) => Native)(packageRoot)
+  } catch (cause) {
+    throw new SteepestError(
+      'NATIVE',
+      {
+        who: 'steepest',
+        rule: `the native part could not be loaded on ${process.platform}-${process.arch}, Node ${process.version}`,
+        got: cause instanceof Error ? cause.message.split('\n')[0] : String(cause),
+        fix: 'Build it with: npx steepest build (in a clone: npm run build)',
+      },
+      { cause },
+    )
+  }
+  if (native.info().tableHash !== Number.parseInt(TABLE_HASH, 16)) {
+    throw new SteepestError('NATIVE', {
+      who: 'steepest',
+      rule: 'the native part was built from another op table than the TypeScript beside it',
+      fix: 'Rebuild it with: npx steepest build (in a clone: npm run build)',
+    })
+  }
+  return native
+}
+
+let loaded: Native | undefined
+
+/** @internal The addon, loaded when first needed. */
+export const native = (): Native => (loaded ??= load())
+
+/** @internal A SteepestError with a JavaScript stack from what the addon threw. */
+export function fromNative(who: string, error: unknown): SteepestError {
+  if (error instanceof SteepestError) return error
+  const code = (error as { code?: ErrorCode }).code ?? 'NATIVE'
+  return new SteepestError(code, { who, rule: error instanceof Error ? error.message : String(error) }, { cause: error })
+}

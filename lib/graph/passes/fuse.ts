@@ -1,0 +1,168 @@
+import { opNamed } from '../../ops/define.js'
+import { dtypeCode } from '../../tensor/dtype.js'
+import { sameShape } from '../../tensor/shape.js'
+import { makeNode, type Node, type Tensor, withNodeScope } from '../../tensor/tensor.js'
+import { type Graph, isLeaf, schedule } from '../graph.js'
+import { ELEMENTWISE } from '../table.gen.js'
+
+/** Steps of one fused instruction: more would spill the first-level cache with registers. */
+const MAX_STEPS = 48
+/** Operands (inputs and outputs) of one fused instruction. */
+const MAX_OPERANDS = 24
+
+const codeOf = new Map<string, number>()
+
+interface Group {
+  nodes: Node[]
+  parent?: Group
+}
+
+const rootOf = (g: Group): Group => {
+  let at = g
+  while (at.parent) at = at.parent
+  return at
+}
+
+/** The number that a broadcast constant holds, else undefined. */
+function constantValue(t: Tensor): number | undefined {
+  let at = t
+  while (at.node.op.name === 'broadcastTo' || at.node.op.name === 'reshape') at = at.node.inputs[0]
+  return at.node.op.name === 'constant' ? (at.node.attrs.value as number) : undefined
+}
+
+/**
+ * Elementwise fusion: nodes of one shape that feed each other become one `elementwise` node, one pass over memory. Two nodes join only at
+ * the same depth (the number of other kernels on the longest way to them), so that a group can never wait for itself.
+ */
+export function fuse(graph: Graph): Graph {
+  if (codeOf.size === 0) ELEMENTWISE.forEach((name, i) => codeOf.set(name, i))
+  const nodes = schedule(graph.outputs)
+  const depth = new Map<Node, number>()
+  const groups = new Map<Node, Group>()
+  for (const node of nodes) {
+    const own = node.op.kind === 'elementwise'
+    let d = 0
+    for (const t of node.inputs) {
+      const below = depth.get(t.node) ?? 0
+      const joins = own && t.node.op.kind === 'elementwise' && sameShape(t.shape, node.outputs[0].shape)
+      const passes = t.node.op.kind === 'leaf' || (t.node.op.kind === 'view' && node.op.kind === 'view')
+      d = Math.max(d, joins || passes ? below : below + 1)
+    }
+    depth.set(node, d)
+    if (!own) continue
+    const group: Group = { nodes: [node] }
+    groups.set(node, group)
+    for (const t of node.inputs) {
+      if (t.node.op.kind !== 'elementwise' || depth.get(t.node) !== d || !sameShape(t.shape, node.outputs[0].shape)) continue
+      const [into, other] = [rootOf(groups.get(node)!), rootOf(groups.get(t.node)!)]
+      if (into === other || into.nodes.length + other.nodes.length > MAX_STEPS) continue
+      if (operandCount([...into.nodes, ...other.nodes]) > MAX_OPERANDS) continue
+      other.nodes.push(...into.nodes)
+      into.parent = other
+    }
+  }
+  const readers = new Map<Tensor, Node[]>()
+  for (const node of nodes) for (const t of node.inputs) readers.set(t, [...(readers.get(t) ?? []), node])
+  const results = new Set(graph.outputs)
+
+  const map = new Map<Tensor, Tensor>()
+  const get = (t: Tensor) => map.get(t) ?? t
+  const done = new Set<Node | Group>()
+
+  const emitGroup = (group: Group) => {
+    done.add(group)
+    const members = new Set(group.nodes)
+    group.nodes.sort((a, b) => a.id - b.id)
+    const inputs: Tensor[] = []
+    const constants: number[] = []
+    const constantKey = new Map<number, number>()
+    const inputAt = new Map<Tensor, number>()
+    for (const node of group.nodes) {
+      for (const t of node.inputs) {
+        if (members.has(t.node)) continue
+        const value = constantValue(t)
+        if (value !== undefined) {
+          if (!constantKey.has(value)) constantKey.set(value, constants.push(value) - 1)
+        } else if (!inputAt.has(t)) {
+          inputAt.set(t, inputs.push(t) - 1)
+        }
+      }
+    }
+    const stepAt = new Map<Node, number>()
+    group.nodes.forEach((n, i) => stepAt.set(n, inputs.length + constants.length + i))
+    const register = (t: Tensor): number => {
+      const step = members.has(t.node) ? stepAt.get(t.node) : undefined
+      if (step !== undefined) return step
+      const value = constantValue(t)
+      return value === undefined ? inputAt.get(t)! : inputs.length + constantKey.get(value)!
+    }
+    const code: number[] = []
+    for (const node of group.nodes) {
+      const out = node.outputs[0].dtype
+      const compute = node.inputs.length > 0 ? widest(node) : out
+      const sources = node.inputs.map(register)
+      while (sources.length < 3) sources.push(-1)
+      code.push(codeOf.get(node.op.name)!, dtypeCode(compute), dtypeCode(out), ...sources)
+    }
+    const kept = group.nodes.filter((n) => results.has(n.outputs[0]) || (readers.get(n.outputs[0]) ?? []).some((r) => !members.has(r)))
+    for (const t of inputs) emit(t.node)
+    const last = group.nodes[group.nodes.length - 1]
+    const outputs = withNodeScope(last, () =>
+      makeNode(opNamed('elementwise'), inputs.map(get), {
+        constants,
+        code,
+        outputs: kept.map((n) => stepAt.get(n)!),
+        shape: [...last.outputs[0].shape],
+      }),
+    )
+    kept.forEach((n, i) => map.set(n.outputs[0], outputs[i]))
+  }
+
+  const emit = (start: Node): void => {
+    // Depth first by an explicit stack: graphs of training steps are thousands of nodes long.
+    const stack: Node[] = [start]
+    while (stack.length > 0) {
+      const node = stack[stack.length - 1]
+      if (isLeaf(node) || done.has(node)) {
+        stack.pop()
+        continue
+      }
+      const group = groups.has(node) ? rootOf(groups.get(node)!) : undefined
+      const needs = group ? group.nodes.flatMap((n) => n.inputs).filter((t) => !groups.has(t.node) || rootOf(groups.get(t.node)!) !== group) : node.inputs
+      const missing = needs.filter((t) => !isLeaf(t.node) && !done.has(t.node) && constantValue(t) === undefined)
+      if (missing.length > 0) {
+        for (const t of missing) stack.push(t.node)
+        continue
+      }
+      stack.pop()
+      if (group) {
+        for (const n of group.nodes) done.add(n)
+        if (!done.has(group)) emitGroup(group)
+      } else {
+        done.add(node)
+        const outputs = withNodeScope(node, () => makeNode(node.op, node.inputs.map(get), node.attrs, node.outputs))
+        node.outputs.forEach((t, i) => map.set(t, outputs[i]))
+      }
+    }
+  }
+
+  // A group is computed where the first of its readers needs it, not before.
+  for (const node of nodes) {
+    const group = groups.has(node) ? rootOf(groups.get(node)!) : undefined
+    if (!group || group.nodes[group.nodes.length - 1] === node) emit(node)
+  }
+  return { inputs: graph.inputs, outputs: graph.outputs.map(get) }
+}
+
+function operandCount(nodes: readonly Node[]): number {
+  const members = new Set(nodes)
+  const inputs = new Set<Tensor>()
+  for (const n of nodes) for (const t of n.inputs) if (!members.has(t.node)) inputs.add(t)
+  return inputs.size + 2
+}
+
+/** The dtype that a step computes in: that of its operands, the condition of `where` aside. */
+function widest(node: Node): Tensor['dtype'] {
+  const operands = node.op.name === 'where' ? node.inputs.slice(1) : node.inputs
+  return operands[0].dtype
+}

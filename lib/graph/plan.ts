@@ -1,0 +1,262 @@
+import { opNamed, type Attrs, type OpDef } from '../ops/define.js'
+import { bf16Bits } from '../tensor/bytes.js'
+import { bytesOf } from '../tensor/dtype.js'
+import { type Aval, sizeOf, stridesOf } from '../tensor/shape.js'
+import type { Node, Tensor } from '../tensor/tensor.js'
+import { allocate } from './allocate.js'
+import { type Graph, isLeaf } from './graph.js'
+import { order } from './order.js'
+import { isContiguous, type Layout, viewLayout } from './views.js'
+
+/** A piece of memory that values live in. */
+export interface Buf {
+  space: 'arena' | 'external' | 'constant'
+  bytes: number
+  /** Byte offset in the arena or among the constants; number of the external. */
+  at: number
+  /** First and last instruction that touch it. */
+  first: number
+  last: number
+  /** Another buffer whose place this one takes. */
+  into?: Buf
+  /** What it holds, for reports: the op and module path of its first writer. */
+  label: string
+}
+
+export interface Operand extends Layout, Aval {
+  readonly buf: Buf
+}
+
+export interface Instruction {
+  readonly op: OpDef
+  readonly attrs: Attrs
+  readonly inputs: readonly Operand[]
+  readonly outputs: readonly Operand[]
+  readonly scope: string
+  readonly workspace: Buf
+  /** The node it came from; copies that the plan puts in have none. */
+  readonly node?: Node
+}
+
+export interface Plan {
+  readonly instructions: readonly Instruction[]
+  /** One per input of the graph, then one per output that has memory of its own. */
+  readonly externals: readonly Buf[]
+  /** For each output: the external that holds it. An output that replaced a donated input names the input's. */
+  readonly outputs: readonly number[]
+  readonly constants: Uint8Array
+  readonly arenaBytes: number
+  readonly bufs: readonly Buf[]
+}
+
+export const finalBuf = (buf: Buf): Buf => {
+  let at = buf
+  while (at.into) at = at.into
+  return at
+}
+
+const ALIGNMENT = 64
+export const align = (n: number): number => Math.ceil(n / ALIGNMENT) * ALIGNMENT
+
+const whole = (o: Operand): boolean => o.offset === 0 && isContiguous(o.shape, o.strides)
+
+class Planner {
+  readonly instructions: { op: OpDef; attrs: Attrs; inputs: Operand[]; outputs: Operand[]; scope: string; node?: Node }[] = []
+  readonly bufs: Buf[] = []
+  readonly externals: Buf[] = []
+  readonly operands = new Map<Tensor, Operand>()
+  readonly copies = new Map<Tensor, Operand>()
+  readonly constants: number[] = []
+  /** Values that are to be written straight into an external. */
+  readonly direct = new Map<Tensor, Buf>()
+
+  buf(space: Buf['space'], bytes: number, label: string, at = -1): Buf {
+    const buf: Buf = { space, bytes, at, first: Infinity, last: -1, label }
+    this.bufs.push(buf)
+    return buf
+  }
+
+  external(bytes: number, label: string): Buf {
+    const buf = this.buf('external', bytes, label, this.externals.length)
+    this.externals.push(buf)
+    return buf
+  }
+
+  fresh(aval: Aval, label: string, buf = this.buf('arena', sizeOf(aval.shape) * bytesOf(aval.dtype), label)): Operand {
+    return { buf, shape: aval.shape, dtype: aval.dtype, offset: 0, strides: stridesOf(aval.shape) }
+  }
+
+  constant(t: Tensor): Operand {
+    // Eight bytes each, so that any dtype is aligned; the words are encoded with the program.
+    const at = this.constants.length * 8
+    this.constants.push(t.node.attrs.value as number)
+    return this.fresh(t, 'constant', this.buf('constant', bytesOf(t.dtype), 'constant', at))
+  }
+
+  operand(t: Tensor): Operand {
+    const known = this.operands.get(t)
+    if (known) return known
+    const { node } = t
+    let made: Operand
+    if (node.op.name === 'constant') made = this.constant(t)
+    else if (node.op.kind === 'view') {
+      const input = this.operand(node.inputs[0])
+      const layout = viewLayout(node, input)
+      if (layout) made = { buf: input.buf, shape: t.shape, dtype: t.dtype, ...layout }
+      else {
+        const copied = this.contiguous(node.inputs[0])
+        made = { buf: copied.buf, shape: t.shape, dtype: t.dtype, ...viewLayout(node, copied)! }
+      }
+    } else throw new Error(`${node.op.name} was not planned before it is read`)
+    this.operands.set(t, made)
+    return made
+  }
+
+  contiguous(t: Tensor): Operand {
+    const operand = this.operand(t)
+    if (isContiguous(operand.shape, operand.strides)) return operand
+    const known = this.copies.get(t)
+    if (known) return known
+    const made = this.copy(operand, this.fresh(t, `copy ${t.node.scope}`), t.node.scope)
+    this.copies.set(t, made)
+    return made
+  }
+
+  copy(from: Operand, to: Operand, scope: string): Operand {
+    const attrs = { constants: [], code: [], outputs: [0], shape: [...from.shape] }
+    this.instructions.push({ op: opNamed('elementwise'), attrs, inputs: [from], outputs: [to], scope })
+    return to
+  }
+
+  kernel(node: Node, donated: ReadonlySet<Buf>, inPlace: boolean): void {
+    const { op, attrs } = node
+    const strided = op.strided ?? []
+    const inputs = node.inputs.map((t, i) => (strided === 'all' || strided.includes(i) ? this.operand(t) : this.contiguous(t)))
+    const updates = op.updates?.(attrs, inputs.length) ?? []
+    const outputs = node.outputs.map((t, i) => {
+      const target = updates.find(([o]) => o === i)
+      if (target && inPlace) {
+        const state = inputs[target[1]]
+        if (whole(state) && donated.has(state.buf)) return this.fresh(t, state.buf.label, state.buf)
+      }
+      const label = node.scope ? `${node.scope}: ${op.name}` : op.name
+      return this.fresh(t, label, this.direct.get(t) ?? this.buf('arena', sizeOf(t.shape) * bytesOf(t.dtype), label))
+    })
+    node.outputs.forEach((t, i) => this.operands.set(t, outputs[i]))
+    this.instructions.push({ op, attrs, inputs, outputs, scope: node.scope, node })
+  }
+}
+
+/** The value whose memory an output is, looking through views that change nothing but shape. */
+function source(t: Tensor): Tensor {
+  let at = t
+  while (at.node.op.name === 'reshape' || at.node.op.name === 'alias' || at.node.op.name === 'stopGradient') at = at.node.inputs[0]
+  return at
+}
+
+/**
+ * Orders the nodes and gives every value a place: views become strided operands, what a kernel cannot read is copied, outputs are written
+ * straight into their externals, updates overwrite the state that they replace, and the last reader's buffer is written in place.
+ *
+ * @param donated inputs of the graph whose memory an update may overwrite
+ * @param workspace scratch bytes that an instruction asks for
+ */
+export function makePlan(graph: Graph, donated: ReadonlySet<number>, workspace: (i: Omit<Instruction, 'workspace'>) => number): Plan {
+  const planner = new Planner()
+  const donatedBufs = new Set<Buf>()
+  graph.inputs.forEach((t, i) => {
+    const buf = planner.external(sizeOf(t.shape) * bytesOf(t.dtype), `input ${i}`)
+    planner.operands.set(t, planner.fresh(t, '', buf))
+    if (donated.has(i)) donatedBufs.add(buf)
+  })
+  const { nodes, inPlace } = order(graph, new Set([...donated].map((i) => graph.inputs[i])))
+
+  for (const t of graph.outputs) {
+    const from = source(t)
+    if (isLeaf(from.node) || from.node.op.kind === 'view' || planner.direct.has(from)) continue
+    if (from.node.op.updates && inPlace.has(from.node)) continue
+    planner.direct.set(from, planner.external(sizeOf(t.shape) * bytesOf(t.dtype), 'output'))
+  }
+  for (const node of nodes) {
+    if (isLeaf(node) || node.op.kind === 'view') continue
+    planner.kernel(node, donatedBufs, inPlace.has(node))
+  }
+  const taken = new Set<Buf>()
+  const outputs = graph.outputs.map((t) => {
+    const operand = planner.operand(t)
+    const isInput = operand.buf.at < graph.inputs.length && !(donatedBufs.has(operand.buf) && source(t).node.op.updates)
+    if (operand.buf.space === 'external' && !isInput && whole(operand) && !taken.has(operand.buf)) {
+      taken.add(operand.buf)
+      return operand.buf.at
+    }
+    const buf = planner.external(sizeOf(t.shape) * bytesOf(t.dtype), 'output')
+    planner.copy(operand, planner.fresh(t, '', buf), 'output')
+    return buf.at
+  })
+
+  const instructions: Instruction[] = planner.instructions.map((i) => {
+    const scratch = planner.buf('arena', 0, `workspace of ${i.scope ? `${i.scope}: ` : ''}${i.op.name}`)
+    scratch.bytes = workspace(i)
+    return { ...i, workspace: scratch }
+  })
+  instructions.forEach((instruction, at) => {
+    for (const buf of [...instruction.inputs, ...instruction.outputs].map((o) => o.buf).concat(instruction.workspace)) {
+      buf.first = Math.min(buf.first, at)
+      buf.last = Math.max(buf.last, at)
+    }
+  })
+  reuseInPlace(instructions)
+  const arena = planner.bufs.filter((b) => b.space === 'arena' && !b.into && b.bytes > 0 && b.last >= 0)
+  const arenaBytes = allocate(arena)
+  return {
+    instructions,
+    externals: planner.externals,
+    outputs,
+    constants: encodeConstants(planner),
+    arenaBytes,
+    bufs: planner.bufs,
+  }
+}
+
+/** Lets an output take the place of an input that is read here for the last time. */
+function reuseInPlace(instructions: readonly Instruction[]): void {
+  instructions.forEach((instruction, at) => {
+    const pairs: (readonly [number, number])[] =
+      instruction.op.name === 'elementwise'
+        ? instruction.outputs.flatMap((_, o) => instruction.inputs.map((_, i) => [o, i] as const))
+        : [...(instruction.op.inplace ?? [])]
+    const used = new Set<Buf>()
+    for (const [o, i] of pairs) {
+      const out = instruction.outputs[o]
+      const input = instruction.inputs[i]
+      if (out === undefined || input === undefined) continue
+      const from = finalBuf(input.buf)
+      const to = finalBuf(out.buf)
+      if (from === to || to.space !== 'arena' || from.space !== 'arena' || to.into || to.first !== at) continue
+      if (from.last !== at || used.has(from) || used.has(to)) continue
+      if (!whole(input) || !whole(out) || bytesOf(input.dtype) !== bytesOf(out.dtype) || from.bytes !== to.bytes) continue
+      // Another operand of the same buffer (a view of it) would be read after it was overwritten.
+      if (instruction.inputs.some((other, j) => j !== i && finalBuf(other.buf) === from && !whole(other))) continue
+      to.into = from
+      from.last = Math.max(from.last, to.last)
+      used.add(from)
+      used.add(to)
+    }
+  })
+}
+
+function encodeConstants(planner: Planner): Uint8Array {
+  const view = new DataView(new ArrayBuffer(planner.constants.length * 8))
+  for (const operand of planner.operands.values()) {
+    const { buf, dtype } = operand
+    if (buf.space !== 'constant') continue
+    const value = planner.constants[buf.at / 8]
+    if (dtype === 'float32') view.setFloat32(buf.at, value, true)
+    else if (dtype === 'float64') view.setFloat64(buf.at, value, true)
+    else if (dtype === 'int32') view.setInt32(buf.at, value, true)
+    else if (dtype === 'uint8') view.setUint8(buf.at, value)
+    else view.setUint16(buf.at, bf16Bits(value), true)
+  }
+  return new Uint8Array(view.buffer)
+}
+

@@ -1,0 +1,5 @@
+export { checkpoint, customVjp } from './checkpoint.js'
+export { compile, type CompileOptions } from './compile.js'
+export { grad, type GradOptions, hvp, jvp, linearize, valueAndGrad, vjp } from './grad.js'
+export { vmap, type MapAxis, type VmapOptions } from './vmap.js'
+export { flatten, mapTree } from './tree.js'

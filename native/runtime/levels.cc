@@ -1,0 +1,73 @@
+#include "levels.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "ops.gen.h"
+
+namespace steepest {
+
+#define LEVEL(name)                   \
+  namespace name {                    \
+  std::span<const Factory> kernels(); \
+  }
+LEVEL(portable)
+#if defined(__x86_64__)
+LEVEL(v3)
+LEVEL(v4)
+#endif
+#undef LEVEL
+
+std::vector<Level> levels() {
+  std::vector<Level> all{{"portable", portable::kernels}};
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool has3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("bmi");
+  const bool has4 = has3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd");
+  if (has3) all.push_back({"v3", v3::kernels});
+  if (has4) all.push_back({"v4", v4::kernels});
+#endif
+  return all;
+}
+
+const Level& level() {
+  static const Level chosen = [] {
+    const std::vector<Level> all = levels();
+    if (const char* name = std::getenv("STEEPEST_LEVEL")) {
+      for (const Level& l : all) {
+        if (!std::strcmp(l.name, name)) return l;
+      }
+      throw Error("OPTION", std::string("STEEPEST_LEVEL names a dispatch level that this machine does not run: ") + name);
+    }
+    return all.back();
+  }();
+  return chosen;
+}
+
+namespace {
+
+// Keeps the checks and the workspace of the real kernel, so that plans are the same.
+class NullKernel final : public Kernel {
+ public:
+  explicit NullKernel(std::size_t scratch) { workspace = scratch; }
+  void run(const Call&) const override {}
+};
+
+template <int op>
+std::unique_ptr<Kernel> makeNull(const Spec& spec) {
+  return std::make_unique<NullKernel>(level().kernels()[op](spec)->workspace);
+}
+
+}  // namespace
+
+std::span<const Factory> nullKernels() {
+  static constexpr Factory table[] = {
+#define ROW(name, Name) makeNull<static_cast<int>(Op::name##_)>,
+      STEEPEST_KERNELS(ROW)
+#undef ROW
+  };
+  return table;
+}
+
+}  // namespace steepest

@@ -1,0 +1,25 @@
+// Dispatch levels: which build of the CPU kernels this machine runs.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernel.h"
+
+namespace steepest {
+
+struct Level {
+  const char* name;
+  std::span<const Factory> (*kernels)();
+};
+
+// Levels that this machine can run, lowest first.
+std::vector<Level> levels();
+// The highest of them, or the one that the environment variable STEEPEST_LEVEL names.
+const Level& level();
+
+// The same shape of table with kernels that check and plan but compute nothing.
+std::span<const Factory> nullKernels();
+
+}  // namespace steepest

@@ -1,0 +1,81 @@
+#include "memory.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "types.h"
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace steepest {
+
+namespace {
+std::atomic<std::size_t> allocated{0};
+// Below this a page mapping of its own costs more than it gives.
+constexpr std::size_t kMapFrom = 1 << 16;
+constexpr std::size_t kHugePage = 2 << 20;
+
+[[noreturn]] void outOfMemory(std::size_t bytes) {
+  throw Error("OUT_OF_MEMORY", "the system gave no memory for a buffer of " + std::to_string(bytes) + " bytes");
+}
+}  // namespace
+
+Block::Block(std::size_t bytes) : size_(bytes) {
+  if (bytes == 0) return;
+#ifdef __linux__
+  if (bytes >= kMapFrom) {
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) outOfMemory(bytes);
+    if (bytes >= kHugePage) madvise(p, bytes, MADV_HUGEPAGE);
+    data_ = static_cast<std::byte*>(p);
+    mapped_ = bytes;
+    allocated += size_;
+    return;
+  }
+#endif
+  const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded));
+  if (!data_) outOfMemory(bytes);
+  std::memset(data_, 0, rounded);
+  allocated += size_;
+}
+
+Block::~Block() {
+  if (!data_) return;
+  allocated -= size_;
+#ifdef __linux__
+  if (mapped_) {
+    munmap(data_, mapped_);
+    return;
+  }
+#endif
+  std::free(data_);
+}
+
+Block::Block(Block&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), mapped_(std::exchange(other.mapped_, 0)) {}
+
+Block& Block::operator=(Block&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  std::swap(mapped_, other.mapped_);
+  return *this;
+}
+
+std::byte* Arena::reserve(std::size_t bytes) {
+  if (bytes > block_.size()) {
+    block_ = Block();
+    block_ = Block(bytes);
+  }
+  return block_.data();
+}
+
+void Arena::release() { block_ = Block(); }
+
+std::size_t allocatedBytes() { return allocated; }
+
+}  // namespace steepest

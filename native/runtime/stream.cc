@@ -1,0 +1,117 @@
+#include "stream.h"
+
+#include <chrono>
+#include <new>
+
+extern "C" void omp_set_num_threads(int) __attribute__((weak));
+
+namespace steepest {
+
+Stream::Stream(std::shared_ptr<Pool> pool, std::function<void()> notify)
+    : pool_(std::move(pool)), notify_(std::move(notify)), thread_([this] { work(); }) {}
+
+Stream::~Stream() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+    cancel_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+std::int64_t Stream::submit(Job job) {
+  std::int64_t ticket;
+  {
+    const std::lock_guard lock(mutex_);
+    ticket = ++tickets_;
+    jobs_.emplace_back(ticket, std::move(job));
+  }
+  wake_.notify_one();
+  return ticket;
+}
+
+std::vector<Outcome> Stream::take() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(outcomes_, {});
+}
+
+void Stream::cancel() {
+  const std::lock_guard lock(mutex_);
+  cancel_ = true;
+}
+
+void Stream::work() {
+  if (omp_set_num_threads) omp_set_num_threads(1);
+  for (;;) {
+    std::pair<std::int64_t, Job> next;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [&] { return stop_ || !jobs_.empty(); });
+      if (stop_) return;
+      next = std::move(jobs_.front());
+      jobs_.pop_front();
+    }
+    Outcome outcome;
+    try {
+      outcome = run(next.second);
+    } catch (const Error& error) {
+      outcome.fault = -2;
+      outcome.code = error.code;
+      outcome.message = error.what();
+    } catch (const std::bad_alloc&) {
+      outcome.fault = -2;
+      outcome.code = "OUT_OF_MEMORY";
+      outcome.message = "the system gave no more memory";
+    } catch (const std::exception& error) {
+      outcome.fault = -2;
+      outcome.code = "NATIVE";
+      outcome.message = error.what();
+    }
+    outcome.ticket = next.first;
+    next.second = Job();
+    bool first;
+    {
+      const std::lock_guard lock(mutex_);
+      if (outcome.fault == -1 && jobs_.empty()) cancel_ = false;
+      outcomes_.push_back(std::move(outcome));
+      first = outcomes_.size() == 1;
+    }
+    if (first) notify_();
+  }
+}
+
+Outcome Stream::run(const Job& job) {
+  Outcome outcome;
+  const Program& program = *job.program;
+  std::vector<std::byte*> externals;
+  externals.reserve(job.bindings.size());
+  for (const auto& buffer : job.bindings) externals.push_back(buffer->block.data());
+  const std::lock_guard arenaTurn(job.arena->turn);
+  std::byte* arena = job.arena->reserve(program.arenaBytes());
+  std::atomic<int> fault{0};
+  std::vector<View> scratch;
+  for (std::size_t i = 0; i < program.size(); ++i) {
+    if (cancel_) {
+      outcome.fault = -1;
+      return outcome;
+    }
+    const auto before = job.profile ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+    {
+      const std::lock_guard turn(pool_->turn);
+      program.step(i, arena, externals, *pool_, fault, scratch);
+    }
+    if (job.profile) {
+      (*job.profile)[i] += static_cast<double>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - before).count());
+    }
+    if (job.trace && program.nonFinite(i, scratch)) fault = 1;
+    if (fault) {
+      outcome.fault = fault;
+      outcome.instruction = static_cast<std::int64_t>(i);
+      return outcome;
+    }
+  }
+  return outcome;
+}
+
+}  // namespace steepest
