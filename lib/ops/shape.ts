@@ -241,8 +241,9 @@ const sliceRow = defineOp<{ starts: number[]; sizes: number[]; steps: number[] }
     })
     return [pad(spread, x.shape.map((d, i) => [starts[i], d - starts[i] - spread.shape[i]]))]
   },
-  batch: only((x, { attrs: { starts, sizes, steps }, size }) =>
-    sliceRow([x], { starts: [0, ...starts], sizes: [size, ...sizes], steps: [1, ...steps] })[0],
+  batch: only(
+    (x, { attrs: { starts, sizes, steps }, size }): Tensor =>
+      sliceRow([x], { starts: [0, ...starts], sizes: [size, ...sizes], steps: [1, ...steps] })[0],
   ),
 })
 

@@ -1,0 +1,186 @@
+import { checkOptions, SteepestError } from '../errors.js'
+import { type Context, Dropout, Embedding, init, Keys, LayerNorm, Module } from '../nn/index.js'
+import { attention } from '../ops/attention.js'
+import { arange, concat } from '../ops/assemble.js'
+import { add, div, gelu } from '../ops/elementwise.js'
+import { linearCrossEntropy } from '../ops/loss.js'
+import { matmul } from '../ops/matmul.js'
+import { full, reshape, slice, transpose, zeros } from '../ops/shape.js'
+import type { DType } from '../tensor/dtype.js'
+import { type Tensor, withScope } from '../tensor/tensor.js'
+
+/** Sizes of a GPT-2, with the defaults of the 124M one. */
+export interface GPT2Config {
+  vocabSize: number
+  /** Longest sequence. */
+  context: number
+  layers: number
+  heads: number
+  width: number
+  /** Width of the feed-forward layer; 4 × width by default. */
+  hidden?: number
+  dropout?: number
+  /** Epsilon of the layer norms. */
+  eps?: number
+  dtype?: DType
+  /** Seed of the initial weights. */
+  seed?: number
+}
+
+const KNOWN = ['vocabSize', 'context', 'layers', 'heads', 'width', 'hidden', 'dropout', 'eps', 'dtype', 'seed']
+
+/** y = x·W + b with weight [in, out]: how GPT-2's checkpoints hold their linear layers. */
+class Conv1D extends Module {
+  weight: Tensor
+  bias: Tensor
+  constructor(inputs: number, outputs: number, std: number, dtype: DType, key: Tensor) {
+    super()
+    this.weight = init.normal(std)(key, [inputs, outputs], dtype)
+    this.bias = zeros([outputs], dtype)
+  }
+  forward(x: Tensor): Tensor {
+    return add(matmul(x, this.weight), this.bias)
+  }
+}
+
+class Attention extends Module {
+  c_attn: Conv1D
+  c_proj: Conv1D
+  constructor(
+    readonly heads: number,
+    readonly width: number,
+    readonly dropout: number,
+    std: number,
+    layers: number,
+    dtype: DType,
+    keys: Keys,
+  ) {
+    super()
+    this.c_attn = new Conv1D(width, 3 * width, std, dtype, keys.next())
+    this.c_proj = new Conv1D(width, width, std / Math.sqrt(2 * layers), dtype, keys.next())
+  }
+  forward(x: Tensor, ctx: Context): Tensor {
+    const [batch, time] = x.shape
+    const head = this.width / this.heads
+    const qkv = withScope('c_attn', () => this.c_attn.forward(x))
+    const part = (i: number) => reshape(slice(qkv, [null, null, [i * this.width, (i + 1) * this.width]]), [batch, time, this.heads, head])
+    const drops = ctx.training && this.dropout > 0
+    const y = attention(part(0), part(1), part(2), {
+      causal: true,
+      ...(drops ? { dropout: this.dropout, key: ctx.requireKey('attention'), site: ctx.site() } : {}),
+    })
+    return withScope('c_proj', () => this.c_proj.forward(reshape(y, [batch, time, this.width])))
+  }
+}
+
+class FeedForward extends Module {
+  c_fc: Conv1D
+  c_proj: Conv1D
+  constructor(width: number, hidden: number, std: number, layers: number, dtype: DType, keys: Keys) {
+    super()
+    this.c_fc = new Conv1D(width, hidden, std, dtype, keys.next())
+    this.c_proj = new Conv1D(hidden, width, std / Math.sqrt(2 * layers), dtype, keys.next())
+  }
+  forward(x: Tensor): Tensor {
+    const h = withScope('c_fc', () => gelu(this.c_fc.forward(x), { approximate: 'tanh' }))
+    return withScope('c_proj', () => this.c_proj.forward(h))
+  }
+}
+
+class Block extends Module {
+  ln_1: LayerNorm
+  attn: Attention
+  ln_2: LayerNorm
+  mlp: FeedForward
+  readonly drop: Dropout
+  constructor(config: Required<GPT2Config>, keys: Keys) {
+    super()
+    const { width, heads, layers, hidden, dropout, eps, dtype } = config
+    this.ln_1 = new LayerNorm(width, { eps, dtype })
+    this.attn = new Attention(heads, width, dropout, 0.02, layers, dtype, keys)
+    this.ln_2 = new LayerNorm(width, { eps, dtype })
+    this.mlp = new FeedForward(width, hidden, 0.02, layers, dtype, keys)
+    this.drop = new Dropout(dropout)
+  }
+  forward(x: Tensor, ctx: Context): Tensor {
+    const mixed = withScope('attn', () => this.attn.forward(withScope('ln_1', () => this.ln_1.forward(x)), ctx))
+    const h = add(x, this.drop.forward(mixed, ctx))
+    const fed = withScope('mlp', () => this.mlp.forward(withScope('ln_2', () => this.ln_2.forward(h))))
+    return add(h, this.drop.forward(fed, ctx))
+  }
+}
+
+/** A batch of token rows, [B, T] int32. */
+export interface TokenBatch {
+  inputIds: Tensor
+  /** As Hugging Face has them: the labels of position t stand at t and are shifted by the model; −100 is not counted. */
+  labels?: Tensor
+  /** Labels that are shifted already: what position t shall predict stands at t; −100 is not counted. */
+  targets?: Tensor
+}
+
+/** The labels of each position: what stands one to the right. */
+function shiftLeft(labels: Tensor): Tensor {
+  const [batch] = labels.shape
+  return concat([slice(labels, [null, [1, null]]), full([batch, 1], -100, 'int32')], { axis: 1 })
+}
+
+/** GPT-2 (Radford et al. 2019), with the parameter names of its Hugging Face checkpoints; the output layer is the token embedding. */
+export class GPT2 extends Module {
+  transformer: { wte: Embedding; wpe: Embedding; h: Block[]; ln_f: LayerNorm }
+  readonly config: Required<GPT2Config>
+  private readonly drop: Dropout
+
+  constructor(config: GPT2Config) {
+    super()
+    checkOptions('GPT2', config, KNOWN)
+    const { vocabSize, context, layers, heads, width, hidden = 4 * width, dropout = 0, eps = 1e-5, dtype = 'float32', seed = 0 } = config
+    if (width % heads !== 0) {
+      throw new SteepestError('OPTION', { who: 'GPT2', rule: '`heads` must divide `width`', got: `${heads} heads for width ${width}` })
+    }
+    this.config = { vocabSize, context, layers, heads, width, hidden, dropout, eps, dtype, seed }
+    const keys = new Keys(seed)
+    this.transformer = {
+      wte: new Embedding(vocabSize, width, { init: init.normal(0.02), dtype, key: keys.next() }),
+      wpe: new Embedding(context, width, { init: init.normal(0.01), dtype, key: keys.next() }),
+      h: Array.from({ length: layers }, () => new Block(this.config, keys)),
+      ln_f: new LayerNorm(width, { eps, dtype }),
+    }
+    this.drop = new Dropout(dropout)
+  }
+
+  /** The last hidden states [B, T, C] of token ids [B, T]. */
+  hidden(inputIds: Tensor, ctx: Context): Tensor {
+    const [, time] = inputIds.shape
+    if (time > this.config.context) {
+      throw new SteepestError('SHAPE', { who: 'GPT2', rule: 'a row must not be longer than the context', got: `${time} tokens for a context of ${this.config.context}` })
+    }
+    const { wte, wpe, h, ln_f } = this.transformer
+    return withScope('transformer', () => {
+      const tokens = withScope('wte', () => wte.forward(inputIds))
+      const positions = withScope('wpe', () => wpe.forward(arange(0, time, { dtype: 'int32' })))
+      const x = this.drop.forward(add(tokens, positions), ctx)
+      const y = h.reduce((at, block, i) => withScope(`h.${i}`, () => block.forward(at, ctx)), x)
+      return withScope('ln_f', () => ln_f.forward(y))
+    })
+  }
+
+  /** Logits [B, T, V] of token ids [B, T]. */
+  logits(inputIds: Tensor, ctx: Context): Tensor {
+    return withScope('lm_head', () => matmul(this.hidden(inputIds, ctx), transpose(this.transformer.wte.weight)))
+  }
+
+  /** The cross-entropy of the batch: its mean over counted labels, or their sum by `ctx.normalizer`. */
+  loss(batch: TokenBatch, ctx: Context): { loss: Tensor } {
+    const targets = batch.targets ?? (batch.labels ? shiftLeft(batch.labels) : undefined)
+    if (!targets) throw new SteepestError('ARGUMENT', { who: 'GPT2', rule: 'a batch needs `labels` or `targets`' })
+    const hidden = this.hidden(batch.inputIds, ctx)
+    return withScope('lm_head', () => {
+      const rows = reshape(hidden, [-1, this.config.width])
+      const labels = reshape(targets, [-1])
+      const { weight } = this.transformer.wte
+      if (!ctx.normalizer) return { loss: linearCrossEntropy(rows, weight, labels, { reduction: 'mean' }) }
+      return { loss: div(linearCrossEntropy(rows, weight, labels, { reduction: 'sum' }), ctx.normalizer) }
+    })
+  }
+}
