@@ -10,7 +10,6 @@ import { type Graph, schedule } from './graph.js'
 
 /** Native memory that a job of some queue may still be writing. */
 export interface Pending extends Storage {
-  readonly buffer: NativeBuffer
   queue?: Queue
   ticket?: number
 }

@@ -11,7 +11,7 @@ import {
   showShape,
   sizeOf,
 } from '../tensor/shape.js'
-import { makeNode, type Tensor } from '../tensor/tensor.js'
+import { makeNode, type Storage, type Tensor } from '../tensor/tensor.js'
 import { toBytes } from '../tensor/bytes.js'
 import { type BatchContext, defineOp, opNamed } from './define.js'
 import { sum } from './reduce.js'
@@ -61,14 +61,14 @@ const constantRow = defineOp<{ value: number; dtype: DType }>({
 export const placeholder = (aval: Aval): Tensor => inputRow([], { shape: [...aval.shape], dtype: aval.dtype })[0]
 
 /** @internal A concrete tensor over native memory. */
-export function fromStorage(storage: { readonly bytes: number }, aval: Aval): Tensor {
+export function fromStorage(storage: Storage, aval: Aval): Tensor {
   const t = bufferRow([], { shape: [...aval.shape], dtype: aval.dtype })[0]
   t.storage = storage
   return t
 }
 
 /** @internal Makes `t` a handle on native memory; what it was computed from can be forgotten. */
-export function makeConcrete(t: Tensor, storage: { readonly bytes: number }): void {
+export function makeConcrete(t: Tensor, storage: Storage): void {
   t.node = bufferRow([], { shape: [...t.shape], dtype: t.dtype })[0].node
   t.storage = storage
 }
@@ -136,7 +136,7 @@ export function tensor(
   requireRank('tensor', shape)
   const storage = new (native().Buffer)(values.length * bytesOf(dtype))
   storage.write(toBytes(values, dtype))
-  return fromStorage(storage, { shape, dtype })
+  return fromStorage({ buffer: storage, bytes: storage.bytes }, { shape, dtype })
 }
 
 /** A tensor of `shape` with every element `value`. */

@@ -1,4 +1,5 @@
 import type { Attrs, OpDef } from '../ops/define.js'
+import type { NativeBuffer } from '../addon.js'
 import type { DType, TypedArray } from './dtype.js'
 import { type Aval, type Shape, showAval } from './shape.js'
 
@@ -17,9 +18,11 @@ export interface Node {
   readonly where?: string
 }
 
-/** Native memory that a concrete tensor holds; the addon's object. */
+/** Native memory that a concrete tensor holds. */
 export interface Storage {
   readonly bytes: number
+  /** The addon's object. */
+  readonly buffer: NativeBuffer
 }
 
 /**

@@ -76,10 +76,6 @@ std::span<const double> wordsArgument(const Napi::CallbackInfo& info, std::size_
   return {array.Data(), array.ElementLength()};
 }
 
-// What a constructor made by JavaScript, unwrapped only if it really is one of ours.
-template <class W>
-W* unwrap(Napi::Env env, const Napi::Value& value, const char* what);
-
 struct Constructors {
   Napi::FunctionReference buffer, arena, program, stream;
 };
@@ -188,12 +184,16 @@ class StreamWrap : public Napi::ObjectWrap<StreamWrap> {
     pool_ = sharedPool();
     stream_ = std::make_unique<Stream>(pool_, [tsfn = wake_] { tsfn.NonBlockingCall(); });
     // A worker that is terminated, or process.exit, must find no thread that still runs.
-    hook_ = info.Env().AddCleanupHook([](StreamWrap* self) { self->stop(); }, this);
+    hook_ = info.Env().AddCleanupHook(&StreamWrap::atExit, this);
   }
   ~StreamWrap() override { stop(); }
-  void Finalize(Napi::BasicEnv) override { stop(); }
+  void Finalize(Napi::BasicEnv env) override {
+    if (stream_) hook_.Remove(env);
+    stop();
+  }
 
  private:
+  static void atExit(StreamWrap* self) { self->stop(); }
   void stop() {
     if (!stream_) return;
     stream_.reset();

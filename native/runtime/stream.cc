@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <new>
+#include <utility>
 
 extern "C" void omp_set_num_threads(int) __attribute__((weak));
 
