@@ -43,15 +43,17 @@ class Gemm {
   void run(const void* a, const void* b, void* c, std::byte* scratch) const;
 
  private:
-  enum class Engine { nothing, own, dnnl, blas };
+  // `row` is a row times a matrix of contiguous rows, `dots` one of contiguous columns; all but `dnnl` are steepest's own.
+  enum class Engine { nothing, own, row, dots, dnnl };
 
-  template <class T>
-  void runOwn(const T* a, const T* b, T* c) const;
+  template <class In, class Acc>
+  void runOwn(const In* a, const In* b, Acc* c, Acc* panel) const;
+  void moveC(void* c, void* staged, bool in) const;
 
-  GemmShape shape_{};   // as asked for
-  GemmShape inner_{};   // as the engine sees it, after operands were packed and C was widened
+  GemmShape shape_{};  // as asked for
+  GemmShape inner_{};  // as the engine sees it, after operands were packed and C was staged
   Engine engine_ = Engine::nothing;
-  bool packA_ = false, packB_ = false, widenC_ = false;
+  bool transposed_ = false, widened_ = false, packA_ = false, packB_ = false, stageC_ = false;
   std::size_t bAt_ = 0, cAt_ = 0, libraryAt_ = 0;
   std::size_t scratch_ = 0;
   Primitive primitive_;

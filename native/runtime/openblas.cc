@@ -40,7 +40,7 @@ void* open() {
     }
     reason = dlerror();
   }
-  throw Error("NATIVE", std::string("float64 products and linear algebra need ") + kFile + " (PyPI: scipy-openblas32) beside the addon: " + reason);
+  throw Error("NATIVE", std::string("linear algebra needs ") + kFile + " (PyPI: scipy-openblas32) beside the addon: " + reason);
 }
 }  // namespace
 
@@ -49,15 +49,6 @@ void* openblasSymbol(const char* name) {
   const std::string full = std::string(kPrefix) + name;
   if (void* symbol = dlsym(library, full.c_str())) return symbol;
   throw Error("NATIVE", std::string(kFile) + " has no " + full);
-}
-
-void dgemm(bool transA, bool transB, std::int64_t m, std::int64_t n, std::int64_t k, const double* a, std::int64_t lda, const double* b,
-           std::int64_t ldb, bool accumulate, double* c, std::int64_t ldc) {
-  // CBLAS: row-major is 101, no transpose 111, transpose 112; its integers are 32 bits wide in this build.
-  using Gemm = void (*)(int, int, int, int, int, int, double, const double*, int, const double*, int, double, double*, int);
-  static const auto gemm = reinterpret_cast<Gemm>(openblasSymbol("cblas_dgemm"));
-  gemm(101, transA ? 112 : 111, transB ? 112 : 111, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), 1.0, a,
-       static_cast<int>(lda), b, static_cast<int>(ldb), accumulate ? 1.0 : 0.0, c, static_cast<int>(ldc));
 }
 
 }  // namespace steepest
