@@ -33,10 +33,10 @@ function bad(path: string, rule: string, got?: string): never {
 /** The length of the header from the first eight bytes. */
 export function headerLength(path: string, first: Uint8Array, fileBytes: number): number {
   if (fileBytes < 8) bad(path, 'a safetensors file begins with the length of its header in 8 bytes', `a file of ${fileBytes} bytes`)
-  const length = Number(new DataView(first.buffer, first.byteOffset, 8).getBigUint64(0, true))
+  const length = new DataView(first.buffer, first.byteOffset, 8).getBigUint64(0, true)
   if (length > MAX_HEADER) bad(path, `the header is at most ${MAX_HEADER} bytes`, `a length of ${length}`)
   if (length > fileBytes - 8) bad(path, 'the header lies within the file', `a header of ${length} bytes in a file of ${fileBytes}`)
-  return length
+  return Number(length)
 }
 
 /**
@@ -80,7 +80,8 @@ function parseMetadata(path: string, metadata: unknown): Record<string, string> 
 }
 
 function parseTensor(path: string, name: string, entry: unknown, start: number, room: number): FileTensor {
-  const fail = (rule: string, got: unknown): never => bad(path, `tensor ${show(name)}: ${rule}`, show(got))
+  const failText = (rule: string, got: string): never => bad(path, `tensor ${show(name)}: ${rule}`, got)
+  const fail = (rule: string, got: unknown): never => failText(rule, show(got))
   if (!isRecord(entry)) return fail('is described by an object', entry)
   for (const key of Object.keys(entry)) {
     if (!['dtype', 'shape', 'data_offsets'].includes(key)) fail('has a dtype, a shape and data_offsets, nothing else', key)
@@ -96,7 +97,7 @@ function parseTensor(path: string, name: string, entry: unknown, start: number, 
   if (end > room) fail(`the data lie within the ${room} bytes after the header`, offsets)
   const bits = shape.includes(0) ? 0 : (shape as number[]).reduce((n, d) => n * d, FILE_DTYPES[dtype as FileDType])
   if (bits !== (end - begin) * 8) {
-    fail(`${dtype}[${shape.join(', ')}] takes ${bits / 8} bytes`, `${end - begin} bytes at ${show(offsets)}`)
+    failText(`${dtype}[${shape.join(', ')}] takes ${bits / 8} bytes`, `${end - begin} bytes at ${show(offsets)}`)
   }
   return { name, dtype: dtype as FileDType, shape, offset: start + begin, bytes: end - begin }
 }
