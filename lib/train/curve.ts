@@ -122,12 +122,14 @@ export function drawCurves(curves: readonly Curve[], { width, height, unicode }:
     return ' '
   }
   const perRow = rows / height
-  const labelOf = new Map(yTicks.values.map((v, i) => [Math.min(height - 1, Math.floor(toY(v) / perRow)), yLabels[i]]))
+  const labelOf = new Map(
+    yTicks.values.map((v, i) => [Math.min(height - 1, Math.floor(Math.round(toY(v)) / perRow)), yLabels[i]]),
+  )
   const lines = Array.from({ length: height }, (_, row) => {
     const label = labelOf.get(row)
     const axis = label === undefined ? (unicode ? '│' : '|') : unicode ? '┤' : '+'
     const cells = Array.from({ length: inner }, (_, column) => cell(column, row)).join('')
-    return `${(label ?? '').padStart(margin)} ${axis}${cells}`
+    return `${(label ?? '').padStart(margin)} ${axis}${cells}`.trimEnd()
   })
   return [...lines, ...xAxis(last, inner, unicode).map((line) => ' '.repeat(margin + 1) + line)]
 }

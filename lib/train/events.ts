@@ -45,6 +45,8 @@ export interface Plan {
   /** Floating-point operations a second that this machine was measured to reach on a large product in this dtype; 0 when not measured. */
   peakFlops: number
   memory: MemoryByHolder
+  /** Seconds that the steps are expected to take on this machine, evaluations included; NaN when not known. */
+  secondsExpected: number
   /** The run folder; empty when nothing is written. */
   out: string
   /** What steepest chose because the user did not say: name of the option → the value and why, for people. */
@@ -155,6 +157,16 @@ export type TrainEvent =
   | WarningEvent
   | StopEvent
   | ErrorEvent
+
+/** A run that is planned and has not begun. */
+export interface PreparedRun {
+  plan: Plan
+  /**
+   * Trains. When the signal is aborted the run finishes its step, saves, and ends with `stop`, reason `interrupted`.
+   * The iterator throws what an `error` event tells.
+   */
+  run(options?: { signal?: AbortSignal }): AsyncIterable<TrainEvent>
+}
 
 /** One line of JSON for an event; numbers that JSON cannot hold become the strings "nan", "inf" and "-inf". */
 export function eventLine(event: TrainEvent): string {

@@ -48,7 +48,7 @@ export interface Progress {
   stop?: StopEvent
   train: History
   validation: History
-  /** Training loss, averaged with weights that fall to 1/e over 20 events; without bias at the start. */
+  /** Training loss, averaged with weights that fall to 1/e over 10 events; without bias at the start. */
   smoothedLoss: number
   smoothing: { weight: number; sum: number }
 }
@@ -57,7 +57,7 @@ export function newProgress(): Progress {
   return { train: new History(), validation: new History(), smoothedLoss: Number.NaN, smoothing: { weight: 0, sum: 0 } }
 }
 
-const DECAY = Math.exp(-1 / 20)
+const DECAY = Math.exp(-1 / 10)
 
 /** Takes an event into the state. */
 export function follow(progress: Progress, event: TrainEvent): void {

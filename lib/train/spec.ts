@@ -46,7 +46,7 @@ export function rangeOf(spec: OptionSpec): string {
   if (spec.type === 'text') return 'text'
   const kind = spec.type === 'integer' ? 'a whole number' : 'a number'
   const low = spec.above !== undefined ? ` above ${spec.above}` : spec.min !== undefined ? ` from ${spec.min}` : ''
-  return kind + low + (spec.max !== undefined ? `${low ? ' and' : ''} up to ${spec.max}` : '')
+  return kind + low + (spec.max === undefined ? '' : `${spec.above !== undefined ? ' and up' : ''} to ${spec.max}`)
 }
 
 /**

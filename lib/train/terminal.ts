@@ -133,14 +133,14 @@ class LiveView implements View {
   private top(): string {
     const width = Math.max(1, this.out.columns ?? 80)
     const rows = this.drawn.reduce((sum, line) => sum + Math.max(1, Math.ceil(columns(line) / width)), 0)
-    return rows > 0 ? `\x1b[${rows}A\r` : '\r'
+    return rows > 0 ? `\x1b[${Math.min(rows, (this.out.rows ?? 24) - 1)}A\r` : '\r'
   }
 }
 
-/** A view of plain lines: one per log interval, evaluation, sample, checkpoint and warning. */
+/** A view of plain lines: one for the first step, then per log interval, evaluation, sample, checkpoint and warning. */
 class PlainView implements View {
   private readonly progress = newProgress()
-  private logged = 0
+  private logged = -1
 
   constructor(
     private readonly out: Output,
@@ -151,12 +151,11 @@ class PlainView implements View {
   show(event: TrainEvent): void {
     follow(this.progress, event)
     if (event.type === 'start') {
-      this.logged = event.fromStep
       this.say(planLines(event, this.can))
     } else if (event.type === 'step') {
-      const last = event.step === this.progress.start?.steps
-      if (event.step < this.logged + this.logEvery && !last && this.logged > 0) return
-      this.logged = event.step - (event.step % this.logEvery)
+      const interval = Math.floor(event.step / this.logEvery)
+      if (interval <= this.logged && event.step !== this.progress.start?.steps) return
+      this.logged = interval
       this.say([stepLine(this.progress, event)])
     } else {
       this.say(eventNote(event, this.can))

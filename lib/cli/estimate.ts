@@ -1,0 +1,45 @@
+import { eventLine } from '../train/events.js'
+import { trainOptions } from '../train/options.js'
+import { bytes, duration, quantity, short } from '../train/plot-numbers.js'
+import { planLines } from '../train/terminal-lines.js'
+import { abilities } from '../train/terminal-text.js'
+import { type Command, jsonFlag } from './support/command.js'
+import { configFlag } from './support/config-file.js'
+import { mergedOptions, type Prepare } from './train.js'
+
+/** `steepest estimate`. */
+export function estimateCommand(load: () => Promise<Prepare>): Command {
+  return {
+    name: 'estimate',
+    summary: 'what a training run would take: exact peak memory by what holds it, and the time',
+    args: [{ name: '[file]', doc: 'as for train' }],
+    flags: [...trainOptions.filter((o) => o.key !== 'file'), configFlag, jsonFlag],
+    async run({ args, flags }, { out, env, cwd }) {
+      const prepare = await load()
+      const { plan } = await prepare(mergedOptions(args, flags, cwd))
+      if (flags.json) {
+        out.write(`${eventLine({ type: 'start', ...plan })}\n`)
+        return 0
+      }
+      const can = abilities(out, env)
+      const { total, ...holders } = plan.memory
+      const rows = [...Object.entries(holders).sort(([, a], [, b]) => b - a), ['total', total] as [string, number]]
+      const share = (size: number) => `${((100 * size) / total).toFixed(1)}%`.padStart(7)
+      const seconds = plan.secondsExpected
+      const perStep = Number.isNaN(seconds)
+        ? ''
+        : `, ${short((1000 * seconds) / (plan.steps - plan.fromStep))} ms a step`
+      const lines = [
+        ...planLines(plan, can).filter((line) => !line.startsWith('memory')),
+        '',
+        'memory at the peak',
+        ...rows.map(([name, size]) => `  ${name.padEnd(12)}${bytes(size).padStart(10)}${share(size)}`),
+        '',
+        `work        ${quantity(plan.flopsPerStep, 'FLOP')} a step`,
+        `time        ${Number.isNaN(seconds) ? 'not known: this machine was not measured' : `about ${duration(seconds)}${perStep}`}`,
+      ]
+      out.write(lines.map((line) => `${line}\n`).join(''))
+      return 0
+    },
+  }
+}

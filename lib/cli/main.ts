@@ -1,0 +1,20 @@
+#!/usr/bin/env node
+import { configCommand } from './config.js'
+import { allCheckers } from './fixtures/checkers.js'
+import { fixturesCommand } from './fixtures.js'
+import { run } from './run.js'
+
+// The modules behind a command are loaded when it runs: help and errors need no native part.
+const commands = [fixturesCommand(allCheckers), configCommand]
+
+// `steepest … | head`: a reader that has gone away is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0)
+  throw error
+})
+process.exitCode = await run(process.argv.slice(2), commands, {
+  out: process.stdout,
+  err: process.stderr,
+  env: process.env,
+  cwd: process.cwd(),
+})

@@ -1,0 +1,14 @@
+import { SteepestError } from '../../errors.js'
+
+/** An error as one sentence for people: who, the rule, what came, what to do. */
+export function sentence(error: Error): string {
+  if (!(error instanceof SteepestError)) return error.message || error.name
+  const got = error.got ? `; got ${error.got}` : ''
+  const fix = error.fix ? `. ${error.fix}` : ''
+  return `${error.who}: ${error.rule}${got}${fix}`
+}
+
+/** 2 where the user's words are at fault, 1 otherwise. */
+export function exitCodeOf(error: unknown): number {
+  return error instanceof SteepestError && (error.code === 'OPTION' || error.code === 'ARGUMENT') ? 2 : 1
+}
