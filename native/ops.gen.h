@@ -9,11 +9,14 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xb75e77f5a52dull;
+constexpr std::uint64_t kTableHash = 0xece31831af7full;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
+  X(accumulate, Accumulate) \
+  X(assign, Assign) \
   X(elementwise, Elementwise) \
+  X(guard, Guard) \
   X(reduce, Reduce)
 
 // X(name) for every elementwise op; its functor is in math/elementwise.h.
@@ -25,10 +28,13 @@ constexpr std::uint64_t kTableHash = 0xb75e77f5a52dull;
   X(cos)
 
 enum class Op : std::int16_t {
+  accumulate_,
+  assign_,
   elementwise_,
+  guard_,
   reduce_,
 };
-constexpr int kOps = 2;
+constexpr int kOps = 5;
 
 enum class Ew : std::int16_t {
   add_,
@@ -38,6 +44,24 @@ enum class Ew : std::int16_t {
   cos_,
 };
 constexpr int kEws = 5;
+
+struct AccumulateAttrs {
+  static AccumulateAttrs decode(std::span<const double> words) {
+    AccumulateAttrs a{};
+    AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
+struct AssignAttrs {
+  static AssignAttrs decode(std::span<const double> words) {
+    AssignAttrs a{};
+    AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
 
 struct ElementwiseAttrs {
   std::vector<double> constants;
@@ -51,6 +75,15 @@ struct ElementwiseAttrs {
     a.code = r.numbers();
     a.outputs = r.integers();
     a.shape = r.integers();
+    r.end();
+    return a;
+  }
+};
+
+struct GuardAttrs {
+  static GuardAttrs decode(std::span<const double> words) {
+    GuardAttrs a{};
+    AttrReader r(words);
     r.end();
     return a;
   }

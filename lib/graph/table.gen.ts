@@ -2,7 +2,10 @@
 
 /** Names of the ops that have a kernel, in the order of the native enum. */
 export const KERNELS: readonly string[] = [
+  'accumulate',
+  'assign',
   'elementwise',
+  'guard',
   'reduce',
 ]
 
@@ -16,4 +19,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = 'b75e77f5a52d'
+export const TABLE_HASH = 'ece31831af7f'
