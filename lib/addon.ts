@@ -36,13 +36,23 @@ export interface NativeOutcome {
 }
 
 /** @internal */
+export interface JobOptions {
+  /** Look for the first instruction whose output is not finite, and end there. */
+  trace?: boolean
+  /** Run only if the job before it did all it had to. */
+  chained?: boolean
+  /** Add the time of every instruction to the program's profile. */
+  profile?: boolean
+}
+
+/** @internal */
 export interface NativeStream {
   readonly threads: number
   submit(
     program: NativeProgram,
     bindings: NativeBuffer[],
     arena: NativeArena,
-    options?: { trace?: boolean; profile?: boolean },
+    options?: JobOptions,
   ): number
   take(): NativeOutcome[]
   cancel(): void

@@ -1,4 +1,4 @@
-import { fromNative, native, type NativeArena, type NativeBuffer, type NativeOutcome, type NativeProgram, type NativeStream } from '../addon.js'
+import { fromNative, type JobOptions, native, type NativeArena, type NativeBuffer, type NativeOutcome, type NativeProgram, type NativeStream } from '../addon.js'
 import { SteepestError } from '../errors.js'
 import { encode, encodeAlone } from './encode.js'
 import type { Graph } from './graph.js'
@@ -69,7 +69,7 @@ export class Queue {
   }
 
   /** Puts a job at the end of the queue and gives its ticket. */
-  submit(executable: Executable, bindings: NativeBuffer[], arena: NativeArena, options?: { trace?: boolean; profile?: boolean }): number {
+  submit(executable: Executable, bindings: NativeBuffer[], arena: NativeArena, options?: JobOptions): number {
     let ticket: number
     try {
       ticket = this.stream.submit(executable.program, bindings, arena, options)

@@ -248,7 +248,7 @@ W* unwrapAs(const Napi::Value& value, const Napi::FunctionReference& constructor
   return W::Unwrap(value.As<Napi::Object>());
 }
 
-// submit(program, bindings: Buffer[], arena, { trace?, profile? }) → ticket
+// submit(program, bindings: Buffer[], arena, { trace?, chained?, profile? }) → ticket
 Napi::Value StreamWrap::Submit(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   if (!stream_) throw Napi::Error::New(env, "the stream is closed");
@@ -270,6 +270,7 @@ Napi::Value StreamWrap::Submit(const Napi::CallbackInfo& info) {
   if (info.Length() > 3 && info[3].IsObject()) {
     const auto options = info[3].As<Napi::Object>();
     job.trace = options.Get("trace").ToBoolean();
+    job.chained = options.Get("chained").ToBoolean();
     if (options.Get("profile").ToBoolean()) job.profile = program->times;
   }
   return Napi::Number::New(env, static_cast<double>(stream_->submit(std::move(job))));

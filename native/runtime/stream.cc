@@ -55,7 +55,8 @@ void Stream::work() {
     }
     Outcome outcome;
     try {
-      outcome = run(next.second);
+      if (next.second.chained && failed_) outcome.fault = -1;
+      else outcome = run(next.second);
     } catch (const Error& error) {
       outcome.fault = -2;
       outcome.code = error.code;
@@ -70,6 +71,7 @@ void Stream::work() {
       outcome.message = error.what();
     }
     outcome.ticket = next.first;
+    failed_ = outcome.fault != 0;
     next.second = Job();
     bool first;
     {

@@ -21,6 +21,8 @@ struct Job {
   std::shared_ptr<Arena> arena;
   // Looks for the first instruction whose output is not finite, and ends there.
   bool trace = false;
+  // Runs only if the job before it did all it had to: what follows a step that failed must not train on.
+  bool chained = false;
   // Nanoseconds by instruction are added here.
   std::shared_ptr<std::vector<double>> profile;
 };
@@ -58,6 +60,7 @@ class Stream {
   std::int64_t tickets_ = 0;
   std::atomic<bool> cancel_{false};
   bool stop_ = false;
+  bool failed_ = false;  // the job before
   std::thread thread_;
 };
 

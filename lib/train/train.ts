@@ -1,0 +1,420 @@
+import { join } from 'node:path'
+import { native } from '../addon.js'
+import { checkOptions, SteepestError } from '../errors.js'
+import { FaultError } from '../graph/executable.js'
+import { type CheckpointParts, type JsonRecord, loadCheckpoint, saveCheckpoint } from '../io/checkpoint.js'
+import { RunLog } from '../io/runlog.js'
+import type { Optimizer } from '../optim/index.js'
+import { toSource, type StepData, type StepSource } from './data.js'
+import { eventLine, type Plan, type StopReason, type TrainEvent } from './events.js'
+import { planMemory } from './memory.js'
+import { restoreTensors, stateSources } from './state.js'
+import { Trainer, type StepResult, type Trainable } from './trainer.js'
+
+/** How a model is trained. */
+export interface LoopOptions {
+  /** The update rule; its `lr` is a number or a schedule. */
+  optimizer: Optimizer
+  /** Steps of the whole run, resumed parts included. */
+  steps: number
+  /** Micro-batches in one step, weighted by their labels: the gradient is that of the one big batch. */
+  accumulate?: number
+  /** Largest norm of the whole gradient; 1 by default, null for none. */
+  clip?: number | null
+  /** Seed of everything that is random in the model. */
+  seed?: number
+  /** Batches that the model is evaluated on, every `evalEvery` steps and at the end. */
+  evalData?: () => Iterable<StepData> | AsyncIterable<StepData>
+  evalEvery?: number
+  /** Run folder: `run.jsonl` and checkpoints; nothing is written without it. */
+  out?: string
+  saveEvery?: number
+  /** Last checkpoints that are kept, beside the best. */
+  keep?: number
+  /** What a checkpoint holds beside the training state. */
+  config?: JsonRecord
+  tokenizer?: CheckpointParts['tokenizer']
+  /** Checkpoint folder to go on from. */
+  resume?: string
+  sampleEvery?: number
+  sample?: (trainer: Trainer, step: number) => Promise<{ prompt: string; text: string }>
+  /** Evaluations without a better loss before the run stops. */
+  patience?: number
+  /** Step to stop after, saved, as an interruption would. */
+  stopAfter?: number
+  /** Go on after a non-finite loss or gradient, leaving out its update. */
+  allowNonFinite?: boolean
+  /** Ends the run after the step that is under way; everything is saved. */
+  signal?: AbortSignal
+  /** What is known beforehand about the run, for the `start` event. */
+  plan?: Partial<Plan>
+}
+
+const KNOWN = [
+  'optimizer', 'steps', 'accumulate', 'clip', 'seed', 'evalData', 'evalEvery', 'out', 'saveEvery', 'keep', 'config', 'tokenizer', 'resume',
+  'sampleEvery', 'sample', 'patience', 'stopAfter', 'allowNonFinite', 'signal', 'plan',
+]
+
+/** What a run came to. */
+export interface TrainResult {
+  reason: StopReason
+  step: number
+  /** Mean loss of the last step. */
+  loss: number
+  evalLoss?: number
+  bestLoss?: number
+  /** The last checkpoint that was saved. */
+  path?: string
+}
+
+/** Steps shorter than this are reported together, so that a tiny step does not cost an event. */
+const REPORT_MS = 50
+/** Steps that are queued beyond the one whose numbers are awaited. */
+const AHEAD = 1
+
+/** A run under way: iterate over its events, or await it. */
+export class Run implements AsyncIterable<TrainEvent>, PromiseLike<TrainResult> {
+  private readonly events: AsyncGenerator<TrainEvent, TrainResult>
+  private finished: Promise<TrainResult> | undefined
+
+  /** @internal */
+  constructor(events: AsyncGenerator<TrainEvent, TrainResult>) {
+    this.events = events
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<TrainEvent, void> {
+    let settle!: (result: TrainResult) => void
+    let fail!: (error: unknown) => void
+    this.finished ??= new Promise((resolve, reject) => {
+      settle = resolve
+      fail = reject
+    })
+    this.finished.catch(() => undefined)
+    try {
+      for (;;) {
+        const next = await this.events.next()
+        if (next.done) {
+          settle?.(next.value)
+          return
+        }
+        yield next.value
+      }
+    } catch (error) {
+      fail?.(error)
+      throw error
+    } finally {
+      await this.events.return(undefined as never)
+    }
+  }
+
+  private async drain(): Promise<TrainResult> {
+    for (;;) {
+      const next = await this.events.next()
+      if (next.done) return next.value
+    }
+  }
+
+  then<A = TrainResult, B = never>(
+    onDone?: ((result: TrainResult) => A | PromiseLike<A>) | null,
+    onError?: ((error: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    return (this.finished ??= this.drain()).then(onDone, onError)
+  }
+}
+
+/**
+ * Trains `model` on `data`. The run is an async iterable of typed events, and awaitable. All training state lives in native memory; when the
+ * run ends, the model's tensors hold the trained weights.
+ *
+ * @param data batches: an iterable or async iterable of records of typed arrays, or a source whose position can be saved
+ */
+export function train(model: Trainable, data: StepSource | Iterable<StepData> | AsyncIterable<StepData>, options: LoopOptions): Run {
+  checkOptions('train', options, KNOWN)
+  if (!Number.isSafeInteger(options.steps) || options.steps < 1) {
+    throw new SteepestError('OPTION', { who: 'train', rule: '`steps` must be a whole number of 1 or more', got: String(options.steps) })
+  }
+  return new Run(new Loop(model, toSource(data, options.accumulate ?? 1), options).run())
+}
+
+interface Queued {
+  step: number
+  lr: number
+  tokens: number
+  wait: () => Promise<StepResult>
+}
+
+class Loop {
+  private readonly trainer: Trainer
+  private log: RunLog | undefined
+  private step = 0
+  private tokens = 0
+  private best = Infinity
+  private worse = 0
+  private evalLoss: number | undefined
+  private savedPath: string | undefined
+  private savedStep = -1
+  private readonly startedAt = performance.now()
+  private readonly residentBefore = process.memoryUsage.rss()
+
+  constructor(
+    model: Trainable,
+    private readonly source: StepSource,
+    private readonly options: LoopOptions,
+  ) {
+    const { optimizer, clip, seed } = options
+    this.trainer = new Trainer(model, { optimizer, clip, seed })
+  }
+
+  private get seconds(): number {
+    return (performance.now() - this.startedAt) / 1000
+  }
+
+  /** Writes an event to the log and hands it on. */
+  private tell(event: TrainEvent): TrainEvent {
+    void this.log?.append(JSON.parse(eventLine(event)) as JsonRecord)
+    return event
+  }
+
+  async *run(): AsyncGenerator<TrainEvent, TrainResult> {
+    const { options, trainer } = this
+    try {
+      await trainer.materialize()
+      if (options.resume) await this.restore(options.resume)
+      if (options.out) this.log = await RunLog.open(join(options.out, 'run.jsonl'), { keepThroughStep: this.step })
+      return yield* this.loop()
+    } catch (error) {
+      const code = error instanceof SteepestError ? error.code : 'NATIVE'
+      const message = error instanceof Error ? error.message : String(error)
+      yield this.tell({ type: 'error', code, message })
+      throw error
+    } finally {
+      await this.drainQueue()
+      trainer.publish()
+      await this.log?.close()
+      await this.source.close?.()
+      trainer.close()
+    }
+  }
+
+  private readonly queued: Queued[] = []
+
+  private async drainQueue(): Promise<void> {
+    for (const q of this.queued.splice(0)) await q.wait().catch(() => undefined)
+  }
+
+  private async *loop(): AsyncGenerator<TrainEvent, TrainResult> {
+    const { options, trainer, source } = this
+    const last = Math.min(options.steps, options.stopAfter ?? Infinity)
+    let loss = Number.NaN
+    let reason: StopReason = 'done'
+    let message: string | undefined
+    let reported = performance.now()
+    let reportedTokens = this.tokens
+    let reportedStep = this.step
+    let next = this.step
+    let started = false
+    let ended = false
+
+    const due = (every: number | undefined, step: number) => every !== undefined && step % every === 0
+    const pauses = (step: number) => due(options.evalEvery, step) || due(options.saveEvery, step) || due(options.sampleEvery, step)
+
+    while (!ended) {
+      // Fill the queue, but never past a step after which the state is looked at.
+      while (next < last && this.queued.length <= AHEAD && !options.signal?.aborted) {
+        const ahead = this.queued.at(-1)
+        if (ahead && pauses(ahead.step)) break
+        const data = await source.next()
+        if (data === null) {
+          if (next === this.step && this.queued.length === 0 && next === 0) throw new SteepestError('DATA', { who: 'train', rule: 'the data has no batch' })
+          next = last
+          break
+        }
+        next++
+        if (!started) {
+          started = true
+          yield this.startEvent(data)
+        }
+        const lr = options.optimizer.lrAt(next)
+        const wait = await trainer.step(data.microBatches, { lr, step: next, normalizer: data.weight, unchained: options.allowNonFinite })
+        this.queued.push({ step: next, lr, tokens: data.tokens, wait })
+      }
+      const head = this.queued.shift()
+      if (!head) break
+      let result: StepResult
+      try {
+        result = await head.wait()
+      } catch (error) {
+        if (!(error instanceof FaultError) || error.fault.kind !== 'nonFinite') throw error
+        message = `step ${head.step}: ${error.message}`
+        if (!options.allowNonFinite) {
+          await this.drainQueue()
+          reason = 'nonFinite'
+          break
+        }
+        yield this.tell({ type: 'warning', step: head.step, message: `${message}; its update was left out` })
+        result = { loss: Number.NaN, gradNorm: Number.NaN }
+      }
+      this.step = head.step
+      this.tokens += head.tokens
+      loss = result.loss
+      const now = performance.now()
+      const final = head.step === last
+      if (now - reported >= REPORT_MS || final || pauses(head.step)) {
+        const steps = head.step - reportedStep
+        const seconds = (now - reported) / 1000
+        yield this.tell({
+          type: 'step',
+          step: head.step,
+          loss,
+          lr: head.lr,
+          gradNorm: result.gradNorm,
+          tokens: this.tokens,
+          tokensPerSecond: (this.tokens - reportedTokens) / seconds,
+          msPerStep: (seconds * 1000) / steps,
+          mfu: this.flops && options.plan?.peakFlops ? (this.flops * steps) / seconds / options.plan.peakFlops : Number.NaN,
+          memoryNow: Math.max(0, process.memoryUsage.rss() - this.residentBefore),
+          memoryPlanned: this.planned,
+          seconds: this.seconds,
+        })
+        reported = now
+        reportedTokens = this.tokens
+        reportedStep = head.step
+      }
+      const evaluates = options.evalData && (due(options.evalEvery, head.step) || head.step === options.steps)
+      if (evaluates) {
+        yield* this.evaluateNow()
+        if (options.patience !== undefined && this.worse >= options.patience) {
+          reason = 'earlyStopping'
+          ended = true
+        }
+      }
+      if (options.sample && due(options.sampleEvery, head.step)) yield await this.sampleNow()
+      const stopsHere = ended || final
+      if (options.out && (due(options.saveEvery, head.step) || stopsHere) && this.savedStep !== head.step) yield await this.saveNow()
+      if (evaluates || pauses(head.step)) reported = performance.now()
+      if (stopsHere) break
+      if (options.signal?.aborted && this.queued.length === 0) {
+        reason = 'interrupted'
+        break
+      }
+    }
+    if (reason === 'done' && this.step < options.steps && options.stopAfter === this.step) reason = 'stopAfter'
+    else if (reason === 'done' && this.step < options.steps && options.signal?.aborted) reason = 'interrupted'
+    if (options.out && reason !== 'nonFinite' && this.savedStep !== this.step && this.step > 0) yield await this.saveNow()
+    if (reason === 'nonFinite') message += this.savedPath ? `; the last whole state is ${this.savedPath}` : '; no checkpoint had been saved'
+    yield this.tell({
+      type: 'stop',
+      reason,
+      step: this.step,
+      evalLoss: this.evalLoss,
+      bestLoss: Number.isFinite(this.best) ? this.best : undefined,
+      path: this.savedPath,
+      message,
+      seconds: this.seconds,
+    })
+    return { reason, step: this.step, loss, evalLoss: this.evalLoss, bestLoss: Number.isFinite(this.best) ? this.best : undefined, path: this.savedPath }
+  }
+
+  private planned = 0
+  private flops = 0
+
+  private startEvent(data: StepData): TrainEvent {
+    const { options, trainer } = this
+    const { memory, flops } = planMemory(trainer, data.microBatches)
+    this.planned = memory.total
+    this.flops = flops
+    return this.tell({
+      type: 'start',
+      model: '',
+      parameters: Object.values(trainer.parameters).reduce((n, t) => n + t.size, 0),
+      data: '',
+      tokenizer: '',
+      batch: 0,
+      accumulate: data.microBatches.length,
+      context: 0,
+      tokensPerStep: data.tokens,
+      steps: options.steps,
+      fromStep: this.step,
+      optimizer: options.optimizer.name,
+      lr: options.optimizer.lrAt(1),
+      schedule: 'constant',
+      dtype: Object.values(trainer.parameters)[0].dtype,
+      seed: options.seed ?? 0,
+      threads: native().threads(),
+      peakFlops: 0,
+      out: options.out ?? '',
+      chosen: {},
+      ...options.plan,
+      flopsPerStep: flops,
+      memory,
+    })
+  }
+
+  private async *evaluateNow(): AsyncGenerator<TrainEvent> {
+    let sum = 0
+    let weight = 0
+    for await (const data of this.options.evalData!()) {
+      const each = data.weight ?? data.microBatches.length
+      for (const batch of data.microBatches) sum += (await this.trainer.evaluate(batch, data.weight)) * (data.weight ?? 1)
+      weight += each
+    }
+    const loss = sum / weight
+    const better = loss < this.best
+    this.worse = better ? 0 : this.worse + 1
+    if (better) this.best = loss
+    this.evalLoss = loss
+    yield this.tell({ type: 'eval', step: this.step, loss, perplexity: Math.exp(loss), best: better, seconds: this.seconds })
+  }
+
+  private async sampleNow(): Promise<TrainEvent> {
+    return this.tell({ type: 'sample', step: this.step, ...(await this.options.sample!(this.trainer, this.step)) })
+  }
+
+  private async saveNow(): Promise<TrainEvent> {
+    const { options, trainer } = this
+    const parts: CheckpointParts = {
+      config: options.config ?? {},
+      model: stateSources(trainer, 'model'),
+      optimizer: stateSources(trainer, 'optimizer'),
+      state: {
+        tokens: this.tokens,
+        best: Number.isFinite(this.best) ? this.best : null,
+        worse: this.worse,
+        seed: options.seed ?? 0,
+        optimizer: options.optimizer.name,
+        data: (this.source.state?.() ?? null) as never,
+      },
+      validationLoss: this.evalLoss,
+      tokenizer: options.tokenizer,
+    }
+    const saved = await saveCheckpoint(options.out!, this.step, parts, { keep: options.keep })
+    this.savedPath = saved.dir
+    this.savedStep = this.step
+    const bytes = [...Object.values(trainer.parameters), ...Object.values(trainer.slots)].reduce((n, t) => n + t.size * 4, 0)
+    return this.tell({ type: 'save', step: this.step, path: saved.dir, bytes })
+  }
+
+  private async restore(dir: string): Promise<void> {
+    const checkpoint = await loadCheckpoint(dir)
+    try {
+      const { state } = checkpoint
+      if (state.optimizer !== this.options.optimizer.name) {
+        throw new SteepestError('CHECKPOINT', { who: dir, rule: 'the checkpoint must be of the same optimizer', got: `${String(state.optimizer)} for ${this.options.optimizer.name}` })
+      }
+      await restoreTensors(this.trainer, checkpoint)
+      this.step = checkpoint.step
+      this.tokens = Number(state.tokens)
+      this.best = typeof state.best === 'number' ? state.best : Infinity
+      this.worse = Number(state.worse)
+      this.evalLoss = checkpoint.validationLoss
+      this.savedPath = dir
+      this.savedStep = this.step
+      if (state.data !== null) {
+        if (!this.source.restore) throw new SteepestError('CHECKPOINT', { who: dir, rule: 'the data must be able to go on from a saved position', fix: 'Give a source with state() and restore()' })
+        await this.source.restore(state.data)
+      }
+    } finally {
+      await checkpoint.close()
+    }
+  }
+}
