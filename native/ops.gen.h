@@ -9,7 +9,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xece31831af7full;
+constexpr std::uint64_t kTableHash = 0xed14d6c7d846ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -22,10 +22,54 @@ constexpr std::uint64_t kTableHash = 0xece31831af7full;
 // X(name) for every elementwise op; its functor is in math/elementwise.h.
 #define STEEPEST_ELEMENTWISE(X) \
   X(add) \
+  X(sub) \
   X(mul) \
+  X(div) \
+  X(floorDiv) \
+  X(remainder) \
+  X(neg) \
+  X(abs) \
+  X(sign) \
+  X(pow) \
+  X(maximum) \
+  X(minimum) \
+  X(equal) \
+  X(notEqual) \
+  X(less) \
+  X(lessEqual) \
+  X(greater) \
+  X(greaterEqual) \
+  X(logicalAnd) \
+  X(logicalOr) \
+  X(logicalNot) \
+  X(isFinite) \
+  X(isNaN) \
+  X(where) \
   X(exp) \
+  X(expm1) \
+  X(log) \
+  X(log1p) \
+  X(sqrt) \
+  X(rsqrt) \
+  X(square) \
+  X(reciprocal) \
+  X(tanh) \
+  X(erf) \
+  X(sigmoid) \
+  X(softplus) \
   X(sin) \
-  X(cos)
+  X(cos) \
+  X(floor) \
+  X(ceil) \
+  X(round) \
+  X(relu) \
+  X(geluGrad) \
+  X(gelu) \
+  X(geluTanhGrad) \
+  X(geluTanh) \
+  X(siluGrad) \
+  X(silu) \
+  X(cast)
 
 enum class Op : std::int16_t {
   accumulate_,
@@ -38,12 +82,56 @@ constexpr int kOps = 5;
 
 enum class Ew : std::int16_t {
   add_,
+  sub_,
   mul_,
+  div_,
+  floorDiv_,
+  remainder_,
+  neg_,
+  abs_,
+  sign_,
+  pow_,
+  maximum_,
+  minimum_,
+  equal_,
+  notEqual_,
+  less_,
+  lessEqual_,
+  greater_,
+  greaterEqual_,
+  logicalAnd_,
+  logicalOr_,
+  logicalNot_,
+  isFinite_,
+  isNaN_,
+  where_,
   exp_,
+  expm1_,
+  log_,
+  log1p_,
+  sqrt_,
+  rsqrt_,
+  square_,
+  reciprocal_,
+  tanh_,
+  erf_,
+  sigmoid_,
+  softplus_,
   sin_,
   cos_,
+  floor_,
+  ceil_,
+  round_,
+  relu_,
+  geluGrad_,
+  gelu_,
+  geluTanhGrad_,
+  geluTanh_,
+  siluGrad_,
+  silu_,
+  cast_,
 };
-constexpr int kEws = 5;
+constexpr int kEws = 49;
 
 struct AccumulateAttrs {
   static AccumulateAttrs decode(std::span<const double> words) {
