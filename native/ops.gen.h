@@ -9,7 +9,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xed14d6c7d846ull;
+constexpr std::uint64_t kTableHash = 0xc150f7b9064eull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -17,6 +17,7 @@ constexpr std::uint64_t kTableHash = 0xed14d6c7d846ull;
   X(assign, Assign) \
   X(elementwise, Elementwise) \
   X(guard, Guard) \
+  X(matmul, Matmul) \
   X(reduce, Reduce)
 
 // X(name) for every elementwise op; its functor is in math/elementwise.h.
@@ -76,9 +77,10 @@ enum class Op : std::int16_t {
   assign_,
   elementwise_,
   guard_,
+  matmul_,
   reduce_,
 };
-constexpr int kOps = 5;
+constexpr int kOps = 6;
 
 enum class Ew : std::int16_t {
   add_,
@@ -172,6 +174,26 @@ struct GuardAttrs {
   static GuardAttrs decode(std::span<const double> words) {
     GuardAttrs a{};
     AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
+struct MatmulAttrs {
+  enum class Activation { kNone, kRelu, kGelu, kGeluTanh, kSilu, kTanh };
+  bool bias;
+  bool residual;
+  Activation activation;
+  bool preactivation;
+  DType outDtype;
+  static MatmulAttrs decode(std::span<const double> words) {
+    MatmulAttrs a{};
+    AttrReader r(words);
+    a.bias = r.boolean();
+    a.residual = r.boolean();
+    a.activation = static_cast<Activation>(r.choice(6));
+    a.preactivation = r.boolean();
+    a.outDtype = r.dtype();
     r.end();
     return a;
   }

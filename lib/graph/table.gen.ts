@@ -6,6 +6,7 @@ export const KERNELS: readonly string[] = [
   'assign',
   'elementwise',
   'guard',
+  'matmul',
   'reduce',
 ]
 
@@ -63,4 +64,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = 'ed14d6c7d846'
+export const TABLE_HASH = 'c150f7b9064e'
