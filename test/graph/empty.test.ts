@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import '../../lib/graph/evaluate.js'
 import { add, mul } from '../../lib/ops/elementwise.js'
 import { matmul } from '../../lib/ops/matmul.js'
 import { tensor } from '../../lib/ops/shape.js'
