@@ -9,15 +9,20 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xc150f7b9064eull;
+constexpr std::uint64_t kTableHash = 0xc8715c975151ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
   X(accumulate, Accumulate) \
+  X(argReduce, ArgReduce) \
   X(assign, Assign) \
+  X(concat, Concat) \
+  X(cumsum, Cumsum) \
   X(elementwise, Elementwise) \
   X(guard, Guard) \
-  X(matmul, Matmul) \
+  X(iota, Iota) \
+  X(linearRecurrence, LinearRecurrence) \
+  X(pad, Pad) \
   X(reduce, Reduce)
 
 // X(name) for every elementwise op; its functor is in math/elementwise.h.
@@ -74,13 +79,18 @@ constexpr std::uint64_t kTableHash = 0xc150f7b9064eull;
 
 enum class Op : std::int16_t {
   accumulate_,
+  argReduce_,
   assign_,
+  concat_,
+  cumsum_,
   elementwise_,
   guard_,
-  matmul_,
+  iota_,
+  linearRecurrence_,
+  pad_,
   reduce_,
 };
-constexpr int kOps = 6;
+constexpr int kOps = 11;
 
 enum class Ew : std::int16_t {
   add_,
@@ -144,10 +154,52 @@ struct AccumulateAttrs {
   }
 };
 
+struct ArgReduceAttrs {
+  enum class Kind { kMax, kMin };
+  std::int64_t axis;
+  bool keepDims;
+  Kind kind;
+  static ArgReduceAttrs decode(std::span<const double> words) {
+    ArgReduceAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
+    a.keepDims = r.boolean();
+    a.kind = static_cast<Kind>(r.choice(2));
+    r.end();
+    return a;
+  }
+};
+
 struct AssignAttrs {
   static AssignAttrs decode(std::span<const double> words) {
     AssignAttrs a{};
     AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
+struct ConcatAttrs {
+  std::int64_t axis;
+  static ConcatAttrs decode(std::span<const double> words) {
+    ConcatAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct CumsumAttrs {
+  std::int64_t axis;
+  bool reverse;
+  bool exclusive;
+  static CumsumAttrs decode(std::span<const double> words) {
+    CumsumAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
+    a.reverse = r.boolean();
+    a.exclusive = r.boolean();
     r.end();
     return a;
   }
@@ -179,32 +231,64 @@ struct GuardAttrs {
   }
 };
 
-struct MatmulAttrs {
-  enum class Activation { kNone, kRelu, kGelu, kGeluTanh, kSilu, kTanh };
-  bool bias;
-  bool residual;
-  Activation activation;
-  bool preactivation;
-  DType outDtype;
-  static MatmulAttrs decode(std::span<const double> words) {
-    MatmulAttrs a{};
+struct IotaAttrs {
+  double start;
+  double step;
+  std::int64_t size;
+  DType dtype;
+  static IotaAttrs decode(std::span<const double> words) {
+    IotaAttrs a{};
     AttrReader r(words);
-    a.bias = r.boolean();
-    a.residual = r.boolean();
-    a.activation = static_cast<Activation>(r.choice(6));
-    a.preactivation = r.boolean();
-    a.outDtype = r.dtype();
+    a.start = r.number();
+    a.step = r.number();
+    a.size = r.integer();
+    a.dtype = r.dtype();
+    r.end();
+    return a;
+  }
+};
+
+struct LinearRecurrenceAttrs {
+  std::int64_t axis;
+  bool reverse;
+  static LinearRecurrenceAttrs decode(std::span<const double> words) {
+    LinearRecurrenceAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
+    a.reverse = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct PadAttrs {
+  std::vector<std::int64_t> before;
+  std::vector<std::int64_t> after;
+  double value;
+  static PadAttrs decode(std::span<const double> words) {
+    PadAttrs a{};
+    AttrReader r(words);
+    a.before = r.integers();
+    a.after = r.integers();
+    a.value = r.number();
     r.end();
     return a;
   }
 };
 
 struct ReduceAttrs {
+  enum class Kind { kSum, kMean, kMax, kMin, kProd, kSumSquares, kAny, kAll };
   std::vector<std::int64_t> axes;
+  bool keepDims;
+  Kind kind;
+  DType dtype;
   static ReduceAttrs decode(std::span<const double> words) {
     ReduceAttrs a{};
     AttrReader r(words);
     a.axes = r.integers();
+    a.keepDims = r.boolean();
+    a.kind = static_cast<Kind>(r.choice(8));
+    a.dtype = r.dtype();
     r.end();
     return a;
   }

@@ -3,10 +3,15 @@
 /** Names of the ops that have a kernel, in the order of the native enum. */
 export const KERNELS: readonly string[] = [
   'accumulate',
+  'argReduce',
   'assign',
+  'concat',
+  'cumsum',
   'elementwise',
   'guard',
-  'matmul',
+  'iota',
+  'linearRecurrence',
+  'pad',
   'reduce',
 ]
 
@@ -64,4 +69,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = 'c150f7b9064e'
+export const TABLE_HASH = 'c8715c975151'
