@@ -9,7 +9,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xc8715c975151ull;
+constexpr std::uint64_t kTableHash = 0xb6700bb4c0beull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -22,6 +22,7 @@ constexpr std::uint64_t kTableHash = 0xc8715c975151ull;
   X(guard, Guard) \
   X(iota, Iota) \
   X(linearRecurrence, LinearRecurrence) \
+  X(matmul, Matmul) \
   X(pad, Pad) \
   X(reduce, Reduce)
 
@@ -87,10 +88,11 @@ enum class Op : std::int16_t {
   guard_,
   iota_,
   linearRecurrence_,
+  matmul_,
   pad_,
   reduce_,
 };
-constexpr int kOps = 11;
+constexpr int kOps = 12;
 
 enum class Ew : std::int16_t {
   add_,
@@ -256,6 +258,26 @@ struct LinearRecurrenceAttrs {
     AttrReader r(words);
     a.axis = r.integer();
     a.reverse = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct MatmulAttrs {
+  enum class Activation { kNone, kRelu, kGelu, kGeluTanh, kSilu, kTanh };
+  bool bias;
+  bool residual;
+  Activation activation;
+  bool preactivation;
+  DType outDtype;
+  static MatmulAttrs decode(std::span<const double> words) {
+    MatmulAttrs a{};
+    AttrReader r(words);
+    a.bias = r.boolean();
+    a.residual = r.boolean();
+    a.activation = static_cast<Activation>(r.choice(6));
+    a.preactivation = r.boolean();
+    a.outDtype = r.dtype();
     r.end();
     return a;
   }

@@ -1,11 +1,13 @@
 #!/usr/bin/env node
+import { buildCommand } from './build.js'
 import { configCommand } from './config.js'
+import { doctorCommand } from './doctor.js'
 import { allCheckers } from './fixtures/checkers.js'
 import { fixturesCommand } from './fixtures.js'
 import { run } from './run.js'
 
 // The modules behind a command are loaded when it runs: help and errors need no native part.
-const commands = [fixturesCommand(allCheckers), configCommand]
+const commands = [fixturesCommand(allCheckers), doctorCommand(), configCommand, buildCommand]
 
 // `steepest … | head`: a reader that has gone away is no error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

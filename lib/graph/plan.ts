@@ -70,7 +70,7 @@ class Planner {
   /** Values that are to be written straight into an external. */
   readonly direct = new Map<Tensor, Buf>()
 
-  buf(space: Buf['space'], bytes: number, label: string, at = -1): Buf {
+  buf(space: Buf['space'], bytes: number, label: string, at = 0): Buf {
     const buf: Buf = { space, bytes, at, first: Infinity, last: -1, label }
     this.bufs.push(buf)
     return buf

@@ -11,6 +11,7 @@ export const KERNELS: readonly string[] = [
   'guard',
   'iota',
   'linearRecurrence',
+  'matmul',
   'pad',
   'reduce',
 ]
@@ -69,4 +70,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = 'c8715c975151'
+export const TABLE_HASH = 'b6700bb4c0be'

@@ -1,0 +1,27 @@
+// What follows a product, on its tile while that is hot in cache: bias, activation, residual, and the value before the activation.
+#pragma once
+
+#include <cstdint>
+
+#include "math/vec.h"
+#include "ops.gen.h"
+
+namespace steepest::STEEPEST_LEVEL {
+
+// One row of a tile. Absent operands are null.
+struct EpilogueRow {
+  const void* sums;          // what the product gave, in float32 (float64 for float64)
+  std::int64_t pieces;       // partial sums to be added up, in order …
+  std::int64_t pieceStride;  // … this many elements apart
+  const void* bias;          // in the dtype of the operands
+  const void* residual;      // in the dtype of the output
+  void* preactivation;
+  void* out;
+  std::int64_t length;
+};
+using Epilogue = void (*)(const EpilogueRow&);
+
+// The function for operands of dtype `in` (float32, bfloat16, float64) and an output of dtype `out`.
+Epilogue epilogueFor(DType in, DType out, MatmulAttrs::Activation activation);
+
+}  // namespace steepest::STEEPEST_LEVEL
