@@ -9,7 +9,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xb6700bb4c0beull;
+constexpr std::uint64_t kTableHash = 0x3c111c413c5aull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -19,12 +19,14 @@ constexpr std::uint64_t kTableHash = 0xb6700bb4c0beull;
   X(concat, Concat) \
   X(cumsum, Cumsum) \
   X(elementwise, Elementwise) \
+  X(globalNorm, GlobalNorm) \
   X(guard, Guard) \
   X(iota, Iota) \
   X(linearRecurrence, LinearRecurrence) \
   X(matmul, Matmul) \
   X(pad, Pad) \
-  X(reduce, Reduce)
+  X(reduce, Reduce) \
+  X(update, Update)
 
 // X(name) for every elementwise op; its functor is in math/elementwise.h.
 #define STEEPEST_ELEMENTWISE(X) \
@@ -85,14 +87,16 @@ enum class Op : std::int16_t {
   concat_,
   cumsum_,
   elementwise_,
+  globalNorm_,
   guard_,
   iota_,
   linearRecurrence_,
   matmul_,
   pad_,
   reduce_,
+  update_,
 };
-constexpr int kOps = 12;
+constexpr int kOps = 14;
 
 enum class Ew : std::int16_t {
   add_,
@@ -224,6 +228,18 @@ struct ElementwiseAttrs {
   }
 };
 
+struct GlobalNormAttrs {
+  enum class Kind { kL2, kL1, kMax };
+  Kind kind;
+  static GlobalNormAttrs decode(std::span<const double> words) {
+    GlobalNormAttrs a{};
+    AttrReader r(words);
+    a.kind = static_cast<Kind>(r.choice(3));
+    r.end();
+    return a;
+  }
+};
+
 struct GuardAttrs {
   static GuardAttrs decode(std::span<const double> words) {
     GuardAttrs a{};
@@ -311,6 +327,33 @@ struct ReduceAttrs {
     a.keepDims = r.boolean();
     a.kind = static_cast<Kind>(r.choice(8));
     a.dtype = r.dtype();
+    r.end();
+    return a;
+  }
+};
+
+struct UpdateAttrs {
+  enum class Rule { kSgd, kSgdMomentum, kAdam, kAdamAmsgrad, kAdamw, kAdamwAmsgrad, kLion };
+  enum class Rounding { kNearest, kStochastic };
+  Rule rule;
+  std::vector<double> hyper;
+  double lrScale;
+  bool scale;
+  bool check;
+  Rounding rounding;
+  bool master;
+  std::int64_t site;
+  static UpdateAttrs decode(std::span<const double> words) {
+    UpdateAttrs a{};
+    AttrReader r(words);
+    a.rule = static_cast<Rule>(r.choice(7));
+    a.hyper = r.numbers();
+    a.lrScale = r.number();
+    a.scale = r.boolean();
+    a.check = r.boolean();
+    a.rounding = static_cast<Rounding>(r.choice(2));
+    a.master = r.boolean();
+    a.site = r.integer();
     r.end();
     return a;
   }

@@ -8,12 +8,14 @@ export const KERNELS: readonly string[] = [
   'concat',
   'cumsum',
   'elementwise',
+  'globalNorm',
   'guard',
   'iota',
   'linearRecurrence',
   'matmul',
   'pad',
   'reduce',
+  'update',
 ]
 
 /** Names of the elementwise ops, in the order of the native enum. */
@@ -70,4 +72,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = 'b6700bb4c0be'
+export const TABLE_HASH = '3c111c413c5a'

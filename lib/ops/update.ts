@@ -1,1 +1,187 @@
-export {}
+import { SteepestError } from '../errors.js'
+import { type Aval, sameShape, showAval } from '../tensor/shape.js'
+import type { Tensor } from '../tensor/tensor.js'
+import { type Attrs, defineOp, FLOATS } from './define.js'
+import { RULES } from './rules.gen.js'
+import { ruleNamed } from './rules.js'
+
+/** How a weight that is stored in fewer bits than it is computed in gets rounded. */
+export type Rounding = 'nearest' | 'stochastic'
+
+interface UpdateAttrs extends Attrs {
+  readonly rule: string
+  readonly hyper: readonly number[]
+  readonly lrScale: number
+  readonly scale: boolean
+  readonly check: boolean
+  readonly rounding: Rounding
+  readonly master: boolean
+  readonly site: number
+}
+
+const RULE_NAMES = RULES.map((rule) => rule.name)
+
+/** Positions of the operands: p, g, args, then what the attributes announce, then the slots. */
+function operands(attrs: UpdateAttrs): { scale: number; key: number; low: number; slots: number } {
+  let at = 3
+  const next = (there: boolean) => (there ? at++ : -1)
+  const scale = next(attrs.scale)
+  const key = next(attrs.rounding === 'stochastic')
+  const low = next(attrs.master)
+  return { scale, key, low, slots: at }
+}
+
+function fail(rule: string, got: Aval): never {
+  throw new SteepestError(sameShape(got.shape, []) ? 'DTYPE' : 'SHAPE', { who: 'update', rule, got: showAval(got) })
+}
+
+const updateRow = defineOp<UpdateAttrs>({
+  name: 'update',
+  kind: 'kernel',
+  doc: 'One step of an optimizer on one parameter: moves the weight and its states by an update rule, in one pass over memory.',
+  attrs: {
+    rule: RULE_NAMES,
+    hyper: 'floats',
+    lrScale: 'float',
+    scale: 'bool',
+    check: 'bool',
+    rounding: ['nearest', 'stochastic'],
+    master: 'bool',
+    site: 'int',
+  },
+  infer(inputs, attrs) {
+    const rule = ruleNamed(attrs.rule)
+    const at = operands(attrs)
+    if (inputs.length !== at.slots + rule.slots.length) {
+      throw new SteepestError('ARGUMENT', {
+        who: 'update',
+        rule: `the rule ${rule.name} takes ${at.slots} operands and ${rule.slots.length} states`,
+        got: `${inputs.length} tensors`,
+      })
+    }
+    const [p, g, args] = inputs
+    const compute = p.dtype === 'float64' ? 'float64' : 'float32'
+    if (!FLOATS.includes(p.dtype)) fail('a parameter must be float32, bfloat16 or float64', p)
+    const grads = p.dtype === 'bfloat16' ? ['float32', 'bfloat16'] : [p.dtype]
+    if (!grads.includes(g.dtype) || !sameShape(g.shape, p.shape)) {
+      fail(`the gradient of ${showAval(p)} must have its shape and be ${grads.join(' or ')}`, g)
+    }
+    if (args.dtype !== 'float64' || args.shape.length !== 1 || args.shape[0] < 2) {
+      fail('the step arguments must be float64[k] with learning rate and step count first', args)
+    }
+    if (at.scale >= 0) {
+      const scale = inputs[at.scale]
+      if ((scale.dtype !== 'float32' && scale.dtype !== 'float64') || scale.shape.length !== 0) {
+        fail('the gradient scale must be a float32 or float64 scalar', scale)
+      }
+    }
+    if (at.key >= 0) {
+      if (p.dtype !== 'bfloat16' || attrs.master) fail('stochastic rounding is for bfloat16 weights without hidden bits', p)
+      const key = inputs[at.key]
+      if (key.dtype !== 'int32' || !sameShape(key.shape, [2])) fail('the random key must be int32[2]', key)
+    }
+    if (at.low >= 0) {
+      const low = inputs[at.low]
+      if (p.dtype !== 'bfloat16') fail('hidden low bits are for bfloat16 weights', p)
+      if (low.dtype !== 'uint8' || !sameShape(low.shape, [2, ...p.shape])) fail(`the hidden bits of ${showAval(p)} must be uint8[2, …]`, low)
+    }
+    for (const slot of inputs.slice(at.slots)) {
+      if (slot.dtype !== compute || !sameShape(slot.shape, p.shape)) fail(`a state of ${showAval(p)} must be ${compute} of its shape`, slot)
+    }
+    return [p, ...(at.low >= 0 ? [inputs[at.low]] : []), ...inputs.slice(at.slots)].map(({ shape, dtype }) => ({ shape, dtype }))
+  },
+  vjp: 'built-in update rules have no derivative; write the optimizer as a TypeScript function of tensors to differentiate through it',
+  batch() {
+    throw new SteepestError('NO_DERIVATIVE', {
+      who: 'update',
+      rule: 'an update rule cannot be mapped over a batch of parameters',
+      fix: 'Stack the parameters and update the stacked tensor: rules that work element by element do the same to it',
+    })
+  },
+  updates(attrs, inputs) {
+    const at = operands(attrs)
+    const pairs: [number, number][] = [[0, 0]]
+    if (at.low >= 0) pairs.push([1, at.low])
+    for (let i = at.slots; i < inputs; i++) pairs.push([pairs.length, i])
+    return pairs
+  },
+  flops: (inputs, _, attrs) => inputs[0].shape.reduce((n, d) => n * d, 1) * (4 + 6 * ruleNamed(attrs.rule).slots.length),
+})
+
+/** Operands and options of one update. */
+export interface UpdateOperands {
+  /** The weight: float32, bfloat16 or float64. */
+  readonly param: Tensor
+  /** Its gradient: of the same shape; float32 or bfloat16 for a bfloat16 weight, else of the weight's dtype. */
+  readonly grad: Tensor
+  /** float64 [k]: learning rate, step count from 1; more may follow. */
+  readonly args: Tensor
+  /** The rule's states in its order: float32 (float64 for a float64 weight), of the weight's shape. */
+  readonly slots: readonly Tensor[]
+  /** Scalar that multiplies the gradient. */
+  readonly scale?: Tensor
+  /** int32 [2]: rounds a bfloat16 weight stochastically; one key may serve all steps and all sites. */
+  readonly key?: Tensor
+  /** uint8 [2, …shape]: the low 16 bits of the float32 weight that a bfloat16 weight stands for (plane 0 the lower byte). */
+  readonly low?: Tensor
+}
+
+export interface UpdateOptions {
+  /** Name of the rule. */
+  readonly rule: string
+  /** Its hyper-parameters in its order; flags as 0 and 1. */
+  readonly hyper: readonly number[]
+  /** Multiplies the learning rate. Default 1. */
+  readonly lrScale?: number
+  /** Look for non-finite gradients first, and then change nothing and end the run. Default false. */
+  readonly check?: boolean
+  /** Tells apart the parameters that share a key, in [0, 2^32). Default 0. */
+  readonly site?: number
+}
+
+/**
+ * One step of a built-in update rule on one parameter: `{ param, low, slots }`, new values of what was given.
+ * @throws SteepestError where shapes or dtypes do not fit together
+ */
+export function update(operands: UpdateOperands, options: UpdateOptions): { param: Tensor; low?: Tensor; slots: Tensor[] } {
+  const { param, grad, args, scale, key, low, slots } = operands
+  const inputs = [param, grad, args, ...(scale ? [scale] : []), ...(key ? [key] : []), ...(low ? [low] : []), ...slots]
+  const outputs = updateRow(inputs, {
+    rule: options.rule,
+    hyper: options.hyper,
+    lrScale: options.lrScale ?? 1,
+    scale: scale !== undefined,
+    check: options.check ?? false,
+    rounding: key ? 'stochastic' : 'nearest',
+    master: low !== undefined,
+    site: options.site ?? 0,
+  })
+  return { param: outputs[0], low: low && outputs[1], slots: outputs.slice(low ? 2 : 1) }
+}
+
+/** Which norm: the root of the sum of squares, the sum of absolute values, or the largest of them. */
+export type NormKind = 'l2' | 'l1' | 'max'
+
+const globalNormRow = defineOp<{ kind: NormKind }>({
+  name: 'globalNorm',
+  kind: 'kernel',
+  doc: 'The norm of all numbers of any number of tensors together, summed in float64 in a fixed order.',
+  attrs: { kind: ['l2', 'l1', 'max'] },
+  infer(inputs) {
+    for (const x of inputs) if (!FLOATS.includes(x.dtype)) throw new SteepestError('DTYPE', { who: 'globalNorm', rule: `tensors must be ${FLOATS.join(' or ')}`, got: showAval(x) })
+    return [{ shape: [], dtype: inputs.some((x) => x.dtype === 'float64') ? 'float64' : 'float32' }]
+  },
+  vjp: 'the norm of gradients is not differentiated; use norm() of a tensor',
+  batch() {
+    throw new SteepestError('NO_DERIVATIVE', { who: 'globalNorm', rule: 'cannot be mapped', fix: 'Use norm() of each tensor' })
+  },
+  flops: (inputs) => 2 * inputs.reduce((n, x) => n + x.shape.reduce((m, d) => m * d, 1), 0),
+})
+
+/**
+ * The norm of all numbers of the tensors together: a scalar, float64 where any of them is float64, else float32.
+ * Sums in float64 and rescales where squares would overflow or vanish; NaN or infinity anywhere gives a non-finite norm.
+ */
+export function globalNorm(tensors: readonly Tensor[], { kind = 'l2' }: { kind?: NormKind } = {}): Tensor {
+  return globalNormRow(tensors, { kind })[0]
+}

@@ -1,0 +1,206 @@
+// How an update rule runs over memory on the CPU. The driver (update.cc) sees a rule as a row of functions over plain arrays.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+
+#include "rules/all.h"
+
+namespace steepest::STEEPEST_LEVEL {
+
+constexpr int kMaxSlots = 6;
+constexpr int kMaxSums = 4;
+constexpr std::size_t kCoefBytes = 256;
+
+// Arrays of one tensor, all at the same position: where a rule reads and where it writes. These are equal or disjoint.
+template <class T>
+struct Arrays {
+  const T* p;
+  const T* g;
+  T* pOut;
+  const T* s[kMaxSlots];
+  T* sOut[kMaxSlots];
+};
+
+// The functions of a rule for one compute type.
+template <class T>
+struct RuleFunctions {
+  void (*prepare)(const double* hyper, double lr, double t, void* coef);
+  // n elements; the gradient is multiplied by `scale` first.
+  void (*step)(const Arrays<T>& a, std::int64_t n, T scale, const void* coef);
+  // Two-phase rules only: adds to sums[kSums]; then moves the weights with the factors of their row.
+  void (*reduce)(const Arrays<T>& a, std::int64_t n, T scale, const void* coef, double* sums);
+  void (*apply)(const Arrays<T>& a, std::int64_t n, T scale, const void* coef, const double* factors);
+};
+
+struct RuleRow {
+  int slots, hypers, sums, factors;
+  rules::Scope scope;
+  void (*finish)(const double* hyper, const rules::RuleShape& shape, double lr, double t, const double* sums, double* factors);
+  RuleFunctions<float> f32;
+  RuleFunctions<double> f64;
+};
+
+template <class Rule>
+concept TwoPhase = requires { Rule::kScope; };
+
+template <class Rule>
+constexpr int slotsOf() {
+  if constexpr (requires { Rule::slots; }) {
+    return static_cast<int>(std::extent_v<decltype(Rule::slots)>);
+  } else {
+    return 0;
+  }
+}
+
+template <class Rule>
+constexpr int hypersOf() {
+  if constexpr (std::is_empty_v<typename Rule::Hyper>) {
+    return 0;
+  } else {
+    return static_cast<int>(sizeof(typename Rule::Hyper) / sizeof(double));
+  }
+}
+
+// Hyper-parameters travel as numbers in the order of their declaration.
+template <class Rule>
+typename Rule::Hyper hyperOf(const double* words) {
+  typename Rule::Hyper h;
+  if constexpr (hypersOf<Rule>() > 0) std::memcpy(static_cast<void*>(&h), words, sizeof h);
+  return h;
+}
+
+// A vector, or one number, of the array.
+template <class V, class T>
+STEEPEST_RULE V fetch(const T* from) {
+  if constexpr (std::is_same_v<V, T>) {
+    return *from;
+  } else {
+    return V::load(from);
+  }
+}
+template <class V, class T>
+STEEPEST_RULE void put(T* to, V v) {
+  if constexpr (std::is_same_v<V, T>) {
+    *to = v;
+  } else {
+    store(to, v);
+  }
+}
+
+template <class Rule, class V, class T>
+STEEPEST_RULE void stepAt(const Arrays<T>& a, std::int64_t i, T scale, const typename Rule::template Coef<T>& coef) {
+  constexpr int n = slotsOf<Rule>();
+  V s[n + 1];
+  for (int k = 0; k < n; ++k) s[k] = fetch<V>(a.s[k] + i);
+  V p = fetch<V>(a.p + i);
+  Rule::step(p, fetch<V>(a.g + i) * V(scale), s, coef);
+  put(a.pOut + i, p);
+  for (int k = 0; k < n; ++k) put(a.sOut[k] + i, s[k]);
+}
+
+template <class Rule, class V, class T>
+STEEPEST_RULE void reduceAt(const Arrays<T>& a, std::int64_t i, T scale, const typename Rule::template Coef<T>& coef, V* sums) {
+  constexpr int n = slotsOf<Rule>();
+  V s[n + 1];
+  for (int k = 0; k < n; ++k) s[k] = fetch<V>(a.s[k] + i);
+  Rule::reduce(fetch<V>(a.p + i), fetch<V>(a.g + i) * V(scale), s, coef, sums);
+  for (int k = 0; k < n; ++k) put(a.sOut[k] + i, s[k]);
+}
+
+template <class Rule, class V, class T>
+STEEPEST_RULE void applyAt(const Arrays<T>& a, std::int64_t i, T scale, const typename Rule::template Coef<T>& coef, const V* factors) {
+  constexpr int n = slotsOf<Rule>();
+  V s[n + 1];
+  for (int k = 0; k < n; ++k) s[k] = fetch<V>(a.sOut[k] + i);
+  V p = fetch<V>(a.p + i);
+  Rule::apply(p, fetch<V>(a.g + i) * V(scale), s, coef, factors);
+  put(a.pOut + i, p);
+  for (int k = 0; k < n; ++k) put(a.sOut[k] + i, s[k]);
+}
+
+inline double total(vf v) {
+  vd lo, hi;
+  widen(v, lo, hi);
+  return sum(lo + hi);
+}
+inline double total(vd v) { return sum(v); }
+
+// Vectors in the middle, single numbers at the end.
+template <class Rule, class T>
+struct Loops {
+  using V = VecOf<T>;
+  using Coef = typename Rule::template Coef<T>;
+  static_assert(slotsOf<Rule>() <= kMaxSlots && sizeof(Coef) <= kCoefBytes);
+
+  static void prepare(const double* hyper, double lr, double t, void* coef) {
+    const Coef c = Rule::template prepare<T>(hyperOf<Rule>(hyper), lr, t);
+    std::memcpy(coef, &c, sizeof c);
+  }
+
+  static void step(const Arrays<T>& arrays, std::int64_t n, T scale, const void* coef) {
+    const Arrays<T> a = arrays;
+    const Coef c = *static_cast<const Coef*>(coef);
+    std::int64_t i = 0;
+    for (; i + V::kLanes <= n; i += V::kLanes) stepAt<Rule, V, T>(a, i, scale, c);
+    for (; i < n; ++i) stepAt<Rule, T, T>(a, i, scale, c);
+  }
+
+  // Sums of a few vectors are taken in the compute type and carried on in float64.
+  static void reduce(const Arrays<T>& arrays, std::int64_t n, T scale, const void* coef, double* sums) {
+    constexpr std::int64_t piece = 16 * V::kLanes;
+    const Arrays<T> a = arrays;
+    const Coef c = *static_cast<const Coef*>(coef);
+    std::int64_t i = 0;
+    while (i + V::kLanes <= n) {
+      V part[Rule::kSums];
+      for (V& x : part) x = V(0);
+      const std::int64_t end = i + piece < n ? i + piece : n;
+      for (; i + V::kLanes <= end; i += V::kLanes) reduceAt<Rule, V, T>(a, i, scale, c, part);
+      for (int k = 0; k < Rule::kSums; ++k) sums[k] += total(part[k]);
+    }
+    T part[Rule::kSums] = {};
+    for (; i < n; ++i) reduceAt<Rule, T, T>(a, i, scale, c, part);
+    for (int k = 0; k < Rule::kSums; ++k) sums[k] += static_cast<double>(part[k]);
+  }
+
+  static void apply(const Arrays<T>& arrays, std::int64_t n, T scale, const void* coef, const double* factors) {
+    const Arrays<T> a = arrays;
+    const Coef c = *static_cast<const Coef*>(coef);
+    T one[Rule::kFactors];
+    V wide[Rule::kFactors];
+    for (int k = 0; k < Rule::kFactors; ++k) wide[k] = V(one[k] = static_cast<T>(factors[k]));
+    std::int64_t i = 0;
+    for (; i + V::kLanes <= n; i += V::kLanes) applyAt<Rule, V, T>(a, i, scale, c, wide);
+    for (; i < n; ++i) applyAt<Rule, T, T>(a, i, scale, c, one);
+  }
+};
+
+template <class Rule, class T>
+constexpr RuleFunctions<T> functionsOf() {
+  using L = Loops<Rule, T>;
+  if constexpr (TwoPhase<Rule>) {
+    return {L::prepare, nullptr, L::reduce, L::apply};
+  } else {
+    return {L::prepare, L::step, nullptr, nullptr};
+  }
+}
+
+template <class Rule>
+constexpr RuleRow rowOf() {
+  if constexpr (TwoPhase<Rule>) {
+    static_assert(Rule::kSums <= kMaxSums && Rule::kFactors <= kMaxSums);
+    return {slotsOf<Rule>(), hypersOf<Rule>(), Rule::kSums, Rule::kFactors, Rule::kScope,
+            [](const double* hyper, const rules::RuleShape& shape, double lr, double t, const double* sums, double* factors) {
+              Rule::finish(hyperOf<Rule>(hyper), shape, lr, t, sums, factors);
+            },
+            functionsOf<Rule, float>(), functionsOf<Rule, double>()};
+  } else {
+    return {slotsOf<Rule>(),         hypersOf<Rule>(),         0, 0, rules::Scope::tensor, nullptr,
+            functionsOf<Rule, float>(), functionsOf<Rule, double>()};
+  }
+}
+
+}  // namespace steepest::STEEPEST_LEVEL

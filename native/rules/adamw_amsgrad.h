@@ -1,0 +1,56 @@
+// AdamW that divides by the largest second moment so far, taken before its bias correction.
+#pragma once
+
+#include "rule.h"
+
+namespace steepest::STEEPEST_LEVEL::rules {
+
+struct AdamWAmsgrad {
+  static constexpr About about{
+      .name = "adamwAmsgrad",
+      .title = "AdamW (AMSGrad)",
+      .lr = 1e-3,
+      .paper = "Reddi et al., arXiv 1904.09237; Loshchilov, Hutter, arXiv 1711.05101",
+      .doc = "AdamW whose steps never grow when the mean square falls.",
+      .of = "adamw",
+      .when = "amsgrad",
+  };
+  static constexpr SlotInfo slots[] = {
+      {"m", 0, Sign::either, "mean of the gradient"},
+      {"v", 0, Sign::positive, "mean of its square"},
+      {"vMax", 0, Sign::positive, "largest mean of the square so far"},
+  };
+  enum { kM, kV, kVMax };
+  struct Hyper {
+    double beta1 = 0.9;         // [0, 1) Share of the old mean of the gradient.
+    double beta2 = 0.999;       // [0, 1) Share of the old mean of its square.
+    double eps = 1e-8;          // [0, inf) Added to the root, after the bias correction.
+    double weightDecay = 0.01;  // [0, inf) Decoupled decay: the weight is multiplied by 1 - lr * this before the step.
+  };
+
+  template <class T>
+  struct Coef {
+    T shrink, keep1, take1, keep2, take2, size, root, eps;
+  };
+  template <class T>
+  static Coef<T> prepare(const Hyper& h, double lr, double t) {
+    return {T(1 - lr * h.weightDecay),
+            T(h.beta1),
+            T(1 - h.beta1),
+            T(h.beta2),
+            T(1 - h.beta2),
+            T(lr / (1 - std::pow(h.beta1, t))),
+            T(1 / std::sqrt(1 - std::pow(h.beta2, t))),
+            T(h.eps)};
+  }
+  template <class V, class T>
+  STEEPEST_RULE static void step(V& p, V g, V* s, const Coef<T>& c) {
+    p = V(c.shrink) * p;
+    s[kM] = fma(V(c.take1), g, V(c.keep1) * s[kM]);
+    s[kV] = fma(V(c.take2) * g, g, V(c.keep2) * s[kV]);
+    s[kVMax] = max(s[kVMax], s[kV]);
+    p = fma(V(-c.size), s[kM] / fma(sqrt(s[kVMax]), V(c.root), V(c.eps)), p);
+  }
+};
+
+}  // namespace steepest::STEEPEST_LEVEL::rules
