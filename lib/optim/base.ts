@@ -1,0 +1,175 @@
+import { SteepestError } from '../errors.js'
+import { namedTensors, withTensors } from '../nn/module.js'
+import { assign } from '../ops/control.js'
+import { add, cast, where } from '../ops/elementwise.js'
+import { scalar, tensor, zeros } from '../ops/shape.js'
+import { bytesOf } from '../tensor/dtype.js'
+import { sameShape, showAval, showShape } from '../tensor/shape.js'
+import { Tensor } from '../tensor/tensor.js'
+import { flatten } from '../transform/tree.js'
+import { checkClip, clipped } from './clip.js'
+import { checkGroups, checkLr, groupOf, peakOf, rateAt } from './options.js'
+import type { Optimizer, OptimizerState, RuleOptions, UpdateContext, Updated } from './optimizer.js'
+
+/** What the step of one parameter gets. */
+export interface Operands {
+  readonly name: string
+  readonly p: Tensor
+  readonly g: Tensor
+  /** float64 [k]: learning rate and step count first. */
+  readonly args: Tensor
+  readonly slots: Readonly<Record<string, Tensor>>
+  readonly lrScale: number
+  /** What the gradient is to be multiplied by. */
+  readonly scale?: Tensor
+  readonly key?: Tensor
+  readonly check: boolean
+  /** Tells the parameters apart where something is random. */
+  readonly site: number
+}
+
+/** How the parameters of a group are moved. */
+export interface Mover {
+  /** First states, by slot. */
+  init(p: Tensor): Record<string, Tensor>
+  step(operands: Operands): { p: Tensor; slots: Record<string, Tensor> }
+}
+
+export interface Parts {
+  /** As errors call it: `optim.adam`. */
+  readonly who: string
+  readonly name: string
+  readonly rule: string
+  readonly hyper: Readonly<Record<string, number | boolean>>
+  readonly options: RuleOptions
+  readonly defaultLr: number
+  /** Options that may differ between groups. */
+  readonly groupKeys: readonly string[]
+  /** The mover for a group that differs in these options. */
+  readonly mover: (group: Readonly<Record<string, unknown>>) => Mover
+}
+
+/** The options that every optimizer has. */
+export const COMMON = ['lr', 'groups', 'clip', 'rounding'] as const
+
+interface Entry {
+  readonly name: string
+  readonly p: Tensor
+  readonly lrScale: number
+  readonly mover: Mover
+  readonly site: number
+}
+
+/** Gradients by parameter name: those of a tensor that occurs several times in the tree are added up. */
+function gradsByName(who: string, params: unknown, grads: unknown, names: ReadonlyMap<Tensor, string>): Map<string, Tensor> {
+  const given = flatten(grads)
+  const byPath = new Map(given.paths.map((path, i) => [path, given.tensors[i]]))
+  const out = new Map<string, Tensor>()
+  const flat = flatten(params)
+  flat.tensors.forEach((t, i) => {
+    const name = names.get(t)
+    const g = byPath.get(flat.paths[i])
+    if (name === undefined || g === undefined) return
+    if (!sameShape(g.shape, t.shape)) {
+      throw new SteepestError('SHAPE', { who: `${who}: ${name}`, rule: 'the gradient must have the shape of the parameter', got: `${showShape(g.shape)} for ${showShape(t.shape)}` })
+    }
+    const before = out.get(name)
+    out.set(name, before ? add(before, g) : g)
+  })
+  return out
+}
+
+/** Everything that optimizers of one step per parameter share: names, groups, clipping, the arguments of a step and the state's tree. */
+export function makeOptimizer({ who, name, rule, hyper, options, defaultLr, groupKeys, mover }: Parts): Optimizer {
+  const { groups = [], rounding = 'master' } = options
+  const lr = checkLr(who, options.lr ?? defaultLr)
+  const clip = options.clip && checkClip(who, options.clip)
+  checkGroups(who, groups, groupKeys)
+  if (!['master', 'stochastic', 'nearest'].includes(rounding)) {
+    throw new SteepestError('OPTION', { who, rule: '`rounding` must be master, stochastic or nearest', got: String(rounding) })
+  }
+  const movers = new Map<string, Mover>()
+  const moverOf = (group: Record<string, unknown>): Mover => {
+    const key = JSON.stringify(Object.entries(group).sort())
+    let known = movers.get(key)
+    if (!known) movers.set(key, (known = mover(group)))
+    return known
+  }
+  // A wrong option of a group is told when the optimizer is made.
+  for (const { match: _, lrScale: _scale, frozen: _frozen, ...group } of groups) moverOf(group)
+
+  const entriesOf = (params: unknown): Entry[] =>
+    Object.entries(namedTensors(params).parameters).flatMap(([path, p], site): Entry[] => {
+      const { lrScale, frozen, hyper: group } = groupOf(groups, path, p)
+      return frozen ? [] : [{ name: path, p, lrScale, mover: moverOf(group), site }]
+    })
+
+  const init = (params: unknown): OptimizerState => {
+    const slots: Record<string, Record<string, Tensor>> = {}
+    for (const { name: path, p, mover: m } of entriesOf(params)) {
+      for (const [slot, t] of Object.entries(m.init(p))) (slots[slot] ??= {})[path] = t
+    }
+    return { step: zeros([], 'int32'), slots }
+  }
+
+  const argsOf = (state: OptimizerState, context: UpdateContext): Tensor => {
+    if (context.args) return context.args
+    const rate = context.lr ?? lr
+    if (typeof rate === 'function') {
+      throw new SteepestError('ARGUMENT', {
+        who: `${who}.update`,
+        rule: 'the learning rate follows a schedule, which is computed outside of the graph, so the update must be given it',
+        fix: 'Pass { lr: tensor(optimizer.lrAt(step)) } with the step counted from 1, as an argument of the compiled function',
+      })
+    }
+    const value = rate instanceof Tensor ? cast(rate, 'float64') : scalar(rate, 'float64')
+    return where(tensor([1, 0], { dtype: 'uint8' }), value, cast(add(state.step, 1), 'float64'))
+  }
+
+  const update = <P>(params: P, grads: unknown, state: OptimizerState, context: UpdateContext = {}): Updated<P> => {
+    const entries = entriesOf(params)
+    const named = gradsByName(who, params, grads, new Map(entries.map((e) => [e.p, e.name])))
+    for (const { name: path } of entries) {
+      if (!named.has(path)) throw new SteepestError('ARGUMENT', { who: `${who}: ${path}`, rule: 'there is no gradient for this parameter', fix: 'Freeze it with a group, or give the gradient' })
+    }
+    const clips = clipped(Object.fromEntries(named), clip, context.scale)
+    const args = argsOf(state, context)
+    const moved: Record<string, Tensor> = {}
+    const slots: Record<string, Record<string, Tensor>> = {}
+    for (const slot of Object.keys(state.slots)) slots[slot] = {}
+    for (const { name: path, p, lrScale, mover: m, site } of entries) {
+      const own = Object.fromEntries(Object.entries(state.slots).flatMap(([slot, by]) => (path in by ? [[slot, by[path]]] : [])))
+      const next = m.step({
+        name: path, p, g: clips.grads[path], args, slots: own, lrScale, scale: clips.scale(path), key: context.key, check: context.check ?? false, site,
+      })
+      moved[path] = next.p
+      for (const [slot, t] of Object.entries(next.slots)) slots[slot][path] = t
+    }
+    return {
+      params: withTensors(params, moved),
+      state: { step: assign(state.step, add(state.step, 1)), slots },
+      norm: clips.norm,
+    }
+  }
+
+  const stateBytes = (params: unknown): Record<string, number> => {
+    const sum = (by: Readonly<Record<string, Tensor>>) => Object.values(by).reduce((n, t) => n + t.size * bytesOf(t.dtype), 0)
+    return Object.fromEntries(Object.entries(init(params).slots).map(([slot, by]) => [slot, sum(by)]))
+  }
+
+  return { name, rule, hyper, lr, peakLr: peakOf(lr), lrAt: (step) => rateAt(who, lr, step - 1), init, update, stateBytes }
+}
+
+/** The states of a parameter in order, or an error that names the one that is missing or does not fit. */
+export function slotsInOrder(who: string, { name, slots }: Operands, wanted: readonly string[]): Tensor[] {
+  return wanted.map((slot) => {
+    const t = slots[slot]
+    if (t) return t
+    throw new SteepestError('ARGUMENT', {
+      who: `${who}: ${name}`,
+      rule: `the state has no \`${slot}\` for this parameter`,
+      got: Object.entries(slots).map(([s, x]) => `${s} ${showAval(x)}`).join(', ') || 'no state',
+      fix: 'Make the state with init of the same optimizer',
+    })
+  })
+}

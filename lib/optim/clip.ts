@@ -1,0 +1,69 @@
+import { checkOptions, SteepestError } from '../errors.js'
+import { add, cast, div, maximum, minimum, mul } from '../ops/elementwise.js'
+import { globalNorm, type NormKind } from '../ops/update.js'
+import type { Tensor } from '../tensor/tensor.js'
+import { flatten } from '../transform/tree.js'
+import { checkPositive } from './options.js'
+import type { ClipOptions } from './optimizer.js'
+
+const KINDS: readonly NormKind[] = ['l2', 'l1', 'max']
+
+/** Throws unless one way of clipping is asked for. */
+export function checkClip(who: string, clip: ClipOptions): ClipOptions {
+  checkOptions(`${who}: clip`, clip, ['globalNorm', 'norm', 'value', 'order'])
+  const ways = (['globalNorm', 'norm', 'value'] as const).filter((way) => clip[way] !== undefined)
+  if (ways.length !== 1) {
+    throw new SteepestError('OPTION', { who: `${who}: clip`, rule: 'say one of `globalNorm`, `norm` and `value`', got: ways.join(' and ') || 'none' })
+  }
+  checkPositive(`${who}: clip`, ways[0], clip[ways[0]])
+  if (clip.order !== undefined && !KINDS.includes(clip.order)) {
+    throw new SteepestError('OPTION', { who: `${who}: clip`, rule: '`order` must be l2, l1 or max', got: String(clip.order) })
+  }
+  return clip
+}
+
+/** min(1, max / (norm + 1e-6)): what gradients of that norm are multiplied by, a scalar of the norm's dtype. */
+export const clipScale = (norm: Tensor, max: number): Tensor => minimum(div(max, add(norm, 1e-6)), 1)
+
+const times = (a: Tensor, b: Tensor | undefined): Tensor => (b ? mul(a, cast(b, a.dtype)) : a)
+
+export interface Clipped {
+  grads: Record<string, Tensor>
+  /** What each gradient is still to be multiplied by: done in the update itself, at no cost. */
+  scale: (name: string) => Tensor | undefined
+  norm?: Tensor
+}
+
+/** Clips gradients that are to be multiplied by `scale` first. */
+export function clipped(grads: Record<string, Tensor>, clip: ClipOptions | undefined, scale: Tensor | undefined): Clipped {
+  const kind = clip?.order ?? 'l2'
+  if (clip?.globalNorm !== undefined) {
+    const norm = times(globalNorm(Object.values(grads), { kind }), scale)
+    const factor = times(clipScale(norm, clip.globalNorm), scale)
+    return { grads, scale: () => factor, norm }
+  }
+  if (clip?.norm !== undefined) {
+    const max = clip.norm
+    const factors = Object.fromEntries(
+      Object.entries(grads).map(([name, g]) => [name, times(clipScale(times(globalNorm([g], { kind }), scale), max), scale)]),
+    )
+    return { grads, scale: (name) => factors[name], norm: undefined }
+  }
+  if (clip?.value !== undefined) {
+    const max = clip.value
+    return { grads: Object.fromEntries(Object.entries(grads).map(([name, g]) => [name, minimum(maximum(times(g, scale), -max), max)])), scale: () => undefined }
+  }
+  return { grads, scale: () => scale }
+}
+
+/**
+ * Gradients multiplied by min(1, max / (norm + 1e-6)), where `norm` is that of all of them together, and that norm. An optimizer's option
+ * `clip` does the same within the update, without a pass over memory.
+ */
+export function clipByGlobalNorm<T>(grads: T, max: number, { kind = 'l2' }: { kind?: NormKind } = {}): { grads: T; norm: Tensor } {
+  checkPositive('optim.clipByGlobalNorm', 'max', max)
+  const flat = flatten(grads)
+  const norm = globalNorm(flat.tensors, { kind })
+  const factor = clipScale(norm, max)
+  return { grads: flat.unflatten(flat.tensors.map((g) => times(g, factor))), norm }
+}

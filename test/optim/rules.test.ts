@@ -1,0 +1,69 @@
+import { describe, expect, test } from 'vitest'
+import { compile, type DType, optim, readAll, tensor, type Tensor } from '../../lib/index.js'
+import { normals, type Reference, references, worst } from './reference.js'
+
+interface Case {
+  name: string
+  make: (lr: number) => optim.Optimizer
+  reference: (n: number) => Reference
+}
+
+const c = <O extends object>(
+  name: 'sgd' | 'adam' | 'adamw' | 'lion',
+  options: O,
+): Case => ({
+  name: `${name} ${JSON.stringify(options)}`,
+  make: (lr) => optim.optimizerNamed(name, { lr, ...options }),
+  reference: (n) => (references[name] as (n: number, o: object) => Reference)(n, options),
+})
+
+const cases: Case[] = [
+  c('sgd', {}),
+  c('sgd', { weightDecay: 0.1 }),
+  c('sgd', { momentum: 0.9 }),
+  c('sgd', { momentum: 0.8, dampening: 0.3, weightDecay: 0.05 }),
+  c('sgd', { momentum: 0.8, nesterov: true, weightDecay: 0.05 }),
+  c('adam', {}),
+  c('adam', { betas: [0.8, 0.95], eps: 1e-3, weightDecay: 0.1 }),
+  c('adam', { amsgrad: true, betas: [0.9, 0.9] }),
+  c('adamw', {}),
+  c('adamw', { weightDecay: 0.3, amsgrad: true, betas: [0.5, 0.9] }),
+  c('lion', {}),
+  c('lion', { betas: [0.95, 0.98], weightDecay: 1 }),
+]
+
+const shapes = { a: [3, 5], b: [], c: [1, 1], d: [0, 4], e: [7], f: [2, 3, 17] }
+type Params = Record<keyof typeof shapes, Tensor>
+
+const draw = (seed: number, scale = 1) =>
+  Object.fromEntries(Object.entries(shapes).map(([k, shape], i) => [k, normals(seed * 100 + i, shape.reduce((n, d) => n * d, 1)).map((x) => x * scale)]))
+
+const tensors = (numbers: Record<string, number[]>, dtype: DType) =>
+  Object.fromEntries(Object.entries(shapes).map(([k, shape]) => [k, tensor(numbers[k].length ? Float64Array.from(numbers[k]) : [], { dtype, shape })])) as Params
+
+describe.each(cases)('$name', ({ make, reference }) => {
+  test.each([
+    ['float64', 1e-12],
+    ['float32', 2e-6],
+  ] as const)('is its formula in %s, eagerly and compiled', async (dtype, bound) => {
+    const lr = 0.03
+    const opt = make(lr)
+    const start = draw(1)
+    const expected = structuredClone(start)
+    const plain = Object.fromEntries(Object.entries(expected).map(([k, p]) => [k, reference(p.length)]))
+    let eager = { params: tensors(start, dtype), state: opt.init(tensors(start, dtype)) }
+    let inPlace = { params: tensors(start, dtype), state: opt.init(tensors(start, dtype)) }
+    const step = compile((params: Params, state: optim.OptimizerState, grads: Params) => opt.update(params, grads, state), { donate: [0, 1] })
+    for (let t = 1; t <= 6; t++) {
+      const grads = draw(t + 1, t % 3 === 0 ? 0 : 10 ** (t - 3))
+      for (const k of Object.keys(expected)) plain[k].step(expected[k], grads[k], lr, t)
+      eager = opt.update(eager.params, tensors(grads, dtype), eager.state)
+      inPlace = step(inPlace.params, inPlace.state, tensors(grads, dtype))
+      await readAll([eager.state.step, inPlace.state.step])
+    }
+    const got = await readAll(Object.values(eager.params))
+    Object.keys(shapes).forEach((k, i) => expect(worst(got[i], expected[k]), k).toBeLessThan(bound))
+    expect(await readAll(Object.values(inPlace.params))).toEqual(got)
+    expect(await eager.state.step.item()).toBe(6)
+  })
+})
