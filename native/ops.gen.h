@@ -10,6 +10,8 @@
 namespace steepest {
 
 constexpr std::uint64_t kTableHash = 0x3c111c413c5aull;
+constexpr std::uint64_t kTableHash = 0xb6700bb4c0beull;
+constexpr std::uint64_t kTableHash = 0xc32ed74ad783ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -27,6 +29,13 @@ constexpr std::uint64_t kTableHash = 0x3c111c413c5aull;
   X(pad, Pad) \
   X(reduce, Reduce) \
   X(update, Update)
+  X(reduce, Reduce)
+  X(cond, Cond) \
+  X(elementwise, Elementwise) \
+  X(guard, Guard) \
+  X(reduce, Reduce) \
+  X(scan, Scan) \
+  X(whileLoop, WhileLoop)
 
 // X(name) for every elementwise op; its functor is in math/elementwise.h.
 #define STEEPEST_ELEMENTWISE(X) \
@@ -86,6 +95,7 @@ enum class Op : std::int16_t {
   assign_,
   concat_,
   cumsum_,
+  cond_,
   elementwise_,
   globalNorm_,
   guard_,
@@ -97,6 +107,11 @@ enum class Op : std::int16_t {
   update_,
 };
 constexpr int kOps = 14;
+  scan_,
+  whileLoop_,
+};
+constexpr int kOps = 12;
+constexpr int kOps = 8;
 
 enum class Ew : std::int16_t {
   add_,
@@ -206,6 +221,14 @@ struct CumsumAttrs {
     a.axis = r.integer();
     a.reverse = r.boolean();
     a.exclusive = r.boolean();
+struct CondAttrs {
+  ProgramWords yes;
+  ProgramWords no;
+  static CondAttrs decode(std::span<const double> words) {
+    CondAttrs a{};
+    AttrReader r(words);
+    a.yes = r.program();
+    a.no = r.program();
     r.end();
     return a;
   }
@@ -354,6 +377,37 @@ struct UpdateAttrs {
     a.rounding = static_cast<Rounding>(r.choice(2));
     a.master = r.boolean();
     a.site = r.integer();
+struct ScanAttrs {
+  ProgramWords body;
+  std::int64_t consts;
+  std::int64_t carries;
+  std::int64_t length;
+  bool reverse;
+  bool keep;
+  static ScanAttrs decode(std::span<const double> words) {
+    ScanAttrs a{};
+    AttrReader r(words);
+    a.body = r.program();
+    a.consts = r.integer();
+    a.carries = r.integer();
+    a.length = r.integer();
+    a.reverse = r.boolean();
+    a.keep = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct WhileLoopAttrs {
+  ProgramWords test;
+  ProgramWords body;
+  std::int64_t consts;
+  static WhileLoopAttrs decode(std::span<const double> words) {
+    WhileLoopAttrs a{};
+    AttrReader r(words);
+    a.test = r.program();
+    a.body = r.program();
+    a.consts = r.integer();
     r.end();
     return a;
   }

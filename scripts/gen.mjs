@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ops } from '../dist/ops/define.js'
 import '../dist/ops/index.js'
+import '../dist/transform/index.js'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const pascal = (name) => name[0].toUpperCase() + name.slice(1)
@@ -12,7 +13,7 @@ const rows = [...ops()].sort((a, b) => (a.name < b.name ? -1 : 1))
 const kernels = rows.filter((op) => op.kind === 'kernel')
 const elementwise = ops().filter((op) => op.kind === 'elementwise')
 
-const CPP = { int: 'std::int64_t', float: 'double', bool: 'bool', ints: 'std::vector<std::int64_t>', floats: 'std::vector<double>', dtype: 'DType', graph: 'int' }
+const CPP = { int: 'std::int64_t', float: 'double', bool: 'bool', ints: 'std::vector<std::int64_t>', floats: 'std::vector<double>', dtype: 'DType', graph: 'ProgramWords' }
 const READ = { int: 'integer', float: 'number', bool: 'boolean', ints: 'integers', floats: 'numbers', dtype: 'dtype', graph: 'program' }
 
 function attrStruct(op) {

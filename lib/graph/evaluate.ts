@@ -5,6 +5,7 @@ import { bytesOf, type TypedArray } from '../tensor/dtype.js'
 import { fromBytes } from '../tensor/bytes.js'
 import { showAval, sizeOf } from '../tensor/shape.js'
 import { setReader, type Storage, type Tensor } from '../tensor/tensor.js'
+import { attrsKey } from './attrs.js'
 import { build, type Executable, Queue } from './executable.js'
 import { type Graph, schedule } from './graph.js'
 
@@ -43,7 +44,7 @@ function graphKey(graph: Graph): string {
   schedule(graph.outputs).forEach((node, n) => {
     if (node.outputs.every((t) => at.has(t))) return
     node.outputs.forEach((t, i) => at.set(t, `${n}.${i}`))
-    parts.push(`${node.op.name}${JSON.stringify(node.attrs)}(${node.inputs.map((t) => at.get(t)).join(',')})`)
+    parts.push(`${node.op.name}${attrsKey(node.attrs)}(${node.inputs.map((t) => at.get(t)).join(',')})`)
   })
   parts.push(graph.outputs.map((t) => at.get(t)).join(','))
   return parts.join(';')

@@ -11,18 +11,33 @@ export interface Executable {
   readonly program: NativeProgram
 }
 
-/** Rewrites, plans and loads a graph. */
-export function build(graph: Graph, donated: ReadonlySet<number> = new Set(), device: 'cpu' | 'null' = 'cpu'): Executable {
+const bodies = new WeakMap<Graph, { threads: number; plan: Plan }>()
+
+/** The plan of a loop's or branch's body: its program runs within an instruction of another. */
+function planBody(graph: Graph): Plan {
   const threads = native().threads()
-  const plan = makePlan(optimize(graph), donated, (i) => {
+  const known = bodies.get(graph)
+  if (known?.threads === threads) return known.plan
+  const plan = planned(graph, new Set())
+  bodies.set(graph, { threads, plan })
+  return plan
+}
+
+function planned(graph: Graph, donated: ReadonlySet<number>): Plan {
+  return makePlan(optimize(graph), donated, (i) => {
     try {
-      return native().workspace(encodeAlone(i), threads)
+      return native().workspace(encodeAlone(i, planBody), native().threads())
     } catch (error) {
       throw fromNative(i.scope ? `${i.scope}: ${i.op.name}` : i.op.name, error)
     }
   })
+}
+
+/** Rewrites, plans and loads a graph. */
+export function build(graph: Graph, donated: ReadonlySet<number> = new Set(), device: 'cpu' | 'null' = 'cpu'): Executable {
+  const plan = planned(graph, donated)
   try {
-    return { plan, program: new (native().Program)(encode(plan), plan.constants, threads, device) }
+    return { plan, program: new (native().Program)(encode(plan, planBody), plan.constants, native().threads(), device) }
   } catch (error) {
     throw fromNative('program', error)
   }

@@ -7,6 +7,7 @@ export const KERNELS: readonly string[] = [
   'assign',
   'concat',
   'cumsum',
+  'cond',
   'elementwise',
   'globalNorm',
   'guard',
@@ -16,6 +17,8 @@ export const KERNELS: readonly string[] = [
   'pad',
   'reduce',
   'update',
+  'scan',
+  'whileLoop',
 ]
 
 /** Names of the elementwise ops, in the order of the native enum. */
@@ -73,3 +76,5 @@ export const ELEMENTWISE: readonly string[] = [
 
 /** The addon refuses to work with another table. */
 export const TABLE_HASH = '3c111c413c5a'
+export const TABLE_HASH = 'b6700bb4c0be'
+export const TABLE_HASH = 'c32ed74ad783'

@@ -342,6 +342,7 @@ class Loop {
       seed: options.seed ?? 0,
       threads: native().threads(),
       peakFlops: 0,
+      secondsExpected: Number.NaN,
       out: options.out ?? '',
       chosen: {},
       ...options.plan,

@@ -279,7 +279,7 @@ export class Trainer {
       if (!input || input[0] === 'batch') return slot.buffers.get(i)!
       if (input[0] === 'args') return slot.args
       if (input[0] === 'key') return slot.key
-      return this.stateBuffer(input[1], buf.bytes)
+      return this.stateBuffer(input[1] as string, buf.bytes)
     })
     compiled.inputs.forEach((input, i) => {
       if (input[0] === 'batch') bindings[i].write(batch[input[1]].data)

@@ -21,7 +21,8 @@ interface Mapped {
   batched: boolean
 }
 
-const moveAxis = (t: Tensor, from: number, to: number): Tensor => {
+/** @internal The axis `from` of `t` at the place `to`. */
+export const moveAxis = (t: Tensor, from: number, to: number): Tensor => {
   const axes = t.shape.map((_, i) => i).filter((i) => i !== from)
   axes.splice(to, 0, from)
   return transpose(t, axes)

@@ -10,6 +10,13 @@
 
 namespace steepest {
 
+// A program that an instruction runs: a body of a loop or a branch.
+struct ProgramWords {
+  std::vector<std::int64_t> outputs;  // externals that hold the outputs, in order
+  std::vector<std::byte> constants;
+  std::vector<double> words;
+};
+
 class AttrReader {
  public:
   explicit AttrReader(std::span<const double> words) : words_(words) {}
@@ -30,7 +37,17 @@ class AttrReader {
     return static_cast<int>(x);
   }
   DType dtype() { return static_cast<DType>(choice(kDTypes)); }
-  int program() { return choice(1 << 30); }
+  ProgramWords program() {
+    ProgramWords p;
+    p.outputs = integers();
+    for (const double word : numbers()) {
+      if (!(word >= 0 && word <= 4294967295.0)) throw Error("PROGRAM", "a constant is out of its range");
+      const auto bits = static_cast<std::uint32_t>(word);
+      for (int i = 0; i < 4; ++i) p.constants.push_back(static_cast<std::byte>(bits >> (8 * i)));
+    }
+    p.words = numbers();
+    return p;
+  }
   std::vector<std::int64_t> integers() {
     std::vector<std::int64_t> list(length());
     for (std::int64_t& x : list) x = integer();

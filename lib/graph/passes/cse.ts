@@ -1,5 +1,6 @@
 import type { Tensor } from '../../tensor/tensor.js'
 import { makeNode } from '../../tensor/tensor.js'
+import { attrsKey } from '../attrs.js'
 import type { Graph } from '../graph.js'
 import { rebuild } from '../rebuild.js'
 
@@ -24,7 +25,7 @@ export function cse(graph: Graph): Graph {
     if (node.op.impure || node.op.kind === 'composite' || node.op.updates) return undefined
     // A fresh name without a barrier is nothing but its input.
     if (node.op.name === 'alias' && node.attrs.barrier === 0) return inputs
-    const key = `${node.op.name} ${JSON.stringify(node.attrs)} ${inputs.map(idOf).join(' ')}`
+    const key = `${node.op.name} ${attrsKey(node.attrs)} ${inputs.map(idOf).join(' ')}`
     let outputs = known.get(key)
     if (!outputs) known.set(key, (outputs = makeNode(node.op, inputs, node.attrs, node.outputs)))
     return outputs

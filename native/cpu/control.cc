@@ -1,0 +1,213 @@
+// Loops and branches: instructions whose bodies are programs.
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/subprogram.h"
+#include "ops.gen.h"
+#include "runtime/kernel.h"
+
+namespace steepest::STEEPEST_LEVEL {
+
+namespace {
+
+[[noreturn]] void wrong(const char* what) { throw Error("PROGRAM", what); }
+
+void requireContiguous(const Spec& spec) {
+  for (const View& v : spec.in) {
+    if (!v.contiguous()) wrong("a loop or branch takes contiguous operands");
+  }
+}
+
+bool sameAval(const View& a, const View& b) {
+  bool same = a.dtype == b.dtype && a.rank == b.rank;
+  for (int i = 0; same && i < a.rank; ++i) same = a.shape[i] == b.shape[i];
+  return same;
+}
+
+std::size_t count(std::int64_t n, std::size_t most) {
+  if (n < 0 || n > static_cast<std::int64_t>(most)) wrong("a loop has too few operands");
+  return static_cast<std::size_t>(n);
+}
+
+class Scan final : public Kernel {
+ public:
+  explicit Scan(const Spec& spec) : Scan(spec, ScanAttrs::decode(spec.attrs)) {}
+
+  void run(const Call& call) const override {
+    std::byte* arena = call.workspace;
+    std::byte* carry = arena + body_.arenaBytes();
+    const auto in = call.in;
+    const auto out = call.out;
+    if (length_ == 0) {
+      for (std::size_t i = 0; i < carries_; ++i) std::memcpy(out[i].data, in[consts_ + i].data, out[i].bytes());
+      return;
+    }
+    Body::Frame frame(body_);
+    for (std::size_t i = 0; i < consts_; ++i) frame.input(i, in[i].data);
+    for (std::int64_t n = 0; n < length_; ++n) {
+      const auto t = static_cast<std::size_t>(reverse_ ? length_ - 1 - n : n);
+      std::size_t at = 0;
+      for (std::size_t i = 0; i < carries_; ++i) {
+        const std::size_t bytes = Body::aligned(out[i].bytes());
+        std::byte* halves[2] = {carry + at, carry + at + bytes};
+        at += 2 * bytes;
+        std::byte* from = n == 0 ? in[consts_ + i].data : halves[n & 1];
+        frame.input(consts_ + i, from);
+        frame.output(i, n + 1 == length_ ? out[i].data : halves[(n + 1) & 1]);
+        if (keep_) std::memcpy(out[body_.outputs() + i].data + t * out[i].bytes(), from, out[i].bytes());
+      }
+      for (std::size_t i = consts_ + carries_; i < in.size(); ++i) frame.input(i, in[i].data + t * (in[i].bytes() / static_cast<std::size_t>(length_)));
+      for (std::size_t i = carries_; i < body_.outputs(); ++i) frame.output(i, out[i].data + t * (out[i].bytes() / static_cast<std::size_t>(length_)));
+      if (!frame.run(arena, call)) return;
+    }
+  }
+
+ private:
+  Scan(const Spec& spec, const ScanAttrs& attrs)
+      : body_(attrs.body, spec, spec.in.size()),
+        consts_(count(attrs.consts, spec.in.size())),
+        carries_(count(attrs.carries, spec.in.size() - consts_)),
+        length_(attrs.length),
+        reverse_(attrs.reverse),
+        keep_(attrs.keep) {
+    requireContiguous(spec);
+    if (carries_ > body_.outputs() || spec.out.size() != body_.outputs() + (keep_ ? carries_ : 0) || length_ < 0) wrong("a scan's outputs do not fit its body");
+    workspace = body_.arenaBytes();
+    for (std::size_t i = 0; i < spec.in.size(); ++i) {
+      const bool sliced = i >= consts_ + carries_;
+      if (sliced && (spec.in[i].rank == 0 || spec.in[i].shape[0] != length_)) wrong("a scan's input is not as long as the scan");
+      body_.requireInput(i, sliced && length_ > 0 ? spec.in[i].bytes() / static_cast<std::size_t>(length_) : sliced ? body_.inputBytes(i) : spec.in[i].bytes());
+    }
+    for (std::size_t i = 0; i < spec.out.size(); ++i) {
+      const bool sliced = i >= carries_;
+      if (sliced && (spec.out[i].rank == 0 || spec.out[i].shape[0] != length_)) wrong("a scan's output is not as long as the scan");
+      if (i < carries_) {
+        if (!sameAval(spec.out[i], spec.in[consts_ + i])) wrong("a scan's carry changes its shape");
+        workspace += 2 * Body::aligned(spec.out[i].bytes());
+      }
+      const std::size_t of = i < body_.outputs() ? i : i - body_.outputs();
+      if (!sliced || length_ > 0) body_.requireOutput(of, sliced ? spec.out[i].bytes() / static_cast<std::size_t>(length_) : spec.out[i].bytes());
+      if (i >= body_.outputs() && length_ > 0 && spec.out[i].bytes() / static_cast<std::size_t>(length_) != spec.out[of].bytes()) wrong("a kept carry has another size");
+    }
+  }
+
+  Body body_;
+  std::size_t consts_, carries_;
+  std::int64_t length_;
+  bool reverse_, keep_;
+};
+
+bool holds(const View& x) {
+  switch (x.dtype) {
+    case DType::float32: return *x.as<float>() != 0;
+    case DType::float64: return *x.as<double>() != 0;
+    case DType::bfloat16: return (x.as<bf16>()->bits & 0x7FFF) != 0;
+    case DType::int32: return *x.as<std::int32_t>() != 0;
+    default: return *x.as<std::uint8_t>() != 0;
+  }
+}
+
+class Cond final : public Kernel {
+ public:
+  explicit Cond(const Spec& spec) : Cond(spec, CondAttrs::decode(spec.attrs)) {}
+
+  void run(const Call& call) const override {
+    const Body& body = holds(call.in[0]) ? yes_ : no_;
+    Body::Frame frame(body);
+    for (std::size_t i = 1; i < call.in.size(); ++i) frame.input(i - 1, call.in[i].data);
+    for (std::size_t i = 0; i < call.out.size(); ++i) frame.output(i, call.out[i].data);
+    frame.run(call.workspace, call);
+  }
+
+ private:
+  static std::size_t operands(const Spec& spec) {
+    if (spec.in.empty() || spec.in[0].size() != 1) wrong("a branch takes one number as its condition");
+    return spec.in.size() - 1;
+  }
+  Cond(const Spec& spec, const CondAttrs& attrs) : yes_(attrs.yes, spec, operands(spec)), no_(attrs.no, spec, operands(spec)) {
+    requireContiguous(spec);
+    for (const Body* body : {&yes_, &no_}) {
+      if (body->outputs() != spec.out.size()) wrong("a branch's outputs do not fit its body");
+      for (std::size_t i = 1; i < spec.in.size(); ++i) body->requireInput(i - 1, spec.in[i].bytes());
+      for (std::size_t i = 0; i < spec.out.size(); ++i) body->requireOutput(i, spec.out[i].bytes());
+    }
+    workspace = std::max(yes_.arenaBytes(), no_.arenaBytes());
+  }
+
+  Body yes_, no_;
+};
+
+class WhileLoop final : public Kernel {
+ public:
+  explicit WhileLoop(const Spec& spec) : WhileLoop(spec, WhileLoopAttrs::decode(spec.attrs)) {}
+
+  void run(const Call& call) const override {
+    std::byte* arena = call.workspace;
+    std::byte* flag = arena + arena_;
+    std::byte* states = flag + 64;
+    const auto in = call.in;
+    const auto out = call.out;
+    Body::Frame test(test_), next(next_);
+    for (std::size_t i = 0; i < consts_; ++i) {
+      test.input(i, in[i].data);
+      next.input(i, in[i].data);
+    }
+    for (std::size_t i = 0; i < out.size(); ++i) std::memcpy(states + offsets_[i], in[consts_ + i].data, out[i].bytes());
+    test.output(0, flag);
+    View holding = flag_;
+    holding.data = flag;
+    for (std::size_t now = 0;; now ^= 1) {
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        std::byte* here = states + offsets_[i] + now * Body::aligned(out[i].bytes());
+        std::byte* there = states + offsets_[i] + (now ^ 1) * Body::aligned(out[i].bytes());
+        test.input(consts_ + i, here);
+        next.input(consts_ + i, here);
+        next.output(i, there);
+      }
+      if (!test.run(arena, call)) return;
+      if (!holds(holding)) {
+        for (std::size_t i = 0; i < out.size(); ++i) std::memcpy(out[i].data, states + offsets_[i] + now * Body::aligned(out[i].bytes()), out[i].bytes());
+        return;
+      }
+      if (!next.run(arena, call)) return;
+    }
+  }
+
+ private:
+  WhileLoop(const Spec& spec, const WhileLoopAttrs& attrs)
+      : test_(attrs.test, spec, spec.in.size()), next_(attrs.body, spec, spec.in.size()), consts_(count(attrs.consts, spec.in.size())) {
+    requireContiguous(spec);
+    if (test_.outputs() != 1 || next_.outputs() != spec.out.size() || spec.in.size() != consts_ + spec.out.size()) wrong("a loop's operands do not fit its bodies");
+    const std::size_t width = test_.outputBytes(0);
+    if (width != 1 && width != 4) wrong("a loop's test must be uint8, int32 or float32");
+    // Zero is zero in both int32 and float32 but for the sign of a float.
+    flag_.dtype = width == 1 ? DType::uint8 : DType::float32;
+    for (std::size_t i = 0; i < spec.in.size(); ++i) {
+      test_.requireInput(i, spec.in[i].bytes());
+      next_.requireInput(i, spec.in[i].bytes());
+    }
+    std::size_t at = 0;
+    for (std::size_t i = 0; i < spec.out.size(); ++i) {
+      if (!sameAval(spec.out[i], spec.in[consts_ + i])) wrong("a loop's state changes its shape");
+      next_.requireOutput(i, spec.out[i].bytes());
+      offsets_.push_back(at);
+      at += 2 * Body::aligned(spec.out[i].bytes());
+    }
+    arena_ = std::max(test_.arenaBytes(), next_.arenaBytes());
+    workspace = arena_ + 64 + at;
+  }
+
+  Body test_, next_;
+  std::size_t consts_;
+  std::size_t arena_ = 0;
+  std::vector<std::size_t> offsets_;
+  View flag_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> makeScan(const Spec& spec) { return std::make_unique<Scan>(spec); }
+std::unique_ptr<Kernel> makeCond(const Spec& spec) { return std::make_unique<Cond>(spec); }
+std::unique_ptr<Kernel> makeWhileLoop(const Spec& spec) { return std::make_unique<WhileLoop>(spec); }
+
+}  // namespace steepest::STEEPEST_LEVEL
