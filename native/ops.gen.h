@@ -12,6 +12,7 @@ namespace steepest {
 constexpr std::uint64_t kTableHash = 0x3c111c413c5aull;
 constexpr std::uint64_t kTableHash = 0xb6700bb4c0beull;
 constexpr std::uint64_t kTableHash = 0xc32ed74ad783ull;
+constexpr std::uint64_t kTableHash = 0xa5ac9ea1e4c6ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -19,6 +20,7 @@ constexpr std::uint64_t kTableHash = 0xc32ed74ad783ull;
   X(argReduce, ArgReduce) \
   X(assign, Assign) \
   X(concat, Concat) \
+  X(cond, Cond) \
   X(cumsum, Cumsum) \
   X(elementwise, Elementwise) \
   X(globalNorm, GlobalNorm) \
@@ -94,8 +96,8 @@ enum class Op : std::int16_t {
   argReduce_,
   assign_,
   concat_,
-  cumsum_,
   cond_,
+  cumsum_,
   elementwise_,
   globalNorm_,
   guard_,
@@ -110,8 +112,7 @@ constexpr int kOps = 14;
   scan_,
   whileLoop_,
 };
-constexpr int kOps = 12;
-constexpr int kOps = 8;
+constexpr int kOps = 15;
 
 enum class Ew : std::int16_t {
   add_,
@@ -211,6 +212,19 @@ struct ConcatAttrs {
   }
 };
 
+struct CondAttrs {
+  ProgramWords yes;
+  ProgramWords no;
+  static CondAttrs decode(std::span<const double> words) {
+    CondAttrs a{};
+    AttrReader r(words);
+    a.yes = r.program();
+    a.no = r.program();
+    r.end();
+    return a;
+  }
+};
+
 struct CumsumAttrs {
   std::int64_t axis;
   bool reverse;
@@ -221,14 +235,6 @@ struct CumsumAttrs {
     a.axis = r.integer();
     a.reverse = r.boolean();
     a.exclusive = r.boolean();
-struct CondAttrs {
-  ProgramWords yes;
-  ProgramWords no;
-  static CondAttrs decode(std::span<const double> words) {
-    CondAttrs a{};
-    AttrReader r(words);
-    a.yes = r.program();
-    a.no = r.program();
     r.end();
     return a;
   }

@@ -6,8 +6,8 @@ export const KERNELS: readonly string[] = [
   'argReduce',
   'assign',
   'concat',
-  'cumsum',
   'cond',
+  'cumsum',
   'elementwise',
   'globalNorm',
   'guard',
@@ -78,3 +78,4 @@ export const ELEMENTWISE: readonly string[] = [
 export const TABLE_HASH = '3c111c413c5a'
 export const TABLE_HASH = 'b6700bb4c0be'
 export const TABLE_HASH = 'c32ed74ad783'
+export const TABLE_HASH = 'a5ac9ea1e4c6'
