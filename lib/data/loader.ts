@@ -1,0 +1,174 @@
+import { crc32 } from 'node:zlib'
+import { checkOptions, SteepestError } from '../errors.js'
+import type { StepData, StepSource } from '../train/data.js'
+import { Windows, windowsOf } from './pack.js'
+import { hash32, permutation } from './permutation.js'
+
+/** How windows of a text become steps. */
+export interface TextLoaderOptions {
+  /** Tokens in a sequence. */
+  readonly context: number
+  /** Sequences in a micro-batch. */
+  readonly batch: number
+  /** Micro-batches in a step; 1 where not given. */
+  readonly accumulate?: number
+  /** Seed of the order; 0 where not given. */
+  readonly seed?: number
+  /** Whose text it is, for messages: the file. */
+  readonly who?: string
+}
+
+/** Where a {@link TextLoader} stands; plain JSON. */
+export interface TextPosition {
+  readonly epoch: number
+  /** Windows of the epoch that were given. */
+  readonly at: number
+  /** What the position depends on beside the text. */
+  readonly context: number
+  readonly seed: number
+  /** Checksum of the text's tokens. */
+  readonly text: number
+}
+
+/** Says to the trainer that the model divides by the weight of the whole step. */
+const NORMALIZED = { data: Uint8Array.of(1), shape: [1], dtype: 'uint8' } as const
+
+function checkCount(who: string, name: string, value: number): void {
+  if (Number.isSafeInteger(value) && value >= 1) return
+  throw new SteepestError('OPTION', { who, rule: `\`${name}\` must be a whole number of 1 or more`, got: String(value) })
+}
+
+/** One micro-batch `[batch, context]`; rows beyond those that `fill` writes count for nothing. */
+function tokenBatch(batch: number, context: number, rows: number, fill: (row: number, inputs: Int32Array, targets: Int32Array) => number) {
+  const inputs = new Int32Array(batch * context)
+  const targets = new Int32Array(batch * context)
+  const ids = new Int32Array(batch)
+  targets.fill(-100, rows * context)
+  for (let row = 0; row < rows; row++) ids[row] = fill(row, inputs, targets)
+  const shape = [batch, context]
+  return {
+    inputIds: { data: inputs, shape, dtype: 'int32' as const },
+    targets: { data: targets, shape, dtype: 'int32' as const },
+    ids: { data: ids, shape: [batch], dtype: 'int32' as const },
+    normalized: NORMALIZED,
+  }
+}
+
+/**
+ * Gives shuffled windows of a text, epoch after epoch without end. Every epoch has another order and cuts the text at
+ * other places. The position is two numbers, and going on from it takes no time, however far the run had come.
+ */
+export class TextLoader implements StepSource {
+  private readonly options: Required<TextLoaderOptions>
+  private readonly text: number
+  /** Phases that leave at least one window. */
+  private readonly phases: number
+  private epoch = 0
+  private at = 0
+  private windows!: Windows
+  private order!: (place: number) => number
+
+  /**
+   * @param pieces tokens; no window reaches across two pieces
+   * @throws SteepestError OPTION, or DATA where no piece is longer than the context
+   */
+  constructor(
+    private readonly pieces: readonly Int32Array[],
+    options: TextLoaderOptions,
+  ) {
+    checkOptions('TextLoader', options, ['context', 'batch', 'accumulate', 'seed', 'who'])
+    const { context, batch, accumulate = 1, seed = 0, who = 'text' } = options
+    for (const [name, value] of Object.entries({ context, batch, accumulate })) checkCount('TextLoader', name, value)
+    this.options = { context, batch, accumulate, seed, who }
+    windowsOf(pieces, context, who)
+    this.text = pieces.reduce((crc, p) => crc32(new Uint8Array(p.buffer, p.byteOffset, p.byteLength), crc), 0)
+    this.phases = Math.min(context, pieces.reduce((n, p) => Math.max(n, p.length), 0) - context)
+    this.enter(0, 0)
+  }
+
+  /** Windows in the first epoch; those of others differ by a few. */
+  get windowsPerEpoch(): number {
+    return new Windows(this.pieces, this.options.context).count
+  }
+
+  private enter(epoch: number, at: number): void {
+    const { context, seed } = this.options
+    this.epoch = epoch
+    this.at = at
+    this.windows = new Windows(this.pieces, context, epoch === 0 ? 0 : hash32(seed, epoch, 1) % this.phases)
+    this.order = permutation(this.windows.count, seed, epoch)
+  }
+
+  private take(row: number, inputs: Int32Array, targets: Int32Array): number {
+    if (this.at === this.windows.count) this.enter(this.epoch + 1, 0)
+    const window = this.order(this.at++)
+    this.windows.copy(window, row, inputs, targets)
+    return window
+  }
+
+  /** The data of the next step; the weight is the number of labels. */
+  next(): StepData {
+    const { batch, context, accumulate } = this.options
+    const fill = this.take.bind(this)
+    const microBatches = Array.from({ length: accumulate }, () => tokenBatch(batch, context, batch, fill))
+    const tokens = accumulate * batch * context
+    return { microBatches, weight: tokens, tokens }
+  }
+
+  /** Where the next `next()` begins. */
+  state(): TextPosition {
+    const { context, seed } = this.options
+    return { epoch: this.epoch, at: this.at, context, seed, text: this.text }
+  }
+
+  /**
+   * Goes on from a position. The batch size may be another than it was.
+   *
+   * @throws SteepestError CHECKPOINT where the text, its split, the context or the seed is another
+   */
+  restore(state: unknown): void {
+    const { context, seed, who } = this.options
+    const from = state as Partial<TextPosition> | null
+    const differs = (rule: string, got: string, fix: string): never => {
+      throw new SteepestError('CHECKPOINT', { who, rule, got, fix })
+    }
+    const whole = (x: unknown): x is number => Number.isSafeInteger(x) && Number(x) >= 0
+    if (!whole(from?.epoch) || !whole(from.at)) differs('a data position has an epoch and a place in it', JSON.stringify(state), 'Resume from another checkpoint')
+    const { epoch, at } = from as TextPosition
+    if (from?.context !== context) differs('a run goes on with the context that it began with', `${context} for ${from?.context}`, `Give a context of ${from?.context}`)
+    if (from?.seed !== seed) differs('a run goes on with the seed that it began with', `${seed} for ${from?.seed}`, `Give the seed ${from?.seed}`)
+    if (from?.text !== this.text) differs('the run was begun on another text, tokenizer or split', '', 'Give the ones that it began with, or begin a new run')
+    this.enter(epoch, at)
+    if (at > this.windows.count) differs('a data position lies within its epoch', `${at} of ${this.windows.count}`, 'Resume from another checkpoint')
+  }
+}
+
+/**
+ * The windows of a validation part in order, once; the last batch is filled up with rows that count for nothing, so that all
+ * have one shape.
+ *
+ * @param options `limit`: windows at most, evenly spaced over the text; all where not given
+ * @throws SteepestError DATA where no piece is longer than the context
+ */
+export function evaluationSteps(
+  pieces: readonly Int32Array[],
+  options: { readonly context: number; readonly batch: number; readonly limit?: number; readonly who?: string },
+): () => Generator<StepData> {
+  checkOptions('evaluationSteps', options, ['context', 'batch', 'limit', 'who'])
+  const { context, batch, limit = Number.POSITIVE_INFINITY, who = 'text' } = options
+  for (const [name, value] of Object.entries({ context, batch })) checkCount('evaluationSteps', name, value)
+  const windows = windowsOf(pieces, context, who)
+  const count = Math.max(1, Math.min(windows.count, limit))
+  return function* steps() {
+    for (let first = 0; first < count; first += batch) {
+      const rows = Math.min(batch, count - first)
+      const fill = (row: number, inputs: Int32Array, targets: Int32Array): number => {
+        const window = Math.floor(((first + row) * windows.count) / count)
+        windows.copy(window, row, inputs, targets)
+        return window
+      }
+      const tokens = rows * context
+      yield { microBatches: [tokenBatch(batch, context, rows, fill)], weight: tokens, tokens }
+    }
+  }
+}
