@@ -7,6 +7,7 @@ import type { Initializer } from './init.js'
 import { Linear } from './linear.js'
 import { type Context, Keys, Module } from './module.js'
 
+/** How a `MultiHeadAttention` is made and what it may look at. */
 export interface AttentionOptions {
   /** Key and value heads; fewer than `heads` for grouped queries. */
   kvHeads?: number

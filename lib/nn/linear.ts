@@ -6,6 +6,7 @@ import { random } from '../ops/random.js'
 import { fanInUniform, type Initializer, uniform } from './init.js'
 import { defaultKeys, Module } from './module.js'
 
+/** How a `Linear` layer is made. */
 export interface LinearOptions {
   bias?: boolean
   dtype?: DType

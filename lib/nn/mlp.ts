@@ -14,6 +14,7 @@ export const activations = {
   geluTanh: (x: Tensor) => gelu(x, { approximate: 'tanh' }),
 } as const
 
+/** The name of an activation function. */
 export type Activation = keyof typeof activations
 
 /** Linear layers with an activation between them: `widths` lists the input, the hidden and the output widths. */

@@ -7,6 +7,7 @@ import { type Activation, activations, MLP } from './mlp.js'
 import { type Context, Module } from './module.js'
 import { LayerNorm, RMSNorm } from './norm.js'
 
+/** How a `TransformerBlock` is made. */
 export interface BlockOptions extends AttentionOptions {
   /** Width of the feed-forward layer; 4 × width by default. */
   hidden?: number

@@ -1,13 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { cycles, filesBelow, importsOf, root } from './scan.js'
 
 const lib = join(root, 'lib')
 
 /**
- * Imports point down this list, or stay on a line. `errors.ts` is free to all; `index.ts` may import anything. An import
- * of types alone is erased and may point anywhere.
+ * Imports point down this list, or stay on a line. `errors.ts` and generated lists are free to all; `index.ts` may import
+ * anything. An import of types alone is erased and may point anywhere.
  */
 const layers = [
   ['cli', 'papers'],
@@ -43,7 +43,7 @@ describe('imports', () => {
       if (from === undefined) continue
       for (const { to, typeOnly } of list) {
         const target = level(to)
-        if (to === 'errors.ts' || typeOnly) continue
+        if (to === 'errors.ts' || to.endsWith('.gen.ts') || typeOnly) continue
         if (target === undefined || target < from) wrong.push(`${file} imports ${to}`)
       }
     }
@@ -58,9 +58,22 @@ describe('imports', () => {
     expect(wrong).toEqual([])
   })
 
-  test('have no cycle', () => {
-    const graph = new Map([...edges].map(([f, list]) => [f, list.filter((e) => !e.typeOnly).map((e) => e.to)]))
+  // The derivative of an op is written with the ops of other families, and theirs with its: sum and broadcastTo. Such a
+  // circle within lib/ops is sound as long as nothing in it runs while it loads, which the next test sees.
+  test('have no cycle, but for derivatives among the op families', () => {
+    const family = (f: string) => f.startsWith('ops/')
+    const graph = new Map(
+      [...edges].map(([f, list]) => [
+        f,
+        list.filter((e) => !e.typeOnly && !(family(f) && family(e.to))).map((e) => e.to),
+      ]),
+    )
     expect(cycles(graph)).toEqual([])
+  })
+
+  test.each(files.filter((f) => f.startsWith('ops/')))('%s may be the first to load', async (file) => {
+    vi.resetModules()
+    await import(join(lib, file))
   })
 
   test('the scanner sees cycles, types and re-exports', () => {
