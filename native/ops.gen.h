@@ -9,10 +9,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0x3c111c413c5aull;
-constexpr std::uint64_t kTableHash = 0xb6700bb4c0beull;
-constexpr std::uint64_t kTableHash = 0xc32ed74ad783ull;
-constexpr std::uint64_t kTableHash = 0xa5ac9ea1e4c6ull;
+constexpr std::uint64_t kTableHash = 0x7dc5d3226d09ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -30,13 +27,8 @@ constexpr std::uint64_t kTableHash = 0xa5ac9ea1e4c6ull;
   X(matmul, Matmul) \
   X(pad, Pad) \
   X(reduce, Reduce) \
-  X(update, Update)
-  X(reduce, Reduce)
-  X(cond, Cond) \
-  X(elementwise, Elementwise) \
-  X(guard, Guard) \
-  X(reduce, Reduce) \
   X(scan, Scan) \
+  X(update, Update) \
   X(whileLoop, WhileLoop)
 
 // X(name) for every elementwise op; its functor is in math/elementwise.h.
@@ -106,13 +98,11 @@ enum class Op : std::int16_t {
   matmul_,
   pad_,
   reduce_,
-  update_,
-};
-constexpr int kOps = 14;
   scan_,
+  update_,
   whileLoop_,
 };
-constexpr int kOps = 15;
+constexpr int kOps = 17;
 
 enum class Ew : std::int16_t {
   add_,
@@ -361,6 +351,27 @@ struct ReduceAttrs {
   }
 };
 
+struct ScanAttrs {
+  ProgramWords body;
+  std::int64_t consts;
+  std::int64_t carries;
+  std::int64_t length;
+  bool reverse;
+  bool keep;
+  static ScanAttrs decode(std::span<const double> words) {
+    ScanAttrs a{};
+    AttrReader r(words);
+    a.body = r.program();
+    a.consts = r.integer();
+    a.carries = r.integer();
+    a.length = r.integer();
+    a.reverse = r.boolean();
+    a.keep = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
 struct UpdateAttrs {
   enum class Rule { kSgd, kSgdMomentum, kAdam, kAdamAmsgrad, kAdamw, kAdamwAmsgrad, kLion };
   enum class Rounding { kNearest, kStochastic };
@@ -383,22 +394,6 @@ struct UpdateAttrs {
     a.rounding = static_cast<Rounding>(r.choice(2));
     a.master = r.boolean();
     a.site = r.integer();
-struct ScanAttrs {
-  ProgramWords body;
-  std::int64_t consts;
-  std::int64_t carries;
-  std::int64_t length;
-  bool reverse;
-  bool keep;
-  static ScanAttrs decode(std::span<const double> words) {
-    ScanAttrs a{};
-    AttrReader r(words);
-    a.body = r.program();
-    a.consts = r.integer();
-    a.carries = r.integer();
-    a.length = r.integer();
-    a.reverse = r.boolean();
-    a.keep = r.boolean();
     r.end();
     return a;
   }

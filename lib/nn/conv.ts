@@ -6,7 +6,7 @@ import type { Tensor } from '../tensor/tensor.js'
 import { fanInUniform, type Initializer, uniform } from './init.js'
 import { defaultKeys, Module } from './module.js'
 
-/** How a convolution layer is made; what is left out is 1, or zero padding of 0. */
+/** How a convolution layer is made; stride, dilation and groups are 1 and the padding is 0 where they are left out. */
 export interface ConvOptions {
   stride?: number | readonly number[]
   padding?: number | readonly number[] | 'same' | 'valid'
