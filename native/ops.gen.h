@@ -9,25 +9,30 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0x7dc5d3226d09ull;
+constexpr std::uint64_t kTableHash = 0x3d2b02833c60ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
   X(accumulate, Accumulate) \
   X(argReduce, ArgReduce) \
   X(assign, Assign) \
+  X(categorical, Categorical) \
   X(concat, Concat) \
   X(cond, Cond) \
   X(cumsum, Cumsum) \
+  X(dropout, Dropout) \
   X(elementwise, Elementwise) \
+  X(foldKey, FoldKey) \
   X(globalNorm, GlobalNorm) \
   X(guard, Guard) \
   X(iota, Iota) \
   X(linearRecurrence, LinearRecurrence) \
   X(matmul, Matmul) \
   X(pad, Pad) \
+  X(random, Random) \
   X(reduce, Reduce) \
   X(scan, Scan) \
+  X(splitKey, SplitKey) \
   X(update, Update) \
   X(whileLoop, WhileLoop)
 
@@ -87,22 +92,27 @@ enum class Op : std::int16_t {
   accumulate_,
   argReduce_,
   assign_,
+  categorical_,
   concat_,
   cond_,
   cumsum_,
+  dropout_,
   elementwise_,
+  foldKey_,
   globalNorm_,
   guard_,
   iota_,
   linearRecurrence_,
   matmul_,
   pad_,
+  random_,
   reduce_,
   scan_,
+  splitKey_,
   update_,
   whileLoop_,
 };
-constexpr int kOps = 17;
+constexpr int kOps = 22;
 
 enum class Ew : std::int16_t {
   add_,
@@ -191,6 +201,19 @@ struct AssignAttrs {
   }
 };
 
+struct CategoricalAttrs {
+  std::int64_t site;
+  bool ids;
+  static CategoricalAttrs decode(std::span<const double> words) {
+    CategoricalAttrs a{};
+    AttrReader r(words);
+    a.site = r.integer();
+    a.ids = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
 struct ConcatAttrs {
   std::int64_t axis;
   static ConcatAttrs decode(std::span<const double> words) {
@@ -230,6 +253,21 @@ struct CumsumAttrs {
   }
 };
 
+struct DropoutAttrs {
+  double p;
+  std::int64_t site;
+  bool ids;
+  static DropoutAttrs decode(std::span<const double> words) {
+    DropoutAttrs a{};
+    AttrReader r(words);
+    a.p = r.number();
+    a.site = r.integer();
+    a.ids = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
 struct ElementwiseAttrs {
   std::vector<double> constants;
   std::vector<double> code;
@@ -242,6 +280,15 @@ struct ElementwiseAttrs {
     a.code = r.numbers();
     a.outputs = r.integers();
     a.shape = r.integers();
+    r.end();
+    return a;
+  }
+};
+
+struct FoldKeyAttrs {
+  static FoldKeyAttrs decode(std::span<const double> words) {
+    FoldKeyAttrs a{};
+    AttrReader r(words);
     r.end();
     return a;
   }
@@ -333,6 +380,30 @@ struct PadAttrs {
   }
 };
 
+struct RandomAttrs {
+  enum class Kind { kBits, kUniform, kNormal, kExponential, kInteger };
+  Kind kind;
+  std::vector<std::int64_t> shape;
+  DType dtype;
+  double a;
+  double b;
+  std::int64_t site;
+  bool ids;
+  static RandomAttrs decode(std::span<const double> words) {
+    RandomAttrs a{};
+    AttrReader r(words);
+    a.kind = static_cast<Kind>(r.choice(5));
+    a.shape = r.integers();
+    a.dtype = r.dtype();
+    a.a = r.number();
+    a.b = r.number();
+    a.site = r.integer();
+    a.ids = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
 struct ReduceAttrs {
   enum class Kind { kSum, kMean, kMax, kMin, kProd, kSumSquares, kAny, kAll };
   std::vector<std::int64_t> axes;
@@ -367,6 +438,17 @@ struct ScanAttrs {
     a.length = r.integer();
     a.reverse = r.boolean();
     a.keep = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct SplitKeyAttrs {
+  std::int64_t count;
+  static SplitKeyAttrs decode(std::span<const double> words) {
+    SplitKeyAttrs a{};
+    AttrReader r(words);
+    a.count = r.integer();
     r.end();
     return a;
   }
