@@ -1,11 +1,106 @@
 import type { Node, Tensor } from '../tensor/tensor.js'
-import { dependents, type Graph, isLeaf, schedule } from './graph.js'
+import { type Graph, isLeaf, schedule } from './graph.js'
 
 /** The value that a view shows a part of. */
 function base(t: Tensor): Tensor {
   let at = t
   while (at.node.op.kind === 'view') at = at.node.inputs[0]
   return at
+}
+
+const isUpdate = (node: Node): boolean => node.op.updates !== undefined
+
+/** What must come before what: a value before its readers, and every reader of old state before the update that overwrites it. */
+class Precedence {
+  private readonly after = new Map<Node, Node[]>()
+
+  constructor(readonly nodes: readonly Node[]) {
+    for (const node of nodes) for (const t of node.inputs) this.add(t.node, node)
+  }
+
+  add(first: Node, then: Node): void {
+    const list = this.after.get(first)
+    if (list) list.push(then)
+    else this.after.set(first, [then])
+  }
+
+  followers(node: Node): readonly Node[] {
+    return this.after.get(node) ?? []
+  }
+
+  /** Whether one of `targets` has to come after `from`. */
+  reaches(from: Node, targets: ReadonlySet<Node>): boolean {
+    const seen = new Set<Node>([from])
+    const stack = [from]
+    while (stack.length > 0) {
+      for (const next of this.followers(stack.pop()!)) {
+        if (targets.has(next)) return true
+        if (seen.has(next)) continue
+        seen.add(next)
+        stack.push(next)
+      }
+    }
+    return false
+  }
+
+  /** The nodes with every node after those that it has to follow. */
+  sorted(): Node[] {
+    const waiting = new Map<Node, number>()
+    for (const node of this.nodes) for (const next of this.followers(node)) waiting.set(next, (waiting.get(next) ?? 0) + 1)
+    const out = this.nodes.filter((node) => !waiting.has(node))
+    for (let i = 0; i < out.length; i++) {
+      for (const next of this.followers(out[i])) {
+        const left = waiting.get(next)! - 1
+        waiting.set(next, left)
+        if (left === 0) out.push(next)
+      }
+    }
+    return out
+  }
+}
+
+/**
+ * The updates that may overwrite the state that they replace: those of donated inputs (or of what such an update gave) whose other readers
+ * can all come first. Their order becomes part of `precedence`.
+ */
+function updatesInPlace(precedence: Precedence, donated: ReadonlySet<Tensor>, results: ReadonlySet<Tensor>): Set<Node> {
+  const readers = new Map<Tensor, Set<Node>>()
+  const shown = new Set<Tensor>()
+  for (const t of results) shown.add(base(t))
+  for (const node of precedence.nodes) {
+    if (node.op.kind === 'view') continue
+    for (const t of node.inputs) {
+      const state = base(t)
+      readers.set(state, (readers.get(state) ?? new Set()).add(node))
+    }
+  }
+  const owned = new Set(donated)
+  const inPlace = new Set<Node>()
+  for (const node of precedence.nodes) {
+    if (!isUpdate(node)) continue
+    const pairs = node.op.updates!(node.attrs, node.inputs.length)
+    const states = pairs.map(([, i]) => base(node.inputs[i]))
+    if (!states.every((s) => owned.has(s) && !shown.has(s))) continue
+    const others = new Set(states.flatMap((s) => [...(readers.get(s) ?? [])]).filter((r) => r !== node))
+    if (precedence.reaches(node, others)) continue
+    for (const reader of others) precedence.add(reader, node)
+    for (const [o] of pairs) owned.add(node.outputs[o])
+    inPlace.add(node)
+  }
+  return inPlace
+}
+
+/** Light nodes that nothing but updates reads. */
+function lightNodes(precedence: Precedence, results: ReadonlySet<Tensor>): Set<Node> {
+  const readers = new Map<Node, Node[]>()
+  for (const node of precedence.nodes) for (const t of node.inputs) readers.set(t.node, [...(readers.get(t.node) ?? []), node])
+  const light = new Set<Node>()
+  for (const node of [...precedence.nodes].reverse()) {
+    if (node.op.kind !== 'view' && node.op.name !== 'elementwise') continue
+    if (node.outputs.some((t) => results.has(t))) continue
+    if ((readers.get(node) ?? []).every((r) => isUpdate(r) || light.has(r))) light.add(node)
+  }
+  return light
 }
 
 /**
@@ -17,47 +112,26 @@ function base(t: Tensor): Tensor {
 export function order(graph: Graph, donated: ReadonlySet<Tensor>): { nodes: Node[]; inPlace: Set<Node> } {
   const nodes = schedule(graph.outputs)
   const results = new Set(graph.outputs)
-  const readers = new Map<Node, Node[]>()
-  const stateReaders = new Map<Tensor, Node[]>()
-  for (const node of nodes) {
-    for (const t of node.inputs) {
-      readers.set(t.node, [...(readers.get(t.node) ?? []), node])
-      const state = base(t)
-      if (donated.has(state) && node.op.kind !== 'view') stateReaders.set(state, [...(stateReaders.get(state) ?? []), node])
+  const precedence = new Precedence(nodes)
+  const light = lightNodes(precedence, results)
+  const inPlace = updatesInPlace(precedence, donated, results)
+
+  // A node stands at the place where it was made; what moves stands right after the last that it follows, `depth` steps behind it.
+  const made = new Map(nodes.map((node, at) => [node, at]))
+  const place = new Map<Node, { at: number; depth: number }>()
+  for (const node of precedence.sorted()) {
+    const own = place.get(node) ?? { at: -1, depth: 0 }
+    const moves = isUpdate(node) || light.has(node)
+    if (!moves && !isLeaf(node) && made.get(node)! > own.at) Object.assign(own, { at: made.get(node)!, depth: 0 })
+    place.set(node, own)
+    for (const next of precedence.followers(node)) {
+      const there = place.get(next)
+      if (!there || there.at < own.at || (there.at === own.at && there.depth <= own.depth)) place.set(next, { at: own.at, depth: own.depth + 1 })
     }
   }
-  const isUpdate = (node: Node) => node.op.updates !== undefined
-
-  // Light nodes that nothing but updates reads.
-  const light = new Set<Node>()
-  for (let i = nodes.length - 1; i >= 0; i--) {
-    const node = nodes[i]
-    if (node.op.kind !== 'view' && node.op.name !== 'elementwise') continue
-    if (node.outputs.some((t) => results.has(t))) continue
-    if ((readers.get(node) ?? []).every((r) => isUpdate(r) || light.has(r))) light.add(node)
-  }
-
-  const inPlace = new Set<Node>()
-  const position = new Map<Node, number>()
-  nodes.forEach((node, at) => {
-    const after = Math.max(-1, ...node.inputs.map((t) => position.get(t.node) ?? -1))
-    if (isLeaf(node)) position.set(node, -1)
-    else if (light.has(node)) position.set(node, after)
-    else if (!isUpdate(node)) position.set(node, at)
-    else {
-      const states = node.op.updates!(node.attrs, node.inputs.length).map(([, i]) => base(node.inputs[i]))
-      const others = states.flatMap((s) => stateReaders.get(s) ?? []).filter((r) => r !== node)
-      const downstream = dependents(nodes, node.outputs)
-      downstream.delete(node)
-      if (!others.some((r) => downstream.has(r))) inPlace.add(node)
-      position.set(node, Math.max(after, ...(inPlace.has(node) ? others.map((r) => position.get(r) ?? nodes.indexOf(r)) : [])))
-    }
+  const sorted = [...nodes].sort((a, b) => {
+    const [x, y] = [place.get(a)!, place.get(b)!]
+    return x.at - y.at || x.depth - y.depth || a.id - b.id
   })
-  const sorted = [...nodes].sort((a, b) => position.get(a)! - position.get(b)! || rank(a) - rank(b) || a.id - b.id)
   return { nodes: sorted, inPlace }
-
-  // At one position: the node that stands there by itself, then light nodes, then updates.
-  function rank(node: Node): number {
-    return isUpdate(node) ? 2 : light.has(node) ? 1 : 0
-  }
 }
