@@ -49,6 +49,8 @@ export interface LoadedTensor {
   readonly shape: readonly number[]
   /** Reads straight into `target`; see {@link Safetensors.readInto}. */
   readInto(target: Uint8Array, as?: DType): Promise<void>
+  /** Reads piece by piece; see {@link Safetensors.readPieces}. */
+  readPieces(take: (bytes: Uint8Array, offset: number) => void, as?: DType): Promise<void>
 }
 
 /** An open checkpoint; `close` it when the tensors are read. */
@@ -145,6 +147,7 @@ export async function loadCheckpoint(
       dtype,
       shape,
       readInto: (target, as) => file.readInto(name, target, as),
+      readPieces: (take, as) => file.readPieces(name, take, as),
     }))
   }
   const close = async () => {

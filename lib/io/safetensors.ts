@@ -29,6 +29,13 @@ export interface Safetensors {
    * @throws SteepestError ARGUMENT, DTYPE, or FORMAT where the file ends too early.
    */
   readInto(name: string, target: Uint8Array, as?: DType): Promise<void>
+  /**
+   * Reads a tensor piece by piece: `take` gets the bytes of each and where they begin, and must be done with them when it
+   * returns. For memory that JavaScript cannot see, with no second copy of the tensor; `as` as in {@link readInto}.
+   *
+   * @throws SteepestError ARGUMENT, DTYPE, or FORMAT where the file ends too early.
+   */
+  readPieces(name: string, take: (bytes: Uint8Array, offset: number) => void, as?: DType): Promise<void>
   close(): Promise<void>
 }
 
@@ -40,18 +47,31 @@ class SafetensorsFile implements Safetensors {
     private readonly files: ReadonlyMap<string, OpenFile>,
   ) {}
 
-  async readInto(name: string, target: Uint8Array, as?: DType): Promise<void> {
+  private tensor(name: string): StoredTensor {
     const tensor = this.tensors.get(name)
     if (!tensor) throw new SteepestError('ARGUMENT', { who: this.path, rule: `there is no tensor ${JSON.stringify(name)} in it` })
+    return tensor
+  }
+
+  async readInto(name: string, target: Uint8Array, as?: DType): Promise<void> {
+    const tensor = this.tensor(name)
     const size = as ? tensor.shape.reduce((n, d) => n * d, bytesOf(as)) : tensor.bytes
     if (target.length !== size) {
       const what = `${as ?? tensor.dtype}[${tensor.shape.join(', ')}]`
       throw new SteepestError('ARGUMENT', { who: name, rule: `the target holds ${what}, ${size} bytes`, got: `${target.length} bytes` })
     }
-    const file = this.files.get(tensor.file)!
+    if (as && fileDType[as] !== tensor.dtype) return this.readPieces(name, (bytes, offset) => target.set(bytes, offset), as)
     try {
-      if (!as || fileDType[as] === tensor.dtype) await readFully(tensor.file, file, target, tensor.offset)
-      else await readConverted(file, tensor, target, as)
+      await readFully(tensor.file, this.files.get(tensor.file)!, target, tensor.offset)
+    } catch (error) {
+      throw fileError(tensor.file, 'read', error)
+    }
+  }
+
+  async readPieces(name: string, take: (bytes: Uint8Array, offset: number) => void, as?: DType): Promise<void> {
+    const tensor = this.tensor(name)
+    try {
+      await readPieces(this.files.get(tensor.file)!, tensor, take, as)
     } catch (error) {
       throw fileError(tensor.file, 'read', error)
     }
@@ -62,24 +82,27 @@ class SafetensorsFile implements Safetensors {
   }
 }
 
-async function readConverted(file: OpenFile, tensor: StoredTensor, target: Uint8Array, as: DType): Promise<void> {
+async function readPieces(file: OpenFile, tensor: StoredTensor, take: (bytes: Uint8Array, offset: number) => void, as?: DType): Promise<void> {
   const { name, dtype } = tensor
-  if (!convertible(dtype, as)) throw new SteepestError('DTYPE', { who: name, rule: `a ${dtype} of a file cannot be read as ${as}` })
+  const converted = as !== undefined && fileDType[as] !== dtype
+  if (converted && !convertible(dtype, as)) throw new SteepestError('DTYPE', { who: name, rule: `a ${dtype} of a file cannot be read as ${as}` })
   const each = FILE_DTYPES[dtype] / 8
   const scratch = new Uint8Array(Math.min(PIECE, tensor.bytes))
   for (let at = 0; at < tensor.bytes; at += PIECE) {
     const piece = scratch.subarray(0, Math.min(PIECE, tensor.bytes - at))
     await readFully(tensor.file, file, piece, tensor.offset + at)
+    if (!converted) {
+      take(piece, at)
+      continue
+    }
+    let numbers: Uint8Array
     try {
-      target.set(convert(piece, dtype, as, at / each), (at / each) * bytesOf(as))
+      numbers = convert(piece, dtype, as, at / each)
     } catch (error) {
       if (!(error instanceof RangeError)) throw error
-      throw new SteepestError('DTYPE', {
-        who: `${tensor.file}: ${name}`,
-        rule: `every number fits ${as}`,
-        got: error.message,
-      })
+      throw new SteepestError('DTYPE', { who: `${tensor.file}: ${name}`, rule: `every number fits ${as}`, got: error.message })
     }
+    take(numbers, (at / each) * bytesOf(as))
   }
 }
 

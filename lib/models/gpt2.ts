@@ -111,7 +111,7 @@ class Block extends Module {
 }
 
 /** A batch of token rows, [B, T] int32. */
-export interface TokenBatch {
+export type TokenBatch = {
   inputIds: Tensor
   /** As Hugging Face has them: the labels of position t stand at t and are shifted by the model; −100 is not counted. */
   labels?: Tensor

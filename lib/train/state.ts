@@ -1,5 +1,5 @@
 import { SteepestError } from '../errors.js'
-import { bytesOf, type DType } from '../tensor/dtype.js'
+import { bytesOf } from '../tensor/dtype.js'
 import type { Checkpoint, TensorSource } from '../io/checkpoint.js'
 import { nearest } from '../errors.js'
 import type { Tensor } from '../tensor/tensor.js'
@@ -45,9 +45,8 @@ export async function restoreTensors(trainer: Trainer, checkpoint: Checkpoint): 
       if (from.shape.join() !== t.shape.join()) {
         throw new SteepestError('CHECKPOINT', { who: `${checkpoint.dir}: ${name}`, rule: 'the checkpoint is of another model: shapes must be equal', got: `[${from.shape.join(', ')}] for [${t.shape.join(', ')}]` })
       }
-      const bytes = new Uint8Array(t.size * bytesOf(t.dtype))
-      await from.readInto(bytes, t.dtype as DType)
-      trainer.buffer(key).write(bytes)
+      const buffer = trainer.buffer(key)
+      await from.readPieces((bytes, offset) => buffer.write(bytes, offset), t.dtype)
     }
   }
 }

@@ -99,4 +99,29 @@ describe('conversions', () => {
     await expect(file.readInto('i', new Uint8Array(n * 4), 'int32')).rejects.toThrow(`x.safetensors: i] every number fits int32; got ${2 ** 40} at element ${n - 2}`)
     await file.close()
   })
+
+  test('for memory that JavaScript cannot see, pieces come with their places', async () => {
+    const path = join(freshFolder('st'), 'x.safetensors')
+    const n = 1_500_001
+    const data = Float64Array.from({ length: n }, (_, i) => i / 7)
+    await writeSafetensors(path, [{ name: 'x', dtype: 'float64', shape: [n], read: () => bytes(data) }])
+    const file = await openSafetensors(path)
+    for (const as of [undefined, 'float64', 'float32'] as const) {
+      const out = as === 'float32' ? new Float32Array(n) : new Float64Array(n)
+      const offsets: number[] = []
+      await file.readPieces(
+        'x',
+        (piece, offset) => {
+          offsets.push(offset)
+          bytes(out).set(piece, offset)
+        },
+        as,
+      )
+      expect(offsets).toHaveLength(3)
+      expect(out.every((v, i) => v === (as === 'float32' ? Math.fround(i / 7) : i / 7))).toBe(true)
+    }
+    await expect(file.readPieces('x', () => {}, 'int32')).rejects.toThrow('a F64 of a file cannot be read as int32')
+    await expect(file.readPieces('y', () => {})).rejects.toThrow('there is no tensor "y" in it')
+    await file.close()
+  })
 })

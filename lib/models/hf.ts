@@ -1,0 +1,154 @@
+import { join } from 'node:path'
+import { native } from '../addon.js'
+import { checkOptions, nearest, SteepestError } from '../errors.js'
+import { atomicWriteFile, nodeFileSystem } from '../io/files.js'
+import { readSmallFile } from '../io/read.js'
+import { openSafetensors, type Safetensors, type TensorSource, writeSafetensors } from '../io/safetensors.js'
+import { namedTensors, withTensors } from '../nn/module.js'
+import { readAll } from '../graph/evaluate.js'
+import { fromStorage } from '../ops/shape.js'
+import { toBytes } from '../tensor/bytes.js'
+import { bytesOf, type DType } from '../tensor/dtype.js'
+import { showShape, sizeOf } from '../tensor/shape.js'
+import type { Tensor } from '../tensor/tensor.js'
+import { GPT2 } from './gpt2.js'
+import { gpt2Folder } from './hf-gpt2.js'
+
+/** What `config.json` says. */
+export type ConfigJson = Readonly<Record<string, unknown>>
+
+/** How a kind of model is kept in a Hugging Face folder. */
+export interface FolderFormat<M> {
+  /** `model_type` of its `config.json`. */
+  readonly type: string
+  /** A model with initial weights, which are not computed unless something reads them. */
+  build(who: string, config: ConfigJson, options: LoadOptions & { readonly dtype: DType }): M
+  /** The name of one of the model's tensors by its name in the file; null for what need not be read. */
+  nameOf(fileName: string): string | null
+  config(model: M): ConfigJson
+  /** Whether this is how `model` is kept. */
+  keeps(model: unknown): model is M
+}
+
+const FORMATS = [gpt2Folder] as const
+
+/** The models that a folder can hold. */
+export type FolderModel = GPT2
+
+/** How a model is loaded. */
+export interface LoadOptions {
+  /** Numbers that the model computes with; where not given, bfloat16 and float64 of a file stay, and all others become float32. */
+  readonly dtype?: DType
+  /** Share of activations that is dropped in training; 0 where not given, whatever the folder says. */
+  readonly dropout?: number
+}
+
+/** `config.json` of a folder. */
+async function readConfig(dir: string): Promise<ConfigJson> {
+  const path = join(dir, 'config.json')
+  const info = await nodeFileSystem.info(dir).catch(() => undefined)
+  if (!info?.folder) {
+    throw new SteepestError('FILE', { who: dir, rule: 'a model is a folder with config.json and model.safetensors', got: info ? 'a file' : 'nothing of that name', fix: 'Check the path' })
+  }
+  const text = new TextDecoder().decode(await readSmallFile(path))
+  try {
+    const json: unknown = JSON.parse(text)
+    if (typeof json === 'object' && json !== null && !Array.isArray(json)) return json as ConfigJson
+  } catch (error) {
+    throw new SteepestError('FORMAT', { who: path, rule: 'must be JSON', got: (error as Error).message.slice(0, 120) }, { cause: error })
+  }
+  throw new SteepestError('FORMAT', { who: path, rule: 'must hold a JSON object' })
+}
+
+function dtypeOf(file: Safetensors): DType {
+  const kinds = new Set([...file.tensors.values()].map((t) => t.dtype))
+  if (kinds.has('F64')) return 'float64'
+  return kinds.has('BF16') && !kinds.has('F32') ? 'bfloat16' : 'float32'
+}
+
+/** The tensors of the file by their names in the model, all there and of the right shapes. */
+function matched(dir: string, file: Safetensors, format: FolderFormat<never>, wanted: Readonly<Record<string, Tensor>>): Map<string, string> {
+  const byName = new Map<string, string>()
+  for (const { name, shape } of file.tensors.values()) {
+    const own = format.nameOf(name)
+    if (own === null) continue
+    const target = wanted[own]
+    if (!target) {
+      const near = nearest(own, Object.keys(wanted))
+      throw new SteepestError('FORMAT', { who: dir, rule: `a ${format.type} of this config.json has no tensor ${name}`, fix: near ? `It has ${near}` : 'config.json and weights must come from the same save' })
+    }
+    if (shape.join() !== target.shape.join()) {
+      throw new SteepestError('SHAPE', { who: `${dir}: ${name}`, rule: `config.json asks for ${showShape(target.shape)}`, got: showShape(shape), fix: 'config.json and weights must come from the same save' })
+    }
+    byName.set(own, name)
+  }
+  const missing = Object.keys(wanted).filter((name) => !byName.has(name))
+  if (missing.length > 0) {
+    const more = missing.length > 1 ? ` and ${missing.length - 1} more` : ''
+    throw new SteepestError('FORMAT', { who: dir, rule: 'the weights of every layer must be there', got: `none for ${missing[0]}${more}`, fix: 'Copy all files of the model into the folder' })
+  }
+  return byName
+}
+
+/**
+ * Loads a model from a Hugging Face folder (`config.json`, and `model.safetensors` or its shards with their index) or from a
+ * checkpoint of steepest, which is such a folder. Weights go piece by piece from the file into native memory; other
+ * element types are converted on the way.
+ *
+ * @throws SteepestError FILE, FORMAT, SHAPE or DTYPE that names the file, and the tensor where one is at fault
+ */
+export async function loadModel(dir: string, options: LoadOptions = {}): Promise<FolderModel> {
+  checkOptions('loadModel', options, ['dtype', 'dropout'])
+  const config = await readConfig(dir)
+  const format = FORMATS.find((f) => f.type === config.model_type)
+  if (!format) {
+    const known = FORMATS.map((f) => f.type).join(', ')
+    throw new SteepestError('FORMAT', { who: join(dir, 'config.json'), rule: `\`model_type\` must be one that steepest has: ${known}`, got: JSON.stringify(config.model_type) ?? 'none' })
+  }
+  const file = await openSafetensors(dir)
+  try {
+    const dtype = options.dtype ?? dtypeOf(file)
+    const model = format.build(join(dir, 'config.json'), config, { ...options, dtype })
+    const { parameters, state } = namedTensors(model)
+    const wanted = { ...parameters, ...state }
+    const names = matched(dir, file, format as FolderFormat<never>, wanted)
+    const loaded: Record<string, Tensor> = {}
+    for (const [own, aval] of Object.entries(wanted)) {
+      const buffer = new (native().Buffer)(sizeOf(aval.shape) * bytesOf(aval.dtype))
+      await file.readPieces(names.get(own)!, (bytes, offset) => buffer.write(bytes, offset), aval.dtype)
+      loaded[own] = fromStorage({ buffer, bytes: buffer.bytes }, aval)
+    }
+    return withTensors(model, loaded)
+  } finally {
+    await file.close()
+  }
+}
+
+/** `config.json` of a model, as Hugging Face writes it. */
+export function configOf(model: unknown): ConfigJson {
+  const format = FORMATS.find((f) => f.keeps(model))
+  if (format) return format.config(model as never)
+  throw new SteepestError('ARGUMENT', { who: 'saveModel', rule: 'a folder can hold the models that steepest has', got: model?.constructor?.name ?? typeof model })
+}
+
+/**
+ * Writes a model as a Hugging Face folder: `config.json`, `model.safetensors`, and the files of `tokenizer` where one is given.
+ * Each file as a whole or not at all; the same model gives the same bytes.
+ *
+ * @throws SteepestError FILE where a file cannot be written
+ */
+export async function saveModel(dir: string, model: FolderModel, tokenizer?: { files(): Readonly<Record<string, string>> }): Promise<void> {
+  const config = configOf(model)
+  await nodeFileSystem.makeFolder(dir)
+  const { parameters, state } = namedTensors(model)
+  const sources = Object.entries({ ...parameters, ...state }).map(([name, t]): TensorSource => {
+    const read = async () => {
+      const { buffer, byteOffset, byteLength } = toBytes((await readAll([t]))[0], t.dtype)
+      return new Uint8Array(buffer, byteOffset, byteLength)
+    }
+    return { name, dtype: t.dtype, shape: t.shape, read }
+  })
+  await writeSafetensors(join(dir, 'model.safetensors'), sources, { format: 'pt' })
+  for (const [name, content] of Object.entries(tokenizer?.files() ?? {})) await atomicWriteFile(join(dir, name), content)
+  await atomicWriteFile(join(dir, 'config.json'), `${JSON.stringify(config, null, 2)}\n`)
+}
