@@ -88,7 +88,7 @@ function load(): Native {
         who: 'steepest',
         rule: `the native part could not be loaded on ${process.platform}-${process.arch}, Node ${process.version}`,
         got: cause instanceof Error ? cause.message.split('\n')[0] : String(cause),
-        fix: 'Build it with: npx steepest build (in a clone: npm run build)',
+        fix: 'Build it with: npx steepest build (in a clone: npm run compile)',
       },
       { cause },
     )
@@ -97,7 +97,7 @@ function load(): Native {
     throw new SteepestError('NATIVE', {
       who: 'steepest',
       rule: 'the native part was built from another op table than the TypeScript beside it',
-      fix: 'Rebuild it with: npx steepest build (in a clone: npm run build)',
+      fix: 'Rebuild it with: npx steepest build (in a clone: npm run compile)',
     })
   }
   return native

@@ -1,5 +1,6 @@
-// `npm run build`, and `npx steepest build` where steepest is installed as a package: what the native part is built on,
-// the native part, then (in a clone) TypeScript.
+// `npm run compile`, and `npx steepest build` where steepest is installed as a package: what the native part is built on,
+// the native part, then (in a clone, and without --native) TypeScript. No script is named `build`: npm would take `prebuild` for a
+// part of it.
 import { spawn, spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -158,4 +159,4 @@ async function buildTypeScript() {
 }
 
 await buildNative()
-if (existsSync(join(root, 'tsconfig.json'))) await buildTypeScript()
+if (existsSync(join(root, 'tsconfig.json')) && !process.argv.includes('--native')) await buildTypeScript()
