@@ -26,7 +26,7 @@ function adamw() {
     params: shapes.map((shape, i) => ({ shape, init: init[i] })),
     grads,
     expect: { [steps]: weights },
-    f32: { expect_last: weights, max_abs_diff: 1e-7 },
+    f32: { expect_last: structuredClone(weights), max_abs_diff: 1e-7 },
   }
 }
 
