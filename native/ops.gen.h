@@ -10,6 +10,11 @@
 namespace steepest {
 
 constexpr std::uint64_t kTableHash = 0x3d2b02833c60ull;
+constexpr std::uint64_t kTableHash = 0x3c111c413c5aull;
+constexpr std::uint64_t kTableHash = 0xb6700bb4c0beull;
+constexpr std::uint64_t kTableHash = 0xc32ed74ad783ull;
+constexpr std::uint64_t kTableHash = 0xa5ac9ea1e4c6ull;
+constexpr std::uint64_t kTableHash = 0xf7a8f6f2689dull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -24,6 +29,7 @@ constexpr std::uint64_t kTableHash = 0x3d2b02833c60ull;
   X(elementwise, Elementwise) \
   X(foldKey, FoldKey) \
   X(globalNorm, GlobalNorm) \
+  X(gather, Gather) \
   X(guard, Guard) \
   X(iota, Iota) \
   X(linearRecurrence, LinearRecurrence) \
@@ -35,6 +41,9 @@ constexpr std::uint64_t kTableHash = 0x3d2b02833c60ull;
   X(splitKey, SplitKey) \
   X(update, Update) \
   X(whileLoop, WhileLoop)
+  X(scatterAdd, ScatterAdd) \
+  X(segmentSum, SegmentSum) \
+  X(take, Take)
 
 // X(name) for every elementwise op; its functor is in math/elementwise.h.
 #define STEEPEST_ELEMENTWISE(X) \
@@ -100,6 +109,7 @@ enum class Op : std::int16_t {
   elementwise_,
   foldKey_,
   globalNorm_,
+  gather_,
   guard_,
   iota_,
   linearRecurrence_,
@@ -113,6 +123,12 @@ enum class Op : std::int16_t {
   whileLoop_,
 };
 constexpr int kOps = 22;
+constexpr int kOps = 15;
+  scatterAdd_,
+  segmentSum_,
+  take_,
+};
+constexpr int kOps = 16;
 
 enum class Ew : std::int16_t {
   add_,
@@ -301,6 +317,12 @@ struct GlobalNormAttrs {
     GlobalNormAttrs a{};
     AttrReader r(words);
     a.kind = static_cast<Kind>(r.choice(3));
+struct GatherAttrs {
+  std::int64_t axis;
+  static GatherAttrs decode(std::span<const double> words) {
+    GatherAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
     r.end();
     return a;
   }
@@ -476,6 +498,28 @@ struct UpdateAttrs {
     a.rounding = static_cast<Rounding>(r.choice(2));
     a.master = r.boolean();
     a.site = r.integer();
+struct ScanAttrs {
+  ProgramWords body;
+  std::int64_t consts;
+  std::int64_t carries;
+  std::int64_t length;
+  bool reverse;
+  bool keep;
+  static ScanAttrs decode(std::span<const double> words) {
+    ScanAttrs a{};
+    AttrReader r(words);
+    a.body = r.program();
+    a.consts = r.integer();
+    a.carries = r.integer();
+    a.length = r.integer();
+    a.reverse = r.boolean();
+    a.keep = r.boolean();
+struct ScatterAddAttrs {
+  std::int64_t axis;
+  static ScatterAddAttrs decode(std::span<const double> words) {
+    ScatterAddAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
     r.end();
     return a;
   }
@@ -491,6 +535,29 @@ struct WhileLoopAttrs {
     a.test = r.program();
     a.body = r.program();
     a.consts = r.integer();
+struct SegmentSumAttrs {
+  std::int64_t axis;
+  std::int64_t batchDims;
+  std::int64_t segments;
+  static SegmentSumAttrs decode(std::span<const double> words) {
+    SegmentSumAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
+    a.batchDims = r.integer();
+    a.segments = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct TakeAttrs {
+  std::int64_t axis;
+  std::int64_t batchDims;
+  static TakeAttrs decode(std::span<const double> words) {
+    TakeAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
+    a.batchDims = r.integer();
     r.end();
     return a;
   }

@@ -13,6 +13,7 @@ export const KERNELS: readonly string[] = [
   'elementwise',
   'foldKey',
   'globalNorm',
+  'gather',
   'guard',
   'iota',
   'linearRecurrence',
@@ -24,6 +25,9 @@ export const KERNELS: readonly string[] = [
   'splitKey',
   'update',
   'whileLoop',
+  'scatterAdd',
+  'segmentSum',
+  'take',
 ]
 
 /** Names of the elementwise ops, in the order of the native enum. */
@@ -81,3 +85,8 @@ export const ELEMENTWISE: readonly string[] = [
 
 /** The addon refuses to work with another table. */
 export const TABLE_HASH = '3d2b02833c60'
+export const TABLE_HASH = '3c111c413c5a'
+export const TABLE_HASH = 'b6700bb4c0be'
+export const TABLE_HASH = 'c32ed74ad783'
+export const TABLE_HASH = 'a5ac9ea1e4c6'
+export const TABLE_HASH = 'f7a8f6f2689d'
