@@ -15,6 +15,7 @@ constexpr std::uint64_t kTableHash = 0xb6700bb4c0beull;
 constexpr std::uint64_t kTableHash = 0xc32ed74ad783ull;
 constexpr std::uint64_t kTableHash = 0xa5ac9ea1e4c6ull;
 constexpr std::uint64_t kTableHash = 0xf7a8f6f2689dull;
+constexpr std::uint64_t kTableHash = 0xdcb966749909ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -30,6 +31,7 @@ constexpr std::uint64_t kTableHash = 0xf7a8f6f2689dull;
   X(foldKey, FoldKey) \
   X(globalNorm, GlobalNorm) \
   X(gather, Gather) \
+  X(globalNorm, GlobalNorm) \
   X(guard, Guard) \
   X(iota, Iota) \
   X(linearRecurrence, LinearRecurrence) \
@@ -41,9 +43,13 @@ constexpr std::uint64_t kTableHash = 0xf7a8f6f2689dull;
   X(splitKey, SplitKey) \
   X(update, Update) \
   X(whileLoop, WhileLoop)
+  X(reduce, Reduce) \
+  X(scan, Scan) \
   X(scatterAdd, ScatterAdd) \
   X(segmentSum, SegmentSum) \
-  X(take, Take)
+  X(take, Take) \
+  X(update, Update) \
+  X(whileLoop, WhileLoop)
 
 // X(name) for every elementwise op; its functor is in math/elementwise.h.
 #define STEEPEST_ELEMENTWISE(X) \
@@ -110,6 +116,7 @@ enum class Op : std::int16_t {
   foldKey_,
   globalNorm_,
   gather_,
+  globalNorm_,
   guard_,
   iota_,
   linearRecurrence_,
@@ -127,8 +134,10 @@ constexpr int kOps = 15;
   scatterAdd_,
   segmentSum_,
   take_,
+  update_,
+  whileLoop_,
 };
-constexpr int kOps = 16;
+constexpr int kOps = 21;
 
 enum class Ew : std::int16_t {
   add_,
@@ -305,6 +314,12 @@ struct FoldKeyAttrs {
   static FoldKeyAttrs decode(std::span<const double> words) {
     FoldKeyAttrs a{};
     AttrReader r(words);
+struct GatherAttrs {
+  std::int64_t axis;
+  static GatherAttrs decode(std::span<const double> words) {
+    GatherAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
     r.end();
     return a;
   }
@@ -317,12 +332,6 @@ struct GlobalNormAttrs {
     GlobalNormAttrs a{};
     AttrReader r(words);
     a.kind = static_cast<Kind>(r.choice(3));
-struct GatherAttrs {
-  std::int64_t axis;
-  static GatherAttrs decode(std::span<const double> words) {
-    GatherAttrs a{};
-    AttrReader r(words);
-    a.axis = r.integer();
     r.end();
     return a;
   }
@@ -514,6 +523,11 @@ struct ScanAttrs {
     a.length = r.integer();
     a.reverse = r.boolean();
     a.keep = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
 struct ScatterAddAttrs {
   std::int64_t axis;
   static ScatterAddAttrs decode(std::span<const double> words) {
@@ -525,16 +539,6 @@ struct ScatterAddAttrs {
   }
 };
 
-struct WhileLoopAttrs {
-  ProgramWords test;
-  ProgramWords body;
-  std::int64_t consts;
-  static WhileLoopAttrs decode(std::span<const double> words) {
-    WhileLoopAttrs a{};
-    AttrReader r(words);
-    a.test = r.program();
-    a.body = r.program();
-    a.consts = r.integer();
 struct SegmentSumAttrs {
   std::int64_t axis;
   std::int64_t batchDims;
@@ -558,6 +562,48 @@ struct TakeAttrs {
     AttrReader r(words);
     a.axis = r.integer();
     a.batchDims = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct UpdateAttrs {
+  enum class Rule { kSgd, kSgdMomentum, kAdam, kAdamAmsgrad, kAdamw, kAdamwAmsgrad, kLion };
+  enum class Rounding { kNearest, kStochastic };
+  Rule rule;
+  std::vector<double> hyper;
+  double lrScale;
+  bool scale;
+  bool check;
+  Rounding rounding;
+  bool master;
+  std::int64_t site;
+  static UpdateAttrs decode(std::span<const double> words) {
+    UpdateAttrs a{};
+    AttrReader r(words);
+    a.rule = static_cast<Rule>(r.choice(7));
+    a.hyper = r.numbers();
+    a.lrScale = r.number();
+    a.scale = r.boolean();
+    a.check = r.boolean();
+    a.rounding = static_cast<Rounding>(r.choice(2));
+    a.master = r.boolean();
+    a.site = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct WhileLoopAttrs {
+  ProgramWords test;
+  ProgramWords body;
+  std::int64_t consts;
+  static WhileLoopAttrs decode(std::span<const double> words) {
+    WhileLoopAttrs a{};
+    AttrReader r(words);
+    a.test = r.program();
+    a.body = r.program();
+    a.consts = r.integer();
     r.end();
     return a;
   }

@@ -14,6 +14,7 @@ export const KERNELS: readonly string[] = [
   'foldKey',
   'globalNorm',
   'gather',
+  'globalNorm',
   'guard',
   'iota',
   'linearRecurrence',
@@ -28,6 +29,8 @@ export const KERNELS: readonly string[] = [
   'scatterAdd',
   'segmentSum',
   'take',
+  'update',
+  'whileLoop',
 ]
 
 /** Names of the elementwise ops, in the order of the native enum. */
@@ -90,3 +93,4 @@ export const TABLE_HASH = 'b6700bb4c0be'
 export const TABLE_HASH = 'c32ed74ad783'
 export const TABLE_HASH = 'a5ac9ea1e4c6'
 export const TABLE_HASH = 'f7a8f6f2689d'
+export const TABLE_HASH = 'dcb966749909'
