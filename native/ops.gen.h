@@ -9,13 +9,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0x3d2b02833c60ull;
-constexpr std::uint64_t kTableHash = 0x3c111c413c5aull;
-constexpr std::uint64_t kTableHash = 0xb6700bb4c0beull;
-constexpr std::uint64_t kTableHash = 0xc32ed74ad783ull;
-constexpr std::uint64_t kTableHash = 0xa5ac9ea1e4c6ull;
-constexpr std::uint64_t kTableHash = 0xf7a8f6f2689dull;
-constexpr std::uint64_t kTableHash = 0xdcb966749909ull;
+constexpr std::uint64_t kTableHash = 0xada3c85e8c63ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -29,7 +23,6 @@ constexpr std::uint64_t kTableHash = 0xdcb966749909ull;
   X(dropout, Dropout) \
   X(elementwise, Elementwise) \
   X(foldKey, FoldKey) \
-  X(globalNorm, GlobalNorm) \
   X(gather, Gather) \
   X(globalNorm, GlobalNorm) \
   X(guard, Guard) \
@@ -40,13 +33,9 @@ constexpr std::uint64_t kTableHash = 0xdcb966749909ull;
   X(random, Random) \
   X(reduce, Reduce) \
   X(scan, Scan) \
-  X(splitKey, SplitKey) \
-  X(update, Update) \
-  X(whileLoop, WhileLoop)
-  X(reduce, Reduce) \
-  X(scan, Scan) \
   X(scatterAdd, ScatterAdd) \
   X(segmentSum, SegmentSum) \
+  X(splitKey, SplitKey) \
   X(take, Take) \
   X(update, Update) \
   X(whileLoop, WhileLoop)
@@ -114,7 +103,6 @@ enum class Op : std::int16_t {
   dropout_,
   elementwise_,
   foldKey_,
-  globalNorm_,
   gather_,
   globalNorm_,
   guard_,
@@ -125,19 +113,14 @@ enum class Op : std::int16_t {
   random_,
   reduce_,
   scan_,
-  splitKey_,
-  update_,
-  whileLoop_,
-};
-constexpr int kOps = 22;
-constexpr int kOps = 15;
   scatterAdd_,
   segmentSum_,
+  splitKey_,
   take_,
   update_,
   whileLoop_,
 };
-constexpr int kOps = 21;
+constexpr int kOps = 26;
 
 enum class Ew : std::int16_t {
   add_,
@@ -314,6 +297,11 @@ struct FoldKeyAttrs {
   static FoldKeyAttrs decode(std::span<const double> words) {
     FoldKeyAttrs a{};
     AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
 struct GatherAttrs {
   std::int64_t axis;
   static GatherAttrs decode(std::span<const double> words) {
@@ -474,60 +462,6 @@ struct ScanAttrs {
   }
 };
 
-struct SplitKeyAttrs {
-  std::int64_t count;
-  static SplitKeyAttrs decode(std::span<const double> words) {
-    SplitKeyAttrs a{};
-    AttrReader r(words);
-    a.count = r.integer();
-    r.end();
-    return a;
-  }
-};
-
-struct UpdateAttrs {
-  enum class Rule { kSgd, kSgdMomentum, kAdam, kAdamAmsgrad, kAdamw, kAdamwAmsgrad, kLion };
-  enum class Rounding { kNearest, kStochastic };
-  Rule rule;
-  std::vector<double> hyper;
-  double lrScale;
-  bool scale;
-  bool check;
-  Rounding rounding;
-  bool master;
-  std::int64_t site;
-  static UpdateAttrs decode(std::span<const double> words) {
-    UpdateAttrs a{};
-    AttrReader r(words);
-    a.rule = static_cast<Rule>(r.choice(7));
-    a.hyper = r.numbers();
-    a.lrScale = r.number();
-    a.scale = r.boolean();
-    a.check = r.boolean();
-    a.rounding = static_cast<Rounding>(r.choice(2));
-    a.master = r.boolean();
-    a.site = r.integer();
-struct ScanAttrs {
-  ProgramWords body;
-  std::int64_t consts;
-  std::int64_t carries;
-  std::int64_t length;
-  bool reverse;
-  bool keep;
-  static ScanAttrs decode(std::span<const double> words) {
-    ScanAttrs a{};
-    AttrReader r(words);
-    a.body = r.program();
-    a.consts = r.integer();
-    a.carries = r.integer();
-    a.length = r.integer();
-    a.reverse = r.boolean();
-    a.keep = r.boolean();
-    r.end();
-    return a;
-  }
-};
-
 struct ScatterAddAttrs {
   std::int64_t axis;
   static ScatterAddAttrs decode(std::span<const double> words) {
@@ -549,6 +483,17 @@ struct SegmentSumAttrs {
     a.axis = r.integer();
     a.batchDims = r.integer();
     a.segments = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct SplitKeyAttrs {
+  std::int64_t count;
+  static SplitKeyAttrs decode(std::span<const double> words) {
+    SplitKeyAttrs a{};
+    AttrReader r(words);
+    a.count = r.integer();
     r.end();
     return a;
   }

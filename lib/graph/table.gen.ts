@@ -12,7 +12,6 @@ export const KERNELS: readonly string[] = [
   'dropout',
   'elementwise',
   'foldKey',
-  'globalNorm',
   'gather',
   'globalNorm',
   'guard',
@@ -23,11 +22,9 @@ export const KERNELS: readonly string[] = [
   'random',
   'reduce',
   'scan',
-  'splitKey',
-  'update',
-  'whileLoop',
   'scatterAdd',
   'segmentSum',
+  'splitKey',
   'take',
   'update',
   'whileLoop',
@@ -87,10 +84,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = '3d2b02833c60'
-export const TABLE_HASH = '3c111c413c5a'
-export const TABLE_HASH = 'b6700bb4c0be'
-export const TABLE_HASH = 'c32ed74ad783'
-export const TABLE_HASH = 'a5ac9ea1e4c6'
-export const TABLE_HASH = 'f7a8f6f2689d'
-export const TABLE_HASH = 'dcb966749909'
+export const TABLE_HASH = 'ada3c85e8c63'
