@@ -9,7 +9,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xada3c85e8c63ull;
+constexpr std::uint64_t kTableHash = 0xa04bd505c21bull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -17,26 +17,34 @@ constexpr std::uint64_t kTableHash = 0xada3c85e8c63ull;
   X(argReduce, ArgReduce) \
   X(assign, Assign) \
   X(categorical, Categorical) \
+  X(cholesky, Cholesky) \
   X(concat, Concat) \
   X(cond, Cond) \
   X(cumsum, Cumsum) \
   X(dropout, Dropout) \
+  X(eigh, Eigh) \
   X(elementwise, Elementwise) \
   X(foldKey, FoldKey) \
   X(gather, Gather) \
   X(globalNorm, GlobalNorm) \
   X(guard, Guard) \
+  X(hadamard, Hadamard) \
   X(iota, Iota) \
   X(linearRecurrence, LinearRecurrence) \
   X(matmul, Matmul) \
   X(pad, Pad) \
+  X(qr, Qr) \
   X(random, Random) \
   X(reduce, Reduce) \
   X(scan, Scan) \
   X(scatterAdd, ScatterAdd) \
   X(segmentSum, SegmentSum) \
+  X(slogdet, Slogdet) \
+  X(solve, Solve) \
   X(splitKey, SplitKey) \
+  X(svd, Svd) \
   X(take, Take) \
+  X(triangularSolve, TriangularSolve) \
   X(update, Update) \
   X(whileLoop, WhileLoop)
 
@@ -97,30 +105,38 @@ enum class Op : std::int16_t {
   argReduce_,
   assign_,
   categorical_,
+  cholesky_,
   concat_,
   cond_,
   cumsum_,
   dropout_,
+  eigh_,
   elementwise_,
   foldKey_,
   gather_,
   globalNorm_,
   guard_,
+  hadamard_,
   iota_,
   linearRecurrence_,
   matmul_,
   pad_,
+  qr_,
   random_,
   reduce_,
   scan_,
   scatterAdd_,
   segmentSum_,
+  slogdet_,
+  solve_,
   splitKey_,
+  svd_,
   take_,
+  triangularSolve_,
   update_,
   whileLoop_,
 };
-constexpr int kOps = 26;
+constexpr int kOps = 34;
 
 enum class Ew : std::int16_t {
   add_,
@@ -222,6 +238,15 @@ struct CategoricalAttrs {
   }
 };
 
+struct CholeskyAttrs {
+  static CholeskyAttrs decode(std::span<const double> words) {
+    CholeskyAttrs a{};
+    AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
 struct ConcatAttrs {
   std::int64_t axis;
   static ConcatAttrs decode(std::span<const double> words) {
@@ -271,6 +296,15 @@ struct DropoutAttrs {
     a.p = r.number();
     a.site = r.integer();
     a.ids = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct EighAttrs {
+  static EighAttrs decode(std::span<const double> words) {
+    EighAttrs a{};
+    AttrReader r(words);
     r.end();
     return a;
   }
@@ -329,6 +363,17 @@ struct GuardAttrs {
   static GuardAttrs decode(std::span<const double> words) {
     GuardAttrs a{};
     AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
+struct HadamardAttrs {
+  bool normalized;
+  static HadamardAttrs decode(std::span<const double> words) {
+    HadamardAttrs a{};
+    AttrReader r(words);
+    a.normalized = r.boolean();
     r.end();
     return a;
   }
@@ -394,6 +439,17 @@ struct PadAttrs {
     a.before = r.integers();
     a.after = r.integers();
     a.value = r.number();
+    r.end();
+    return a;
+  }
+};
+
+struct QrAttrs {
+  bool complete;
+  static QrAttrs decode(std::span<const double> words) {
+    QrAttrs a{};
+    AttrReader r(words);
+    a.complete = r.boolean();
     r.end();
     return a;
   }
@@ -488,12 +544,39 @@ struct SegmentSumAttrs {
   }
 };
 
+struct SlogdetAttrs {
+  static SlogdetAttrs decode(std::span<const double> words) {
+    SlogdetAttrs a{};
+    AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
+struct SolveAttrs {
+  static SolveAttrs decode(std::span<const double> words) {
+    SolveAttrs a{};
+    AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
 struct SplitKeyAttrs {
   std::int64_t count;
   static SplitKeyAttrs decode(std::span<const double> words) {
     SplitKeyAttrs a{};
     AttrReader r(words);
     a.count = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct SvdAttrs {
+  static SvdAttrs decode(std::span<const double> words) {
+    SvdAttrs a{};
+    AttrReader r(words);
     r.end();
     return a;
   }
@@ -507,6 +590,21 @@ struct TakeAttrs {
     AttrReader r(words);
     a.axis = r.integer();
     a.batchDims = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct TriangularSolveAttrs {
+  bool lower;
+  bool transpose;
+  bool unit;
+  static TriangularSolveAttrs decode(std::span<const double> words) {
+    TriangularSolveAttrs a{};
+    AttrReader r(words);
+    a.lower = r.boolean();
+    a.transpose = r.boolean();
+    a.unit = r.boolean();
     r.end();
     return a;
   }

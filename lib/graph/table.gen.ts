@@ -6,26 +6,34 @@ export const KERNELS: readonly string[] = [
   'argReduce',
   'assign',
   'categorical',
+  'cholesky',
   'concat',
   'cond',
   'cumsum',
   'dropout',
+  'eigh',
   'elementwise',
   'foldKey',
   'gather',
   'globalNorm',
   'guard',
+  'hadamard',
   'iota',
   'linearRecurrence',
   'matmul',
   'pad',
+  'qr',
   'random',
   'reduce',
   'scan',
   'scatterAdd',
   'segmentSum',
+  'slogdet',
+  'solve',
   'splitKey',
+  'svd',
   'take',
+  'triangularSolve',
   'update',
   'whileLoop',
 ]
@@ -84,4 +92,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = 'ada3c85e8c63'
+export const TABLE_HASH = 'a04bd505c21b'
