@@ -9,42 +9,47 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xa04bd505c21bull;
+constexpr std::uint64_t kTableHash = 0x6c7a67eb962dull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
   X(accumulate, Accumulate) \
   X(argReduce, ArgReduce) \
   X(assign, Assign) \
+  X(attention, Attention) \
+  X(attentionBackward, AttentionBackward) \
+  X(attentionBiasBackward, AttentionBiasBackward) \
+  X(attentionDropout, AttentionDropout) \
   X(categorical, Categorical) \
-  X(cholesky, Cholesky) \
   X(concat, Concat) \
   X(cond, Cond) \
+  X(crossEntropy, CrossEntropy) \
+  X(crossEntropyBackward, CrossEntropyBackward) \
   X(cumsum, Cumsum) \
   X(dropout, Dropout) \
-  X(eigh, Eigh) \
   X(elementwise, Elementwise) \
   X(foldKey, FoldKey) \
-  X(gather, Gather) \
   X(globalNorm, GlobalNorm) \
+  X(groupNorm, GroupNorm) \
+  X(groupNormBackward, GroupNormBackward) \
   X(guard, Guard) \
-  X(hadamard, Hadamard) \
   X(iota, Iota) \
+  X(layerNorm, LayerNorm) \
+  X(layerNormBackward, LayerNormBackward) \
+  X(linearCrossEntropy, LinearCrossEntropy) \
+  X(linearCrossEntropyBackward, LinearCrossEntropyBackward) \
   X(linearRecurrence, LinearRecurrence) \
   X(matmul, Matmul) \
   X(pad, Pad) \
-  X(qr, Qr) \
   X(random, Random) \
   X(reduce, Reduce) \
+  X(rmsNorm, RmsNorm) \
+  X(rmsNormBackward, RmsNormBackward) \
+  X(rotary, Rotary) \
   X(scan, Scan) \
-  X(scatterAdd, ScatterAdd) \
-  X(segmentSum, SegmentSum) \
-  X(slogdet, Slogdet) \
-  X(solve, Solve) \
+  X(softmax, Softmax) \
+  X(softmaxBackward, SoftmaxBackward) \
   X(splitKey, SplitKey) \
-  X(svd, Svd) \
-  X(take, Take) \
-  X(triangularSolve, TriangularSolve) \
   X(update, Update) \
   X(whileLoop, WhileLoop)
 
@@ -104,39 +109,44 @@ enum class Op : std::int16_t {
   accumulate_,
   argReduce_,
   assign_,
+  attention_,
+  attentionBackward_,
+  attentionBiasBackward_,
+  attentionDropout_,
   categorical_,
-  cholesky_,
   concat_,
   cond_,
+  crossEntropy_,
+  crossEntropyBackward_,
   cumsum_,
   dropout_,
-  eigh_,
   elementwise_,
   foldKey_,
-  gather_,
   globalNorm_,
+  groupNorm_,
+  groupNormBackward_,
   guard_,
-  hadamard_,
   iota_,
+  layerNorm_,
+  layerNormBackward_,
+  linearCrossEntropy_,
+  linearCrossEntropyBackward_,
   linearRecurrence_,
   matmul_,
   pad_,
-  qr_,
   random_,
   reduce_,
+  rmsNorm_,
+  rmsNormBackward_,
+  rotary_,
   scan_,
-  scatterAdd_,
-  segmentSum_,
-  slogdet_,
-  solve_,
+  softmax_,
+  softmaxBackward_,
   splitKey_,
-  svd_,
-  take_,
-  triangularSolve_,
   update_,
   whileLoop_,
 };
-constexpr int kOps = 34;
+constexpr int kOps = 39;
 
 enum class Ew : std::int16_t {
   add_,
@@ -225,6 +235,138 @@ struct AssignAttrs {
   }
 };
 
+struct AttentionAttrs {
+  bool causal;
+  bool segments;
+  bool keyMask;
+  bool bias;
+  bool dropout;
+  bool ids;
+  std::int64_t windowLeft;
+  std::int64_t windowRight;
+  double scale;
+  double softCap;
+  double rate;
+  std::int64_t site;
+  std::int64_t examples;
+  static AttentionAttrs decode(std::span<const double> words) {
+    AttentionAttrs a{};
+    AttrReader r(words);
+    a.causal = r.boolean();
+    a.segments = r.boolean();
+    a.keyMask = r.boolean();
+    a.bias = r.boolean();
+    a.dropout = r.boolean();
+    a.ids = r.boolean();
+    a.windowLeft = r.integer();
+    a.windowRight = r.integer();
+    a.scale = r.number();
+    a.softCap = r.number();
+    a.rate = r.number();
+    a.site = r.integer();
+    a.examples = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct AttentionBackwardAttrs {
+  bool causal;
+  bool segments;
+  bool keyMask;
+  bool bias;
+  bool dropout;
+  bool ids;
+  std::int64_t windowLeft;
+  std::int64_t windowRight;
+  double scale;
+  double softCap;
+  double rate;
+  std::int64_t site;
+  std::int64_t examples;
+  static AttentionBackwardAttrs decode(std::span<const double> words) {
+    AttentionBackwardAttrs a{};
+    AttrReader r(words);
+    a.causal = r.boolean();
+    a.segments = r.boolean();
+    a.keyMask = r.boolean();
+    a.bias = r.boolean();
+    a.dropout = r.boolean();
+    a.ids = r.boolean();
+    a.windowLeft = r.integer();
+    a.windowRight = r.integer();
+    a.scale = r.number();
+    a.softCap = r.number();
+    a.rate = r.number();
+    a.site = r.integer();
+    a.examples = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct AttentionBiasBackwardAttrs {
+  bool causal;
+  bool segments;
+  bool keyMask;
+  bool bias;
+  bool dropout;
+  bool ids;
+  std::int64_t windowLeft;
+  std::int64_t windowRight;
+  double scale;
+  double softCap;
+  double rate;
+  std::int64_t site;
+  std::int64_t examples;
+  static AttentionBiasBackwardAttrs decode(std::span<const double> words) {
+    AttentionBiasBackwardAttrs a{};
+    AttrReader r(words);
+    a.causal = r.boolean();
+    a.segments = r.boolean();
+    a.keyMask = r.boolean();
+    a.bias = r.boolean();
+    a.dropout = r.boolean();
+    a.ids = r.boolean();
+    a.windowLeft = r.integer();
+    a.windowRight = r.integer();
+    a.scale = r.number();
+    a.softCap = r.number();
+    a.rate = r.number();
+    a.site = r.integer();
+    a.examples = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct AttentionDropoutAttrs {
+  std::int64_t batch;
+  std::int64_t heads;
+  std::int64_t queries;
+  std::int64_t keys;
+  double rate;
+  std::int64_t site;
+  std::int64_t examples;
+  bool ids;
+  DType dtype;
+  static AttentionDropoutAttrs decode(std::span<const double> words) {
+    AttentionDropoutAttrs a{};
+    AttrReader r(words);
+    a.batch = r.integer();
+    a.heads = r.integer();
+    a.queries = r.integer();
+    a.keys = r.integer();
+    a.rate = r.number();
+    a.site = r.integer();
+    a.examples = r.integer();
+    a.ids = r.boolean();
+    a.dtype = r.dtype();
+    r.end();
+    return a;
+  }
+};
+
 struct CategoricalAttrs {
   std::int64_t site;
   bool ids;
@@ -233,15 +375,6 @@ struct CategoricalAttrs {
     AttrReader r(words);
     a.site = r.integer();
     a.ids = r.boolean();
-    r.end();
-    return a;
-  }
-};
-
-struct CholeskyAttrs {
-  static CholeskyAttrs decode(std::span<const double> words) {
-    CholeskyAttrs a{};
-    AttrReader r(words);
     r.end();
     return a;
   }
@@ -266,6 +399,40 @@ struct CondAttrs {
     AttrReader r(words);
     a.yes = r.program();
     a.no = r.program();
+    r.end();
+    return a;
+  }
+};
+
+struct CrossEntropyAttrs {
+  std::int64_t ignoreIndex;
+  double labelSmoothing;
+  double softCap;
+  double zLoss;
+  static CrossEntropyAttrs decode(std::span<const double> words) {
+    CrossEntropyAttrs a{};
+    AttrReader r(words);
+    a.ignoreIndex = r.integer();
+    a.labelSmoothing = r.number();
+    a.softCap = r.number();
+    a.zLoss = r.number();
+    r.end();
+    return a;
+  }
+};
+
+struct CrossEntropyBackwardAttrs {
+  std::int64_t ignoreIndex;
+  double labelSmoothing;
+  double softCap;
+  double zLoss;
+  static CrossEntropyBackwardAttrs decode(std::span<const double> words) {
+    CrossEntropyBackwardAttrs a{};
+    AttrReader r(words);
+    a.ignoreIndex = r.integer();
+    a.labelSmoothing = r.number();
+    a.softCap = r.number();
+    a.zLoss = r.number();
     r.end();
     return a;
   }
@@ -301,15 +468,6 @@ struct DropoutAttrs {
   }
 };
 
-struct EighAttrs {
-  static EighAttrs decode(std::span<const double> words) {
-    EighAttrs a{};
-    AttrReader r(words);
-    r.end();
-    return a;
-  }
-};
-
 struct ElementwiseAttrs {
   std::vector<double> constants;
   std::vector<double> code;
@@ -336,17 +494,6 @@ struct FoldKeyAttrs {
   }
 };
 
-struct GatherAttrs {
-  std::int64_t axis;
-  static GatherAttrs decode(std::span<const double> words) {
-    GatherAttrs a{};
-    AttrReader r(words);
-    a.axis = r.integer();
-    r.end();
-    return a;
-  }
-};
-
 struct GlobalNormAttrs {
   enum class Kind { kL2, kL1, kMax };
   Kind kind;
@@ -359,21 +506,50 @@ struct GlobalNormAttrs {
   }
 };
 
-struct GuardAttrs {
-  static GuardAttrs decode(std::span<const double> words) {
-    GuardAttrs a{};
+struct GroupNormAttrs {
+  std::int64_t groups;
+  double eps;
+  bool weight;
+  bool bias;
+  static GroupNormAttrs decode(std::span<const double> words) {
+    GroupNormAttrs a{};
     AttrReader r(words);
+    a.groups = r.integer();
+    a.eps = r.number();
+    a.weight = r.boolean();
+    a.bias = r.boolean();
     r.end();
     return a;
   }
 };
 
-struct HadamardAttrs {
-  bool normalized;
-  static HadamardAttrs decode(std::span<const double> words) {
-    HadamardAttrs a{};
+struct GroupNormBackwardAttrs {
+  std::int64_t groups;
+  double eps;
+  bool weight;
+  bool dx;
+  bool dweight;
+  bool dbias;
+  bool wide;
+  static GroupNormBackwardAttrs decode(std::span<const double> words) {
+    GroupNormBackwardAttrs a{};
     AttrReader r(words);
-    a.normalized = r.boolean();
+    a.groups = r.integer();
+    a.eps = r.number();
+    a.weight = r.boolean();
+    a.dx = r.boolean();
+    a.dweight = r.boolean();
+    a.dbias = r.boolean();
+    a.wide = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct GuardAttrs {
+  static GuardAttrs decode(std::span<const double> words) {
+    GuardAttrs a{};
+    AttrReader r(words);
     r.end();
     return a;
   }
@@ -391,6 +567,90 @@ struct IotaAttrs {
     a.step = r.number();
     a.size = r.integer();
     a.dtype = r.dtype();
+    r.end();
+    return a;
+  }
+};
+
+struct LayerNormAttrs {
+  std::int64_t axes;
+  double eps;
+  bool weight;
+  bool bias;
+  static LayerNormAttrs decode(std::span<const double> words) {
+    LayerNormAttrs a{};
+    AttrReader r(words);
+    a.axes = r.integer();
+    a.eps = r.number();
+    a.weight = r.boolean();
+    a.bias = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct LayerNormBackwardAttrs {
+  std::int64_t axes;
+  double eps;
+  bool weight;
+  bool dx;
+  bool dweight;
+  bool dbias;
+  bool wide;
+  static LayerNormBackwardAttrs decode(std::span<const double> words) {
+    LayerNormBackwardAttrs a{};
+    AttrReader r(words);
+    a.axes = r.integer();
+    a.eps = r.number();
+    a.weight = r.boolean();
+    a.dx = r.boolean();
+    a.dweight = r.boolean();
+    a.dbias = r.boolean();
+    a.wide = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct LinearCrossEntropyAttrs {
+  std::int64_t ignoreIndex;
+  double labelSmoothing;
+  double softCap;
+  double zLoss;
+  bool bias;
+  static LinearCrossEntropyAttrs decode(std::span<const double> words) {
+    LinearCrossEntropyAttrs a{};
+    AttrReader r(words);
+    a.ignoreIndex = r.integer();
+    a.labelSmoothing = r.number();
+    a.softCap = r.number();
+    a.zLoss = r.number();
+    a.bias = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct LinearCrossEntropyBackwardAttrs {
+  std::int64_t ignoreIndex;
+  double labelSmoothing;
+  double softCap;
+  double zLoss;
+  bool bias;
+  bool dx;
+  bool dweight;
+  bool dbias;
+  static LinearCrossEntropyBackwardAttrs decode(std::span<const double> words) {
+    LinearCrossEntropyBackwardAttrs a{};
+    AttrReader r(words);
+    a.ignoreIndex = r.integer();
+    a.labelSmoothing = r.number();
+    a.softCap = r.number();
+    a.zLoss = r.number();
+    a.bias = r.boolean();
+    a.dx = r.boolean();
+    a.dweight = r.boolean();
+    a.dbias = r.boolean();
     r.end();
     return a;
   }
@@ -444,17 +704,6 @@ struct PadAttrs {
   }
 };
 
-struct QrAttrs {
-  bool complete;
-  static QrAttrs decode(std::span<const double> words) {
-    QrAttrs a{};
-    AttrReader r(words);
-    a.complete = r.boolean();
-    r.end();
-    return a;
-  }
-};
-
 struct RandomAttrs {
   enum class Kind { kBits, kUniform, kNormal, kExponential, kInteger };
   Kind kind;
@@ -497,6 +746,65 @@ struct ReduceAttrs {
   }
 };
 
+struct RmsNormAttrs {
+  std::int64_t axes;
+  double eps;
+  bool weight;
+  bool bias;
+  static RmsNormAttrs decode(std::span<const double> words) {
+    RmsNormAttrs a{};
+    AttrReader r(words);
+    a.axes = r.integer();
+    a.eps = r.number();
+    a.weight = r.boolean();
+    a.bias = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct RmsNormBackwardAttrs {
+  std::int64_t axes;
+  double eps;
+  bool weight;
+  bool dx;
+  bool dweight;
+  bool dbias;
+  bool wide;
+  static RmsNormBackwardAttrs decode(std::span<const double> words) {
+    RmsNormBackwardAttrs a{};
+    AttrReader r(words);
+    a.axes = r.integer();
+    a.eps = r.number();
+    a.weight = r.boolean();
+    a.dx = r.boolean();
+    a.dweight = r.boolean();
+    a.dbias = r.boolean();
+    a.wide = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct RotaryAttrs {
+  std::vector<double> frequencies;
+  bool interleaved;
+  bool inverse;
+  std::int64_t offset;
+  bool positions;
+  static RotaryAttrs decode(std::span<const double> words) {
+    RotaryAttrs a{};
+    AttrReader r(words);
+    a.frequencies = r.numbers();
+    a.interleaved = r.boolean();
+    a.inverse = r.boolean();
+    a.offset = r.integer();
+    a.positions = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
 struct ScanAttrs {
   ProgramWords body;
   std::int64_t consts;
@@ -518,45 +826,23 @@ struct ScanAttrs {
   }
 };
 
-struct ScatterAddAttrs {
-  std::int64_t axis;
-  static ScatterAddAttrs decode(std::span<const double> words) {
-    ScatterAddAttrs a{};
+struct SoftmaxAttrs {
+  bool log;
+  static SoftmaxAttrs decode(std::span<const double> words) {
+    SoftmaxAttrs a{};
     AttrReader r(words);
-    a.axis = r.integer();
+    a.log = r.boolean();
     r.end();
     return a;
   }
 };
 
-struct SegmentSumAttrs {
-  std::int64_t axis;
-  std::int64_t batchDims;
-  std::int64_t segments;
-  static SegmentSumAttrs decode(std::span<const double> words) {
-    SegmentSumAttrs a{};
+struct SoftmaxBackwardAttrs {
+  bool log;
+  static SoftmaxBackwardAttrs decode(std::span<const double> words) {
+    SoftmaxBackwardAttrs a{};
     AttrReader r(words);
-    a.axis = r.integer();
-    a.batchDims = r.integer();
-    a.segments = r.integer();
-    r.end();
-    return a;
-  }
-};
-
-struct SlogdetAttrs {
-  static SlogdetAttrs decode(std::span<const double> words) {
-    SlogdetAttrs a{};
-    AttrReader r(words);
-    r.end();
-    return a;
-  }
-};
-
-struct SolveAttrs {
-  static SolveAttrs decode(std::span<const double> words) {
-    SolveAttrs a{};
-    AttrReader r(words);
+    a.log = r.boolean();
     r.end();
     return a;
   }
@@ -568,43 +854,6 @@ struct SplitKeyAttrs {
     SplitKeyAttrs a{};
     AttrReader r(words);
     a.count = r.integer();
-    r.end();
-    return a;
-  }
-};
-
-struct SvdAttrs {
-  static SvdAttrs decode(std::span<const double> words) {
-    SvdAttrs a{};
-    AttrReader r(words);
-    r.end();
-    return a;
-  }
-};
-
-struct TakeAttrs {
-  std::int64_t axis;
-  std::int64_t batchDims;
-  static TakeAttrs decode(std::span<const double> words) {
-    TakeAttrs a{};
-    AttrReader r(words);
-    a.axis = r.integer();
-    a.batchDims = r.integer();
-    r.end();
-    return a;
-  }
-};
-
-struct TriangularSolveAttrs {
-  bool lower;
-  bool transpose;
-  bool unit;
-  static TriangularSolveAttrs decode(std::span<const double> words) {
-    TriangularSolveAttrs a{};
-    AttrReader r(words);
-    a.lower = r.boolean();
-    a.transpose = r.boolean();
-    a.unit = r.boolean();
     r.end();
     return a;
   }
