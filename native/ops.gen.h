@@ -9,7 +9,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0x6c7a67eb962dull;
+constexpr std::uint64_t kTableHash = 0x460ef980d246ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -21,18 +21,22 @@ constexpr std::uint64_t kTableHash = 0x6c7a67eb962dull;
   X(attentionBiasBackward, AttentionBiasBackward) \
   X(attentionDropout, AttentionDropout) \
   X(categorical, Categorical) \
+  X(cholesky, Cholesky) \
   X(concat, Concat) \
   X(cond, Cond) \
   X(crossEntropy, CrossEntropy) \
   X(crossEntropyBackward, CrossEntropyBackward) \
   X(cumsum, Cumsum) \
   X(dropout, Dropout) \
+  X(eigh, Eigh) \
   X(elementwise, Elementwise) \
   X(foldKey, FoldKey) \
+  X(gather, Gather) \
   X(globalNorm, GlobalNorm) \
   X(groupNorm, GroupNorm) \
   X(groupNormBackward, GroupNormBackward) \
   X(guard, Guard) \
+  X(hadamard, Hadamard) \
   X(iota, Iota) \
   X(layerNorm, LayerNorm) \
   X(layerNormBackward, LayerNormBackward) \
@@ -41,15 +45,23 @@ constexpr std::uint64_t kTableHash = 0x6c7a67eb962dull;
   X(linearRecurrence, LinearRecurrence) \
   X(matmul, Matmul) \
   X(pad, Pad) \
+  X(qr, Qr) \
   X(random, Random) \
   X(reduce, Reduce) \
   X(rmsNorm, RmsNorm) \
   X(rmsNormBackward, RmsNormBackward) \
   X(rotary, Rotary) \
   X(scan, Scan) \
+  X(scatterAdd, ScatterAdd) \
+  X(segmentSum, SegmentSum) \
+  X(slogdet, Slogdet) \
   X(softmax, Softmax) \
   X(softmaxBackward, SoftmaxBackward) \
+  X(solve, Solve) \
   X(splitKey, SplitKey) \
+  X(svd, Svd) \
+  X(take, Take) \
+  X(triangularSolve, TriangularSolve) \
   X(update, Update) \
   X(whileLoop, WhileLoop)
 
@@ -114,18 +126,22 @@ enum class Op : std::int16_t {
   attentionBiasBackward_,
   attentionDropout_,
   categorical_,
+  cholesky_,
   concat_,
   cond_,
   crossEntropy_,
   crossEntropyBackward_,
   cumsum_,
   dropout_,
+  eigh_,
   elementwise_,
   foldKey_,
+  gather_,
   globalNorm_,
   groupNorm_,
   groupNormBackward_,
   guard_,
+  hadamard_,
   iota_,
   layerNorm_,
   layerNormBackward_,
@@ -134,19 +150,27 @@ enum class Op : std::int16_t {
   linearRecurrence_,
   matmul_,
   pad_,
+  qr_,
   random_,
   reduce_,
   rmsNorm_,
   rmsNormBackward_,
   rotary_,
   scan_,
+  scatterAdd_,
+  segmentSum_,
+  slogdet_,
   softmax_,
   softmaxBackward_,
+  solve_,
   splitKey_,
+  svd_,
+  take_,
+  triangularSolve_,
   update_,
   whileLoop_,
 };
-constexpr int kOps = 39;
+constexpr int kOps = 51;
 
 enum class Ew : std::int16_t {
   add_,
@@ -380,6 +404,15 @@ struct CategoricalAttrs {
   }
 };
 
+struct CholeskyAttrs {
+  static CholeskyAttrs decode(std::span<const double> words) {
+    CholeskyAttrs a{};
+    AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
 struct ConcatAttrs {
   std::int64_t axis;
   static ConcatAttrs decode(std::span<const double> words) {
@@ -468,6 +501,15 @@ struct DropoutAttrs {
   }
 };
 
+struct EighAttrs {
+  static EighAttrs decode(std::span<const double> words) {
+    EighAttrs a{};
+    AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
 struct ElementwiseAttrs {
   std::vector<double> constants;
   std::vector<double> code;
@@ -489,6 +531,17 @@ struct FoldKeyAttrs {
   static FoldKeyAttrs decode(std::span<const double> words) {
     FoldKeyAttrs a{};
     AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
+struct GatherAttrs {
+  std::int64_t axis;
+  static GatherAttrs decode(std::span<const double> words) {
+    GatherAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
     r.end();
     return a;
   }
@@ -550,6 +603,17 @@ struct GuardAttrs {
   static GuardAttrs decode(std::span<const double> words) {
     GuardAttrs a{};
     AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
+struct HadamardAttrs {
+  bool normalized;
+  static HadamardAttrs decode(std::span<const double> words) {
+    HadamardAttrs a{};
+    AttrReader r(words);
+    a.normalized = r.boolean();
     r.end();
     return a;
   }
@@ -704,6 +768,17 @@ struct PadAttrs {
   }
 };
 
+struct QrAttrs {
+  bool complete;
+  static QrAttrs decode(std::span<const double> words) {
+    QrAttrs a{};
+    AttrReader r(words);
+    a.complete = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
 struct RandomAttrs {
   enum class Kind { kBits, kUniform, kNormal, kExponential, kInteger };
   Kind kind;
@@ -826,6 +901,41 @@ struct ScanAttrs {
   }
 };
 
+struct ScatterAddAttrs {
+  std::int64_t axis;
+  static ScatterAddAttrs decode(std::span<const double> words) {
+    ScatterAddAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct SegmentSumAttrs {
+  std::int64_t axis;
+  std::int64_t batchDims;
+  std::int64_t segments;
+  static SegmentSumAttrs decode(std::span<const double> words) {
+    SegmentSumAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
+    a.batchDims = r.integer();
+    a.segments = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct SlogdetAttrs {
+  static SlogdetAttrs decode(std::span<const double> words) {
+    SlogdetAttrs a{};
+    AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
 struct SoftmaxAttrs {
   bool log;
   static SoftmaxAttrs decode(std::span<const double> words) {
@@ -848,12 +958,58 @@ struct SoftmaxBackwardAttrs {
   }
 };
 
+struct SolveAttrs {
+  static SolveAttrs decode(std::span<const double> words) {
+    SolveAttrs a{};
+    AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
 struct SplitKeyAttrs {
   std::int64_t count;
   static SplitKeyAttrs decode(std::span<const double> words) {
     SplitKeyAttrs a{};
     AttrReader r(words);
     a.count = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct SvdAttrs {
+  static SvdAttrs decode(std::span<const double> words) {
+    SvdAttrs a{};
+    AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
+struct TakeAttrs {
+  std::int64_t axis;
+  std::int64_t batchDims;
+  static TakeAttrs decode(std::span<const double> words) {
+    TakeAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
+    a.batchDims = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct TriangularSolveAttrs {
+  bool lower;
+  bool transpose;
+  bool unit;
+  static TriangularSolveAttrs decode(std::span<const double> words) {
+    TriangularSolveAttrs a{};
+    AttrReader r(words);
+    a.lower = r.boolean();
+    a.transpose = r.boolean();
+    a.unit = r.boolean();
     r.end();
     return a;
   }

@@ -1,12 +1,32 @@
 import { checkOptions, SteepestError } from '../errors.js'
-import { add, cast, div, maximum, minimum, mul } from '../ops/elementwise.js'
-import { globalNorm, type NormKind } from '../ops/update.js'
+import { abs, add, cast, div, maximum, minimum, mul, pow, where } from '../ops/elementwise.js'
+import { sum } from '../ops/reduce.js'
+import { globalNorm as norms } from '../ops/update.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { flatten } from '../transform/tree.js'
 import { checkPositive } from './options.js'
 import type { ClipOptions } from './optimizer.js'
 
-const KINDS: readonly NormKind[] = ['l2', 'l1', 'max']
+const KINDS = new Map([
+  [1, 'l1'],
+  [2, 'l2'],
+  [Infinity, 'max'],
+] as const)
+
+/**
+ * The norm of all numbers of the tensors together: (Σ|x|^order)^(1/order), the largest |x| for `Infinity`. A scalar, float64 where any of
+ * them is float64, else float32. Never overflows where the norm itself does not.
+ * @param options `order` in (0, ∞], default 2
+ */
+export function globalNorm(tensors: readonly Tensor[], { order = 2 }: { order?: number } = {}): Tensor {
+  checkPositive('optim.globalNorm', 'order', order)
+  const kind = KINDS.get(order as 1)
+  if (kind) return norms(tensors, { kind })
+  const top = norms(tensors, { kind: 'max' })
+  const unit = where(top, top, 1)
+  const parts = tensors.map((t) => sum(pow(div(abs(cast(t, top.dtype)), unit), order)))
+  return mul(top, pow(parts.reduce(add), 1 / order))
+}
 
 /** Throws unless one way of clipping is asked for. */
 export function checkClip(who: string, clip: ClipOptions): ClipOptions {
@@ -16,9 +36,7 @@ export function checkClip(who: string, clip: ClipOptions): ClipOptions {
     throw new SteepestError('OPTION', { who: `${who}: clip`, rule: 'say one of `globalNorm`, `norm` and `value`', got: ways.join(' and ') || 'none' })
   }
   checkPositive(`${who}: clip`, ways[0], clip[ways[0]])
-  if (clip.order !== undefined && !KINDS.includes(clip.order)) {
-    throw new SteepestError('OPTION', { who: `${who}: clip`, rule: '`order` must be l2, l1 or max', got: String(clip.order) })
-  }
+  if (clip.order !== undefined) checkPositive(`${who}: clip`, 'order', clip.order)
   return clip
 }
 
@@ -36,16 +54,16 @@ export interface Clipped {
 
 /** Clips gradients that are to be multiplied by `scale` first. */
 export function clipped(grads: Record<string, Tensor>, clip: ClipOptions | undefined, scale: Tensor | undefined): Clipped {
-  const kind = clip?.order ?? 'l2'
+  const order = clip?.order ?? 2
   if (clip?.globalNorm !== undefined) {
-    const norm = times(globalNorm(Object.values(grads), { kind }), scale)
+    const norm = times(globalNorm(Object.values(grads), { order }), scale)
     const factor = times(clipScale(norm, clip.globalNorm), scale)
     return { grads, scale: () => factor, norm }
   }
   if (clip?.norm !== undefined) {
     const max = clip.norm
     const factors = Object.fromEntries(
-      Object.entries(grads).map(([name, g]) => [name, times(clipScale(times(globalNorm([g], { kind }), scale), max), scale)]),
+      Object.entries(grads).map(([name, g]) => [name, times(clipScale(times(globalNorm([g], { order }), scale), max), scale)]),
     )
     return { grads, scale: (name) => factors[name], norm: undefined }
   }
@@ -60,10 +78,10 @@ export function clipped(grads: Record<string, Tensor>, clip: ClipOptions | undef
  * Gradients multiplied by min(1, max / (norm + 1e-6)), where `norm` is that of all of them together, and that norm. An optimizer's option
  * `clip` does the same within the update, without a pass over memory.
  */
-export function clipByGlobalNorm<T>(grads: T, max: number, { kind = 'l2' }: { kind?: NormKind } = {}): { grads: T; norm: Tensor } {
+export function clipByGlobalNorm<T>(grads: T, max: number, { order = 2 }: { order?: number } = {}): { grads: T; norm: Tensor } {
   checkPositive('optim.clipByGlobalNorm', 'max', max)
   const flat = flatten(grads)
-  const norm = globalNorm(flat.tensors, { kind })
+  const norm = globalNorm(flat.tensors, { order })
   const factor = clipScale(norm, max)
   return { grads: flat.unflatten(flat.tensors.map((g) => times(g, factor))), norm }
 }

@@ -3,12 +3,11 @@ import type { Optimizer, RuleOptions } from './optimizer.js'
 import { RULE_OPTIMIZERS } from './rules.gen.js'
 
 export type { ClipOptions, LearningRate, Optimizer, OptimizerState, ParameterGroup, RuleOptions, UpdateContext, Updated } from './optimizer.js'
-export { clipByGlobalNorm } from './clip.js'
+export { clipByGlobalNorm, globalNorm } from './clip.js'
 export { noDecay } from './options.js'
 export * from './rules.gen.js'
 export * as schedules from './schedules.js'
 export { schedule, type Schedule, type ScheduleKind, type ScheduleSpec } from './schedules.js'
-export { globalNorm, type NormKind } from '../ops/update.js'
 
 /** Names of the built-in optimizers, as the command line and configuration files have them. */
 export const OPTIMIZERS: readonly string[] = Object.keys(RULE_OPTIMIZERS)

@@ -1,4 +1,3 @@
-import type { NormKind } from '../ops/update.js'
 import type { Tensor } from '../tensor/tensor.js'
 import type { Schedule } from './schedules.js'
 
@@ -25,8 +24,8 @@ export interface ClipOptions {
   norm?: number
   /** Largest absolute value of a single number, in (0, ∞). */
   value?: number
-  /** Which norm the first two mean. Default `l2`; `max` is the largest absolute value. */
-  order?: NormKind
+  /** Order of the norm in (0, ∞]; default 2, `Infinity` is the largest absolute value. */
+  order?: number
 }
 
 /** Options of every optimizer. */
