@@ -76,22 +76,40 @@ const here = dirname(fileURLToPath(import.meta.url))
 /** Folder of the package: one above `lib/` in a clone and above `dist/` where it is installed. */
 export const packageRoot = join(here, '..')
 
+/** Without one there is one sentence, from whoever looks first. */
+function missing(cause: unknown): SteepestError {
+  return new SteepestError(
+    'NATIVE',
+    {
+      who: 'steepest',
+      rule: `the native part could not be loaded on ${process.platform}-${process.arch}, Node ${process.version}`,
+      got: cause instanceof Error ? cause.message.split('\n')[0] : String(cause),
+      fix: 'Build it with: npx steepest build (in a clone: npm run compile)',
+    },
+    { cause },
+  )
+}
+
+/**
+ * @internal Where the native part is; it is not loaded.
+ * @throws SteepestError NATIVE where there is none for this machine
+ */
+export function findNative(): string {
+  const { resolve } = createRequire(import.meta.url)('node-gyp-build') as { resolve(dir: string): string }
+  try {
+    return resolve(packageRoot)
+  } catch (cause) {
+    throw missing(cause)
+  }
+}
+
 function load(): Native {
-  const require = createRequire(import.meta.url)
+  const path = findNative()
   let native: Native
   try {
-    native = (require('node-gyp-build') as (dir: string) => Native)(packageRoot)
+    native = createRequire(import.meta.url)(path) as Native
   } catch (cause) {
-    throw new SteepestError(
-      'NATIVE',
-      {
-        who: 'steepest',
-        rule: `the native part could not be loaded on ${process.platform}-${process.arch}, Node ${process.version}`,
-        got: cause instanceof Error ? cause.message.split('\n')[0] : String(cause),
-        fix: 'Build it with: npx steepest build (in a clone: npm run compile)',
-      },
-      { cause },
-    )
+    throw missing(cause)
   }
   if (native.info().tableHash !== Number.parseInt(TABLE_HASH, 16)) {
     throw new SteepestError('NATIVE', {

@@ -1,4 +1,5 @@
 // The public face: exports by name, nothing else.
+import './installed.js'
 export { SteepestError, type ErrorCode } from './errors.js'
 export type { DType, TypedArray } from './tensor/dtype.js'
 export type { Shape } from './tensor/shape.js'

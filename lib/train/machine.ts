@@ -1,7 +1,6 @@
 import { readFileSync, statfsSync, statSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { availableParallelism, cpus, freemem, release, totalmem } from 'node:os'
-import { native, packageRoot } from '../addon.js'
+import { findNative, native } from '../addon.js'
 import { SteepestError } from '../errors.js'
 import { bytes } from './plot-numbers.js'
 
@@ -46,10 +45,8 @@ function memoryAvailable(): number {
 
 /** Where the native part is, whether it loads, and what it is built of. */
 function addonFindings(): Finding[] {
-  const require = createRequire(import.meta.url)
-  const { resolve } = require('node-gyp-build') as { resolve(dir: string): string }
   try {
-    const path = resolve(packageRoot)
+    const path = findNative()
     const info = native().info() as ReturnType<ReturnType<typeof native>['info']> & {
       onednn?: string
       openblas?: string

@@ -18,7 +18,7 @@ const layers = [
   ['graph'],
   ['ops'],
   ['tensor'],
-  ['addon'],
+  ['addon', 'installed'],
 ]
 
 const level = (path: string): number | undefined => {
