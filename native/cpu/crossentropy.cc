@@ -45,8 +45,7 @@ class CrossEntropy final : public Kernel {
             loss = std::numeric_limits<S>::quiet_NaN();
             break;
           case Label::column: {
-            S picked;
-            put(&picked, Cap<V>(options_.softCap)(V::load(x + labels[row], 1)), 1);
+            const S picked = firstLane(Cap<V>(options_.softCap)(V::load(x + labels[row], 1)));
             loss = rowLoss(lse, picked, sums.plain, n, options_);
           }
         }

@@ -66,19 +66,14 @@ template <class V, class S = typename V::Scalar>
 RowSums<S> join(const RowSums<S>& a, const RowSums<S>& b) {
   RowSums<S> r;
   r.top = std::max(a.top, b.top);
-  S shrunk[2];
-  store(shrunk, V(a.total) * exp(V(a.top) - V(r.top)), 1);
-  store(shrunk + 1, V(b.total) * exp(V(b.top) - V(r.top)), 1);
-  r.total = shrunk[0] + shrunk[1];
+  r.total = firstLane(V(a.total) * exp(V(a.top) - V(r.top)) + V(b.total) * exp(V(b.top) - V(r.top)));
   r.plain = a.plain + b.plain;
   return r;
 }
 
 template <class V, class S = typename V::Scalar>
 S logSumExp(const RowSums<S>& r) {
-  S lse;
-  store(&lse, V(r.top) + log(V(r.total)), 1);
-  return lse;
+  return firstLane(V(r.top) + log(V(r.total)));
 }
 
 template <class S>

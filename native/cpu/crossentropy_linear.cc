@@ -120,7 +120,7 @@ class LinearCrossEntropy final : public Kernel {
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int64_t label = labels[r0 + r] - c0;
         sums[(r0 + r) * columnTiles + c] = rowSums(logits + r * kColumns, columns, options_);
-        if (label >= 0 && label < columns) put(picked + r0 + r, Cap<V>(options_.softCap)(V::load(logits + r * kColumns + label, 1)), 1);
+        if (label >= 0 && label < columns) picked[r0 + r] = firstLane(Cap<V>(options_.softCap)(V::load(logits + r * kColumns + label, 1)));
       }
     });
     eachRow(call.pool, d_.rows, 64 * columnTiles, [&](std::int64_t row) {

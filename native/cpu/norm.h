@@ -44,6 +44,13 @@ inline void put(T* p, V v, int n) {
   store(p, v, n);
 }
 
+template <class V>
+inline typename V::Scalar firstLane(V v) {
+  typename V::Scalar lanes[V::kLanes];
+  store(lanes, v);
+  return lanes[0];
+}
+
 // Access to a whole vector, and to the first n lanes of one.
 template <class V>
 struct Full {
