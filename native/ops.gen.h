@@ -9,12 +9,13 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0x460ef980d246ull;
+constexpr std::uint64_t kTableHash = 0xf0a6a6f42dadull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
   X(accumulate, Accumulate) \
   X(argReduce, ArgReduce) \
+  X(argsort, Argsort) \
   X(assign, Assign) \
   X(attention, Attention) \
   X(attentionBackward, AttentionBackward) \
@@ -53,14 +54,18 @@ constexpr std::uint64_t kTableHash = 0x460ef980d246ull;
   X(rotary, Rotary) \
   X(scan, Scan) \
   X(scatterAdd, ScatterAdd) \
+  X(sddmm, Sddmm) \
+  X(searchsorted, Searchsorted) \
   X(segmentSum, SegmentSum) \
   X(slogdet, Slogdet) \
   X(softmax, Softmax) \
   X(softmaxBackward, SoftmaxBackward) \
   X(solve, Solve) \
   X(splitKey, SplitKey) \
+  X(spmm, Spmm) \
   X(svd, Svd) \
   X(take, Take) \
+  X(topK, TopK) \
   X(triangularSolve, TriangularSolve) \
   X(update, Update) \
   X(whileLoop, WhileLoop)
@@ -120,6 +125,7 @@ constexpr std::uint64_t kTableHash = 0x460ef980d246ull;
 enum class Op : std::int16_t {
   accumulate_,
   argReduce_,
+  argsort_,
   assign_,
   attention_,
   attentionBackward_,
@@ -158,19 +164,23 @@ enum class Op : std::int16_t {
   rotary_,
   scan_,
   scatterAdd_,
+  sddmm_,
+  searchsorted_,
   segmentSum_,
   slogdet_,
   softmax_,
   softmaxBackward_,
   solve_,
   splitKey_,
+  spmm_,
   svd_,
   take_,
+  topK_,
   triangularSolve_,
   update_,
   whileLoop_,
 };
-constexpr int kOps = 51;
+constexpr int kOps = 56;
 
 enum class Ew : std::int16_t {
   add_,
@@ -245,6 +255,17 @@ struct ArgReduceAttrs {
     a.axis = r.integer();
     a.keepDims = r.boolean();
     a.kind = static_cast<Kind>(r.choice(2));
+    r.end();
+    return a;
+  }
+};
+
+struct ArgsortAttrs {
+  bool descending;
+  static ArgsortAttrs decode(std::span<const double> words) {
+    ArgsortAttrs a{};
+    AttrReader r(words);
+    a.descending = r.boolean();
     r.end();
     return a;
   }
@@ -912,6 +933,26 @@ struct ScatterAddAttrs {
   }
 };
 
+struct SddmmAttrs {
+  static SddmmAttrs decode(std::span<const double> words) {
+    SddmmAttrs a{};
+    AttrReader r(words);
+    r.end();
+    return a;
+  }
+};
+
+struct SearchsortedAttrs {
+  bool right;
+  static SearchsortedAttrs decode(std::span<const double> words) {
+    SearchsortedAttrs a{};
+    AttrReader r(words);
+    a.right = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
 struct SegmentSumAttrs {
   std::int64_t axis;
   std::int64_t batchDims;
@@ -978,6 +1019,17 @@ struct SplitKeyAttrs {
   }
 };
 
+struct SpmmAttrs {
+  std::int64_t size;
+  static SpmmAttrs decode(std::span<const double> words) {
+    SpmmAttrs a{};
+    AttrReader r(words);
+    a.size = r.integer();
+    r.end();
+    return a;
+  }
+};
+
 struct SvdAttrs {
   static SvdAttrs decode(std::span<const double> words) {
     SvdAttrs a{};
@@ -995,6 +1047,19 @@ struct TakeAttrs {
     AttrReader r(words);
     a.axis = r.integer();
     a.batchDims = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct TopKAttrs {
+  std::int64_t k;
+  bool largest;
+  static TopKAttrs decode(std::span<const double> words) {
+    TopKAttrs a{};
+    AttrReader r(words);
+    a.k = r.integer();
+    a.largest = r.boolean();
     r.end();
     return a;
   }

@@ -4,6 +4,7 @@
 export const KERNELS: readonly string[] = [
   'accumulate',
   'argReduce',
+  'argsort',
   'assign',
   'attention',
   'attentionBackward',
@@ -42,14 +43,18 @@ export const KERNELS: readonly string[] = [
   'rotary',
   'scan',
   'scatterAdd',
+  'sddmm',
+  'searchsorted',
   'segmentSum',
   'slogdet',
   'softmax',
   'softmaxBackward',
   'solve',
   'splitKey',
+  'spmm',
   'svd',
   'take',
+  'topK',
   'triangularSolve',
   'update',
   'whileLoop',
@@ -109,4 +114,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = '460ef980d246'
+export const TABLE_HASH = 'f0a6a6f42dad'

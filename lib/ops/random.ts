@@ -4,7 +4,9 @@ import { type Aval, normalizeAxis, sameShape, type Shape, showAval, sizeOf } fro
 import { Tensor } from '../tensor/tensor.js'
 import { type BatchContext, defineOp, FLOATS, requireDtype } from './define.js'
 import { cast, less, log, neg } from './elementwise.js'
+import { take } from './indexing.js'
 import { broadcastTo, expandDims, scalar, swapAxes, tensor } from './shape.js'
+import { argsort } from './sort.js'
 
 const KINDS = ['bits', 'uniform', 'normal', 'exponential', 'integer'] as const
 
@@ -248,11 +250,26 @@ function moveTo(x: Tensor, from: number): Tensor {
   return y
 }
 
+/** The numbers 0 to n − 1 in a random order, int32 [n]; all orders are equally likely (but for ties of 53-bit numbers). */
+function permutation(key: Tensor, n: number, options: DrawOptions = {}): Tensor {
+  if (!Number.isInteger(n) || n < 0 || n >= 2 ** 31) {
+    throw new SteepestError('ARGUMENT', { who: 'random.permutation', rule: 'the length must be a whole number in [0, 2^31)', got: String(n) })
+  }
+  return argsort(draw('random.permutation', key, [n], { ...options, dtype: 'float64' }, ['dtype'], { kind: 'uniform', a: 0, b: 1 }))
+}
+
+/** The slices of an axis (0 by default) in a random order. */
+function shuffle(key: Tensor, x: Tensor, options: DrawOptions & { axis?: number } = {}): Tensor {
+  const { axis = 0, ...rest } = options
+  const at = normalizeAxis('random.shuffle', axis, x.rank)
+  return take(x, permutation(key, x.shape[at], rest), { axis: at })
+}
+
 /**
  * Random numbers from explicit keys. Equal keys give equal numbers, on any number of threads and in any transform; make new keys with
  * `split` and `foldIn`.
  */
-export const random = { key, split, foldIn, uniform, normal, exponential, gumbel, bits, integers, bernoulli, categorical }
+export const random = { key, split, foldIn, uniform, normal, exponential, gumbel, bits, integers, bernoulli, categorical, permutation, shuffle }
 
 /** How dropout drops. */
 export interface DropoutOptions extends DrawOptions {
