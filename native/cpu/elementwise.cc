@@ -1,131 +1,175 @@
-// Placeholder until the vectorized interpreter lands: every step in double, one element at a time.
-#include <cmath>
-#include <cstring>
+// The elementwise instruction: a chain of steps over blocks of lanes that stay in the first-level cache.
+//
+// A block is computed step by step: each step is one loop over the block, from registers to a register. Operands that lie as a register does
+// are read, and results written, where they lie. Blocks are gathered to tiles for the threads by the shape and the code alone.
+#include <algorithm>
 
-#include "ops.gen.h"
-#include "runtime/kernel.h"
+#include "cpu/elementwise_code.h"
 
 namespace steepest::STEEPEST_LEVEL {
 
+namespace ew {
 namespace {
 
-double load1(const View& v, std::int64_t off) {
-  switch (v.dtype) {
-    case DType::float32: return v.as<float>()[off];
-    case DType::float64: return v.as<double>()[off];
-    case DType::int32: return v.as<std::int32_t>()[off];
-    case DType::uint8: return v.as<std::uint8_t>()[off];
-    default: {
-      const std::uint32_t bits = static_cast<std::uint32_t>(v.as<bf16>()[off].bits) << 16;
-      float f;
-      std::memcpy(&f, &bits, 4);
-      return f;
+constexpr std::int64_t kCache = 24 * 1024;      // bytes of registers that stay near
+constexpr std::int64_t kTileCost = 1 << 17;     // work of a tile, in additions
+constexpr std::int64_t kLongest = 1024, kShortest = 128;  // lanes of a block
+
+// Registers have the same bytes as the dtype in memory.
+bool plain(DType t) { return t == DType::float32 || t == DType::float64 || t == DType::int32; }
+
+bool overlap(const View& a, const View& b) {
+  if (!a.data || !b.data) return false;
+  const auto reach = [](const View& v, std::int64_t& low, std::int64_t& high) {
+    low = high = 0;
+    for (int i = 0; i < v.rank; ++i) (v.strides[i] < 0 ? low : high) += (v.shape[i] - 1) * v.strides[i];
+    const auto bytes = static_cast<std::int64_t>(sizeOf(v.dtype)), at = reinterpret_cast<std::int64_t>(v.data);
+    low = at + low * bytes;
+    high = at + (high + 1) * bytes;
+  };
+  std::int64_t al, ah, bl, bh;
+  reach(a, al, ah);
+  reach(b, bl, bh);
+  return al < bh && bl < ah;
+}
+
+class Elementwise final : public Kernel {
+ public:
+  Elementwise(Chain chain, int threads) : chain_(std::move(chain)) {
+    const std::int64_t lane = std::max<std::int64_t>(1, chain_.slots * chain_.width);
+    block_ = std::clamp<std::int64_t>(kCache / lane / 16 * 16, kShortest, kLongest);
+    if (chain_.row > 0) {
+      // Rows are cut evenly.
+      perRow_ = layout::ceilDiv(chain_.row, block_);
+      block_ = layout::ceilDiv(layout::ceilDiv(chain_.row, perRow_), 16) * 16;
+      perRow_ = layout::ceilDiv(chain_.row, block_);
+      blocks_ = chain_.size / chain_.row * perRow_;
+    } else {
+      blocks_ = layout::ceilDiv(chain_.size, block_);
     }
+    perTile_ = std::max<std::int64_t>(1, kTileCost / std::max<std::int64_t>(1, chain_.cost * block_));
+    tableBytes_ = align(static_cast<std::int64_t>(sizeof(Source)) * chain_.registers);
+    uniformBytes_ = 64 * static_cast<std::int64_t>(chain_.inputs.size());
+    slotBytes_ = block_ * chain_.width;
+    perThread_ = tableBytes_ + uniformBytes_ + slotBytes_ * chain_.slots;
+    workspace = static_cast<std::size_t>(perThread_ * threads);
   }
-}
 
-void store1(const View& v, std::int64_t off, double x) {
-  switch (v.dtype) {
-    case DType::float32: v.as<float>()[off] = static_cast<float>(x); break;
-    case DType::float64: v.as<double>()[off] = x; break;
-    case DType::int32: v.as<std::int32_t>()[off] = static_cast<std::int32_t>(x); break;
-    case DType::uint8: v.as<std::uint8_t>()[off] = static_cast<std::uint8_t>(x); break;
-    default: {
-      const float f = static_cast<float>(x);
-      std::uint32_t bits;
-      std::memcpy(&bits, &f, 4);
-      v.as<bf16>()[off].bits = static_cast<std::uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-    }
-  }
-}
-
-double sig(double x) { return 1 / (1 + std::exp(-x)); }
-double tanhSlope(double x) {
-  const double a = std::sqrt(2 / M_PI), t = std::tanh(a * (x + 0.044715 * x * x * x));
-  return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * a * (1 + 3 * 0.044715 * x * x);
-}
-
-double apply(Ew op, DType result, double a, double b, double c) {
-  switch (op) {
-    case Ew::add_: return a + b;
-    case Ew::sub_: return a - b;
-    case Ew::mul_: return a * b;
-    case Ew::div_: return a / b;
-    case Ew::floorDiv_: return std::floor(a / b);
-    case Ew::remainder_: return a - b * std::floor(a / b);
-    case Ew::neg_: return -a;
-    case Ew::abs_: return std::fabs(a);
-    case Ew::sign_: return a > 0 ? 1 : a < 0 ? -1 : a;
-    case Ew::pow_: return std::pow(a, b);
-    case Ew::maximum_: return std::isnan(a) || a > b ? a : b;
-    case Ew::minimum_: return std::isnan(a) || a < b ? a : b;
-    case Ew::equal_: return a == b;
-    case Ew::notEqual_: return a != b;
-    case Ew::less_: return a < b;
-    case Ew::lessEqual_: return a <= b;
-    case Ew::greater_: return a > b;
-    case Ew::greaterEqual_: return a >= b;
-    case Ew::logicalAnd_: return a != 0 && b != 0;
-    case Ew::logicalOr_: return a != 0 || b != 0;
-    case Ew::logicalNot_: return a == 0;
-    case Ew::isFinite_: return std::isfinite(a);
-    case Ew::isNaN_: return std::isnan(a);
-    case Ew::where_: return a != 0 ? b : c;
-    case Ew::exp_: return std::exp(a);
-    case Ew::expm1_: return std::expm1(a);
-    case Ew::log_: return std::log(a);
-    case Ew::log1p_: return std::log1p(a);
-    case Ew::sqrt_: return std::sqrt(a);
-    case Ew::rsqrt_: return 1 / std::sqrt(a);
-    case Ew::square_: return a * a;
-    case Ew::reciprocal_: return 1 / a;
-    case Ew::tanh_: return std::tanh(a);
-    case Ew::erf_: return std::erf(a);
-    case Ew::sigmoid_: return sig(a);
-    case Ew::softplus_: return a > 0 ? a + std::log1p(std::exp(-a)) : std::log1p(std::exp(a));
-    case Ew::sin_: return std::sin(a);
-    case Ew::cos_: return std::cos(a);
-    case Ew::floor_: return std::floor(a);
-    case Ew::ceil_: return std::ceil(a);
-    case Ew::round_: return std::nearbyint(a);
-    case Ew::relu_: return a > 0 ? a : 0;
-    case Ew::gelu_: return 0.5 * a * (1 + std::erf(a * M_SQRT1_2));
-    case Ew::geluGrad_: return b * (0.5 * (1 + std::erf(a * M_SQRT1_2)) + a * std::exp(-0.5 * a * a) / std::sqrt(2 * M_PI));
-    case Ew::geluTanh_: return 0.5 * a * (1 + std::tanh(std::sqrt(2 / M_PI) * (a + 0.044715 * a * a * a)));
-    case Ew::geluTanhGrad_: return b * tanhSlope(a);
-    case Ew::silu_: return a * sig(a);
-    case Ew::siluGrad_: return b * sig(a) * (1 + a * (1 - sig(a)));
-    case Ew::cast_: return isFloat(result) ? a : std::trunc(a);
-  }
-  return 0;
-}
-
-void elementwise(const Call& call, const ElementwiseAttrs& attrs) {
-  const std::int64_t n = call.out.empty() ? 0 : call.out[0].size();
-  std::vector<double> r;
-  for (std::int64_t i = 0; i < n; ++i) {
-    r.clear();
-    for (const View& v : call.in) {
-      std::int64_t rest = i, off = 0;
-      for (int d = v.rank - 1; d >= 0; --d) {
-        off += rest % v.shape[d] * v.strides[d];
-        rest /= v.shape[d];
+  void run(const Call& call) const override {
+    if (chain_.size == 0) return;
+    // A result goes straight to its place unless an input that lies there is still to be read.
+    const auto direct = [&](const Output& o, const View& to) {
+      if (o.step < 0 || !plain(o.dtype)) return false;
+      if (chain_.steps[static_cast<std::size_t>(o.step)].last) return true;
+      for (const View& in : call.in) {
+        if (overlap(in, to)) return false;
       }
-      r.push_back(load1(v, off));
+      return true;
+    };
+    std::uint64_t straight = 0;
+    for (std::size_t i = 0; i < chain_.outputs.size() && i < 64; ++i) {
+      if (direct(chain_.outputs[i], call.out[i])) straight |= std::uint64_t{1} << i;
     }
-    for (const double c : attrs.constants) r.push_back(c);
-    for (std::size_t s = 0; s + 6 <= attrs.code.size(); s += 6) {
-      const auto reg = [&](std::size_t k) { return attrs.code[s + k] < 0 ? 0.0 : r[static_cast<std::size_t>(attrs.code[s + k])]; };
-      double y = apply(static_cast<Ew>(static_cast<int>(attrs.code[s])), static_cast<DType>(static_cast<int>(attrs.code[s + 2])), reg(3), reg(4), reg(5));
-      if (attrs.code[s + 2] == 0) y = static_cast<float>(y);
-      r.push_back(y);
-    }
-    for (std::size_t k = 0; k < call.out.size(); ++k) store1(call.out[k], i, r[static_cast<std::size_t>(attrs.outputs[k])]);
+    call.pool.run(layout::ceilDiv(blocks_, perTile_), [&](std::int64_t tile, int thread) {
+      const Worker worker(*this, call, call.workspace + perThread_ * thread, straight);
+      for (std::int64_t b = tile * perTile_, end = std::min(blocks_, b + perTile_); b < end; ++b) {
+        const std::int64_t start = chain_.row > 0 ? b / perRow_ * chain_.row + b % perRow_ * block_ : b * block_;
+        const std::int64_t limit = chain_.row > 0 ? (b / perRow_ + 1) * chain_.row : chain_.size;
+        worker.block(start, std::min(block_, limit - start));
+      }
+    });
   }
-}
+
+ private:
+  static std::int64_t align(std::int64_t n) { return layout::ceilDiv(n, 64) * 64; }
+
+  // The registers of one thread.
+  struct Worker {
+    const Elementwise& kernel;
+    const Call& call;
+    Source* table;
+    std::byte* uniforms;
+    std::byte* slots;
+    std::uint64_t straight;
+
+    Worker(const Elementwise& k, const Call& c, std::byte* memory, std::uint64_t direct)
+        : kernel(k), call(c), table(reinterpret_cast<Source*>(memory)), uniforms(memory + k.tableBytes_), slots(uniforms + k.uniformBytes_),
+          straight(direct) {
+      const Chain& chain = k.chain_;
+      for (std::size_t i = 0; i < chain.constants.size(); ++i) table[chain.constantRegisters[i]] = {chain.constants[i].at, 0};
+      for (std::size_t i = 0; i < chain.inputs.size(); ++i) {
+        const Input& input = chain.inputs[i];
+        if (!input.used || !input.uniform()) continue;
+        spread(input.dtype, c.in[i].data, uniforms + 64 * i);
+        table[i] = {uniforms + 64 * i, 0};
+      }
+    }
+
+    void load(std::size_t i, std::int64_t start, std::int64_t n) const {
+      const Input& input = kernel.chain_.inputs[i];
+      const std::byte* data = call.in[i].data;
+      std::byte* slot = slots + kernel.slotBytes_ * input.slot;
+      const auto bytes = static_cast<std::int64_t>(sizeOf(input.dtype));
+      std::int64_t offset = start, step = 1;
+      if (!input.contiguous()) {
+        step = 2;
+        if (kernel.chain_.row > 0) {
+          offset = layout::Walk<1>(input.loops, start).offset();
+          step = input.loops.at[input.loops.rank - 1].step[0];
+        }
+      }
+      if (step == 0) {
+        spread(input.dtype, data + offset * bytes, uniforms + 64 * i);
+        table[i] = {uniforms + 64 * i, 0};
+      } else if (step == 1 && n % 16 == 0 && plain(input.dtype)) {
+        table[i] = {data + offset * bytes, 1};
+      } else {
+        fetch(input, data, start, n, slot);
+        table[i] = {slot, 1};
+      }
+    }
+
+    void block(std::int64_t start, std::int64_t n) const {
+      const Chain& chain = kernel.chain_;
+      const std::int64_t padded = layout::ceilDiv(n, 16) * 16;
+      for (std::size_t i = 0; i < chain.inputs.size(); ++i) {
+        if (chain.inputs[i].used && !chain.inputs[i].uniform()) load(i, start, n);
+      }
+      for (const Step& step : chain.steps) table[step.target] = {slots + kernel.slotBytes_ * step.slot, 1};
+      if (padded == n) {
+        for (std::size_t k = 0; k < chain.outputs.size() && k < 64; ++k) {
+          if (straight >> k & 1) table[chain.outputs[k].reg] = {place(k, start), 1};
+        }
+      }
+      for (const Step& step : chain.steps) {
+        Source sources[3];
+        for (int k = 0; k < step.arity; ++k) sources[k] = table[step.sources[k]];
+        auto* to = const_cast<std::byte*>(table[step.target].at);
+        step.loop(sources, to, padded);
+        if (step.narrow) step.narrow(&table[step.target], to, padded);
+      }
+      for (std::size_t k = 0; k < chain.outputs.size(); ++k) {
+        std::byte* to = place(k, start);
+        const Source from = table[chain.outputs[k].reg];
+        if (from.at != to) put(chain.outputs[k].dtype, from, to, n);
+      }
+    }
+
+    std::byte* place(std::size_t k, std::int64_t start) const {
+      return call.out[k].data + start * static_cast<std::int64_t>(sizeOf(kernel.chain_.outputs[k].dtype));
+    }
+  };
+
+  Chain chain_;
+  std::int64_t block_, blocks_ = 0, perRow_ = 1, perTile_ = 1;
+  std::int64_t tableBytes_, uniformBytes_, slotBytes_, perThread_;
+};
 
 }  // namespace
+}  // namespace ew
 
-std::unique_ptr<Kernel> makeElementwise(const Spec& spec) { return std::make_unique<SimpleKernel<ElementwiseAttrs, elementwise>>(spec); }
+std::unique_ptr<Kernel> makeElementwise(const Spec& spec) {
+  return std::make_unique<ew::Elementwise>(ew::compileChain(spec), spec.threads);
+}
 
 }  // namespace steepest::STEEPEST_LEVEL
