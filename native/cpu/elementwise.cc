@@ -14,6 +14,7 @@ namespace {
 constexpr std::int64_t kCache = 24 * 1024;      // bytes of registers that stay near
 constexpr std::int64_t kTileCost = 1 << 17;     // work of a tile, in additions
 constexpr std::int64_t kLongest = 1024, kShortest = 128;  // lanes of a block
+constexpr std::int64_t kPatchRows = 32;
 
 // Registers have the same bytes as the dtype in memory.
 bool plain(DType t) { return t == DType::float32 || t == DType::float64 || t == DType::int32; }
@@ -38,7 +39,13 @@ class Elementwise final : public Kernel {
   Elementwise(Chain chain, int threads) : chain_(std::move(chain)) {
     const std::int64_t lane = std::max<std::int64_t>(1, chain_.slots * chain_.width);
     block_ = std::clamp<std::int64_t>(kCache / lane / 16 * 16, kShortest, kLongest);
-    if (chain_.row > 0) {
+    if (chain_.patches.row >= 0) {
+      const Patches& p = chain_.patches;
+      patchCols_ = block_ / kPatchRows;
+      across_ = layout::ceilDiv(p.shape[p.inner], patchCols_);
+      down_ = layout::ceilDiv(p.shape[p.row], kPatchRows);
+      blocks_ = chain_.size / (p.shape[p.inner] * p.shape[p.row]) * across_ * down_;
+    } else if (chain_.row > 0) {
       // Rows are cut evenly.
       perRow_ = layout::ceilDiv(chain_.row, block_);
       block_ = layout::ceilDiv(layout::ceilDiv(chain_.row, perRow_), 16) * 16;
@@ -66,13 +73,18 @@ class Elementwise final : public Kernel {
       }
       return true;
     };
+    const bool patched = chain_.patches.row >= 0;
     std::uint64_t straight = 0;
-    for (std::size_t i = 0; i < chain_.outputs.size() && i < 64; ++i) {
+    for (std::size_t i = 0; !patched && i < chain_.outputs.size() && i < 64; ++i) {
       if (direct(chain_.outputs[i], call.out[i])) straight |= std::uint64_t{1} << i;
     }
     call.pool.run(layout::ceilDiv(blocks_, perTile_), [&](std::int64_t tile, int thread) {
       const Worker worker(*this, call, call.workspace + perThread_ * thread, straight);
       for (std::int64_t b = tile * perTile_, end = std::min(blocks_, b + perTile_); b < end; ++b) {
+        if (patched) {
+          worker.patch(b);
+          continue;
+        }
         const std::int64_t start = chain_.row > 0 ? b / perRow_ * chain_.row + b % perRow_ * block_ : b * block_;
         const std::int64_t limit = chain_.row > 0 ? (b / perRow_ + 1) * chain_.row : chain_.size;
         worker.block(start, std::min(block_, limit - start));
@@ -141,17 +153,65 @@ class Elementwise final : public Kernel {
           if (straight >> k & 1) table[chain.outputs[k].reg] = {place(k, start), 1};
         }
       }
-      for (const Step& step : chain.steps) {
-        Source sources[3];
-        for (int k = 0; k < step.arity; ++k) sources[k] = table[step.sources[k]];
-        auto* to = const_cast<std::byte*>(table[step.target].at);
-        step.loop(sources, to, padded);
-        if (step.narrow) step.narrow(&table[step.target], to, padded);
-      }
+      compute(padded);
       for (std::size_t k = 0; k < chain.outputs.size(); ++k) {
         std::byte* to = place(k, start);
         const Source from = table[chain.outputs[k].reg];
         if (from.at != to) put(chain.outputs[k].dtype, from, to, n);
+      }
+    }
+
+    void compute(std::int64_t n) const {
+      for (const Step& step : kernel.chain_.steps) {
+        Source sources[3];
+        for (int k = 0; k < step.arity; ++k) sources[k] = table[step.sources[k]];
+        auto* to = const_cast<std::byte*>(table[step.target].at);
+        step.loop(sources, to, n);
+        if (step.narrow) step.narrow(&table[step.target], to, n);
+      }
+    }
+
+    // A rectangle of rows and columns, among patches that go across first.
+    void patch(std::int64_t index) const {
+      const Chain& chain = kernel.chain_;
+      const Patches& p = chain.patches;
+      const std::int64_t col = index % kernel.across_ * kernel.patchCols_, row = index / kernel.across_ % kernel.down_ * kPatchRows;
+      const std::int64_t cols = std::min(kernel.patchCols_, p.shape[p.inner] - col), rows = std::min(kPatchRows, p.shape[p.row] - row);
+      std::int64_t at[kMaxRank] = {};
+      std::int64_t rest = index / (kernel.across_ * kernel.down_);
+      for (int d = p.inner - 1; d >= 0; --d) {
+        if (d == p.row) continue;
+        at[d] = rest % p.shape[d];
+        rest /= p.shape[d];
+      }
+      at[p.row] = row;
+      at[p.inner] = col;
+      for (std::size_t i = 0; i < chain.inputs.size(); ++i) {
+        const Input& input = chain.inputs[i];
+        if (!input.used || input.uniform()) continue;
+        std::int64_t offset = 0;
+        for (int d = 0; d < p.rank; ++d) offset += at[d] * p.strides[i][static_cast<std::size_t>(d)];
+        std::byte* slot = slots + kernel.slotBytes_ * input.slot;
+        fetchPatch(input.dtype, call.in[i].data + offset * static_cast<std::int64_t>(sizeOf(input.dtype)), p.strides[i][static_cast<std::size_t>(p.row)],
+                   p.strides[i][static_cast<std::size_t>(p.inner)], rows, cols, slot);
+        table[i] = {slot, 1};
+      }
+      for (const Step& step : chain.steps) table[step.target] = {slots + kernel.slotBytes_ * step.slot, 1};
+      compute(layout::ceilDiv(rows * cols, 16) * 16);
+      std::int64_t start = 0, stride = 1, rowStride = 1;
+      for (int d = p.rank - 1; d >= 0; --d) {
+        if (d == p.row) rowStride = stride;
+        start += at[d] * stride;
+        stride *= p.shape[d];
+      }
+      for (std::size_t k = 0; k < chain.outputs.size(); ++k) {
+        const DType dtype = chain.outputs[k].dtype;
+        const std::int64_t width = kindOf(dtype) == Kind::twice ? 8 : 4;
+        Source from = table[chain.outputs[k].reg];
+        for (std::int64_t r = 0; r < rows; ++r) {
+          put(dtype, from, place(k, start + r * rowStride), cols);
+          from.at += from.step * cols * width;
+        }
       }
     }
 
@@ -162,6 +222,7 @@ class Elementwise final : public Kernel {
 
   Chain chain_;
   std::int64_t block_, blocks_ = 0, perRow_ = 1, perTile_ = 1;
+  std::int64_t patchCols_ = 0, across_ = 0, down_ = 0;
   std::int64_t tableBytes_, uniformBytes_, slotBytes_, perThread_;
 };
 

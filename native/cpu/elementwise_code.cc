@@ -213,8 +213,38 @@ class Compiler {
     }
   }
 
+  // The shape with axes merged that all operands walk as one, and the axis along which a transposed operand is dense.
+  void patch() {
+    constexpr std::int64_t kLeast = 16;
+    Patches p;
+    p.strides.resize(chain_.inputs.size());
+    for (std::size_t d = 0; d < attrs_.shape.size(); ++d) {
+      const std::int64_t n = attrs_.shape[d];
+      if (n == 1) continue;
+      bool merges = p.rank > 0;
+      for (std::size_t i = 0; merges && i < chain_.inputs.size(); ++i) {
+        merges = !chain_.inputs[i].used || p.strides[i][static_cast<std::size_t>(p.rank - 1)] == spec_.in[i].strides[d] * n;
+      }
+      if (!merges) p.shape[p.rank++] = 1;
+      p.shape[p.rank - 1] *= n;
+      for (std::size_t i = 0; i < chain_.inputs.size(); ++i) p.strides[i][static_cast<std::size_t>(p.rank - 1)] = spec_.in[i].strides[d];
+    }
+    p.inner = p.rank - 1;
+    if (p.rank < 2 || p.shape[p.inner] < kLeast) return;
+    for (std::size_t i = 0; i < chain_.inputs.size(); ++i) {
+      if (!chain_.inputs[i].used || std::llabs(p.strides[i][static_cast<std::size_t>(p.inner)]) < 2) continue;
+      for (int d = 0; d < p.inner; ++d) {
+        if (p.shape[d] >= kLeast && std::llabs(p.strides[i][static_cast<std::size_t>(d)]) == 1) p.row = d;
+      }
+    }
+    if (p.row >= 0) chain_.patches = std::move(p);
+  }
+
   // Rows: where some operand repeats in runs that are long enough, blocks within a run need no gathering.
   void cut() {
+    chain_.cost += static_cast<std::int64_t>(chain_.inputs.size() + chain_.outputs.size());
+    patch();
+    if (chain_.patches.row >= 0) return;
     std::int64_t row = 0;
     for (const Input& input : chain_.inputs) {
       if (!input.used || input.loops.rank < 2) continue;
@@ -225,7 +255,6 @@ class Compiler {
       if (row > 0 && input.used && input.loops.rank >= 2 && input.loops.at[input.loops.rank - 1].n % row) row = 0;
     }
     if (row >= 1024 || (row >= 128 && row % 16 == 0)) chain_.row = row;
-    chain_.cost += static_cast<std::int64_t>(chain_.inputs.size() + chain_.outputs.size());
   }
 
   const Spec& spec_;

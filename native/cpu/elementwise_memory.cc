@@ -70,6 +70,22 @@ void fetchAs(const Input& input, const std::byte* data, std::int64_t start, std:
 }
 
 template <class T>
+void fetchPatchAs(const std::byte* data, std::int64_t rowStep, std::int64_t colStep, std::int64_t rows, std::int64_t cols, std::byte* out) {
+  using R = typename Register<T>::type;
+  const T* from = reinterpret_cast<const T*>(data);
+  R* to = reinterpret_cast<R*>(out);
+  for (std::int64_t i = rows * cols; i % 16; ++i) to[i] = R(0);
+  if (std::llabs(rowStep) >= std::llabs(colStep) || rowStep == 0) {
+    for (std::int64_t r = 0; r < rows; ++r) fetchRun(from + r * rowStep, colStep, cols, to + r * cols);
+    return;
+  }
+  for (std::int64_t c = 0; c < cols; ++c) {
+    const T* column = from + c * colStep;
+    for (std::int64_t r = 0; r < rows; ++r) to[r * cols + c] = static_cast<R>(wide(column[r * rowStep]));
+  }
+}
+
+template <class T>
 void spreadAs(const std::byte* data, std::byte* to) {
   using R = typename Register<T>::type;
   T x;
@@ -107,6 +123,9 @@ void byType(DType dtype, F f) {
 
 void fetch(const Input& input, const std::byte* data, std::int64_t start, std::int64_t n, std::byte* to) {
   byType(input.dtype, [&](auto type) { fetchAs<decltype(type)>(input, data, start, n, to); });
+}
+void fetchPatch(DType dtype, const std::byte* data, std::int64_t rowStep, std::int64_t colStep, std::int64_t rows, std::int64_t cols, std::byte* to) {
+  byType(dtype, [&](auto type) { fetchPatchAs<decltype(type)>(data, rowStep, colStep, rows, cols, to); });
 }
 void spread(DType dtype, const std::byte* data, std::byte* to) {
   byType(dtype, [&](auto type) { spreadAs<decltype(type)>(data, to); });
