@@ -174,13 +174,11 @@ export const minimum = binary({ name: 'minimum', doc: 'the smaller of a and b', 
 
 /** x held within [low, high]; the gradient is 0 outside and 1 at the bounds. */
 export function clip(x: Tensor, low: number | null, high: number | null): Tensor {
-  let inside: Tensor | undefined
   let y = x
-  if (low !== null) {
-    inside = greaterEqual(x, low)
-    y = where(inside, y, low)
-  }
-  return high === null ? y : where(lessEqual(x, high), y, high)
+  // Compared so that NaN stays, and a number at a bound keeps its gradient.
+  if (low !== null) y = where(less(y, low), low, y)
+  if (high !== null) y = where(greater(y, high), high, y)
+  return y
 }
 
 // Comparison and logic -------------------------------------------------------------------------------------------------
