@@ -16,6 +16,9 @@ namespace {
 // A worker that finds nothing spins this long before it sleeps: the gap between two instructions is a few microseconds.
 constexpr int kSpins = 4000;
 
+constexpr std::uint64_t kWorkers = 0xffff, kOpen = 1 << 16;
+constexpr int kRoundShift = 17;
+
 void relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -31,7 +34,6 @@ Pool::~Pool() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
-    ++round_;
   }
   wake_.notify_all();
   for (std::thread& worker : workers_) worker.join();
@@ -55,14 +57,16 @@ void Pool::dispatch(std::int64_t tiles, Body body, void* context) {
   context_ = context;
   tiles_ = tiles;
   next_.store(0, std::memory_order_relaxed);
-  busy_.store(threads_ - 1, std::memory_order_relaxed);
   {
     const std::lock_guard lock(mutex_);
-    round_.fetch_add(1, std::memory_order_release);
+    const std::uint64_t round = state_.load(std::memory_order_relaxed) >> kRoundShift;
+    state_.store((round + 1) << kRoundShift | kOpen, std::memory_order_release);
   }
   wake_.notify_all();
   take(0);
-  for (int spins = 0; busy_.load(std::memory_order_acquire) != 0; ++spins) {
+  // All tiles are taken. A worker that the system has not woken yet finds the round closed: nobody waits for it.
+  state_.fetch_and(~kOpen, std::memory_order_acq_rel);
+  for (int spins = 0; (state_.load(std::memory_order_acquire) & kWorkers) != 0; ++spins) {
     if (spins < kSpins) relax();
     else std::this_thread::yield();
   }
@@ -78,21 +82,22 @@ void Pool::work(int thread) {
 #endif
   if (omp_set_num_threads) omp_set_num_threads(1);
   std::uint64_t seen = 0;
+  const auto fresh = [&](std::uint64_t state) { return (state & kOpen) != 0 && state >> kRoundShift != seen; };
   for (;;) {
-    std::uint64_t now = round_.load(std::memory_order_acquire);
-    for (int spins = 0; now == seen && spins < kSpins; ++spins) {
+    std::uint64_t state = state_.load(std::memory_order_acquire);
+    for (int spins = 0; !fresh(state) && spins < kSpins; ++spins) {
       relax();
-      now = round_.load(std::memory_order_acquire);
+      state = state_.load(std::memory_order_acquire);
     }
-    if (now == seen) {
+    if (!fresh(state)) {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
-      now = round_.load(std::memory_order_acquire);
+      wake_.wait(lock, [&] { return stop_ || fresh(state = state_.load(std::memory_order_acquire)); });
     }
-    seen = now;
     if (stop_) return;
+    if (!state_.compare_exchange_strong(state, state + 1, std::memory_order_acq_rel)) continue;
+    seen = state >> kRoundShift;
     take(thread);
-    busy_.fetch_sub(1, std::memory_order_release);
+    state_.fetch_sub(1, std::memory_order_release);
   }
 }
 

@@ -48,8 +48,8 @@ class Pool {
   void* context_ = nullptr;
   std::int64_t tiles_ = 0;
   std::atomic<std::int64_t> next_{0};
-  std::atomic<int> busy_{0};
-  std::atomic<std::uint64_t> round_{0};
+  // Number of the round, whether it takes workers, and how many are in it.
+  std::atomic<std::uint64_t> state_{0};
   std::atomic<bool> stop_{false};
   std::mutex mutex_;
   std::condition_variable wake_;
