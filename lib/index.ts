@@ -1,10 +1,12 @@
 // The public face: exports by name, nothing else.
 import './installed.js'
+import './ops/methods.js'
 export { SteepestError, type ErrorCode } from './errors.js'
 export type { DType, TypedArray } from './tensor/dtype.js'
 export type { Shape } from './tensor/shape.js'
 export { Tensor } from './tensor/tensor.js'
 export * from './ops/index.js'
+export type { TensorMethods } from './ops/methods.js'
 export { evaluate, readAll } from './graph/evaluate.js'
 export { checkpoint, compile, cond, customVjp, grad, hvp, jvp, linearize, scan, valueAndGrad, vjp, vmap, whileLoop } from './transform/index.js'
 export * as nn from './nn/index.js'
