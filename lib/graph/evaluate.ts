@@ -19,10 +19,14 @@ export const pendingOf = (t: Tensor): Pending => t.storage as Pending
 
 const wrap = (buffer: NativeBuffer, queue?: Queue, ticket?: number): Pending => ({ buffer, bytes: buffer.bytes, queue, ticket })
 
-let eager: { queue: Queue; arena: NativeArena } | undefined
+let eager: { queue: Queue; arena: NativeArena; threads: number } | undefined
 /** The queue and arena of everything that is not a training run of its own. */
-export const eagerQueue = (): { queue: Queue; arena: NativeArena } =>
-  (eager ??= { queue: new Queue(), arena: new (native().Arena)() })
+export function eagerQueue(): { queue: Queue; arena: NativeArena } {
+  const threads = native().threads()
+  // A queue works with the threads that there were when it was made.
+  if (eager?.threads !== threads) eager = { queue: new Queue(), arena: new (native().Arena)(), threads }
+  return eager
+}
 
 /** Waits until what is written into the tensors is there. */
 export async function settled(tensors: readonly Tensor[]): Promise<void> {
@@ -53,7 +57,7 @@ function graphKey(graph: Graph): string {
 function executableFor(graph: Graph): Executable {
   const composite = schedule(graph.outputs).some((n) => n.op.kind === 'composite')
   if (composite) return build(graph)
-  const key = graphKey(graph)
+  const key = `${native().threads()} ${graphKey(graph)}`
   let known = programs.get(key)
   if (!known) {
     known = build(graph)
@@ -80,7 +84,7 @@ function bufferOf(t: Tensor): NativeBuffer {
 export function launch(executable: Executable, inputs: readonly Tensor[], outputs: readonly Tensor[], where = eagerQueue()): Pending[] {
   for (const t of inputs) {
     const { queue, ticket } = pendingOf(t)
-    if (queue && queue !== where.queue && ticket !== undefined) {
+    if (queue && queue !== where.queue && ticket !== undefined && queue.busy(ticket)) {
       throw new SteepestError('ARGUMENT', { who: 'run', rule: 'a tensor is still being computed by another run', got: showAval(t), fix: 'Await it first' })
     }
   }

@@ -96,6 +96,11 @@ export class Queue {
     return ticket
   }
 
+  /** Whether the job has not been seen to end yet. */
+  busy(ticket: number): boolean {
+    return this.running.has(ticket)
+  }
+
   /** Settles when the job is done; rejects with what ended it. */
   wait(ticket: number): Promise<void> {
     const job = this.running.get(ticket)

@@ -69,6 +69,8 @@ const isBuffer = (root: unknown, path: string): boolean => {
   for (let i = 0; i < names.length - 1; i++) {
     if (at instanceof Module && at.buffers.includes(names[i])) return true
     at = at[names[i]] as Record<string, unknown>
+    // A record by paths has dots in its keys; it holds no module.
+    if (at === undefined) return false
   }
   return at instanceof Module && at.buffers.includes(names[names.length - 1])
 }

@@ -11,16 +11,10 @@ import { planMemory } from './memory.js'
 import { restoreTensors, stateSources } from './state.js'
 import { Trainer, type StepResult, type Trainable } from './trainer.js'
 
-/** How a model is trained. */
+/** How a loop runs. */
 export interface LoopOptions {
-  /** The update rule; its `lr` is a number or a schedule. */
-  optimizer: Optimizer
   /** Steps of the whole run, resumed parts included. */
   steps: number
-  /** Micro-batches in one step, weighted by their labels: the gradient is that of the one big batch. */
-  accumulate?: number
-  /** Largest norm of the whole gradient; 1 by default, null for none. */
-  clip?: number | null
   /** Seed of everything that is random in the model. */
   seed?: number
   /** Batches that the model is evaluated on, every `evalEvery` steps and at the end. */
@@ -48,11 +42,23 @@ export interface LoopOptions {
   signal?: AbortSignal
   /** What is known beforehand about the run, for the `start` event. */
   plan?: Partial<Plan>
+  /** What a program wants to find again in the checkpoint when it resumes. */
+  run?: JsonRecord
+}
+
+/** How a model is trained. */
+export interface FitOptions extends LoopOptions {
+  /** The update rule; its `lr` is a number or a schedule. */
+  optimizer: Optimizer
+  /** Micro-batches in one step, weighted by their labels: the gradient is that of the one big batch. */
+  accumulate?: number
+  /** Largest norm of the whole gradient; 1 by default, null for none. */
+  clip?: number | null
 }
 
 const KNOWN = [
   'optimizer', 'steps', 'accumulate', 'clip', 'seed', 'evalData', 'evalEvery', 'out', 'saveEvery', 'keep', 'config', 'tokenizer', 'resume',
-  'sampleEvery', 'sample', 'patience', 'stopAfter', 'allowNonFinite', 'signal', 'plan',
+  'sampleEvery', 'sample', 'patience', 'stopAfter', 'allowNonFinite', 'signal', 'plan', 'run',
 ]
 
 /** What a run came to. */
@@ -128,12 +134,18 @@ export class Run implements AsyncIterable<TrainEvent>, PromiseLike<TrainResult> 
  *
  * @param data batches: an iterable or async iterable of records of typed arrays, or a source whose position can be saved
  */
-export function train(model: Trainable, data: StepSource | Iterable<StepData> | AsyncIterable<StepData>, options: LoopOptions): Run {
+export function train(model: Trainable, data: StepSource | Iterable<StepData> | AsyncIterable<StepData>, options: FitOptions): Run {
   checkOptions('train', options, KNOWN)
+  const { optimizer, clip, accumulate, ...loop } = options
+  return trainWith(new Trainer(model, { optimizer, clip, seed: options.seed }), toSource(data, accumulate ?? 1), loop)
+}
+
+/** The loop over a trainer that is there already. */
+export function trainWith(trainer: Trainer, source: StepSource, options: LoopOptions): Run {
   if (!Number.isSafeInteger(options.steps) || options.steps < 1) {
     throw new SteepestError('OPTION', { who: 'train', rule: '`steps` must be a whole number of 1 or more', got: String(options.steps) })
   }
-  return new Run(new Loop(model, toSource(data, options.accumulate ?? 1), options).run())
+  return new Run(new Loop(trainer, source, options).run())
 }
 
 interface Queued {
@@ -144,7 +156,6 @@ interface Queued {
 }
 
 class Loop {
-  private readonly trainer: Trainer
   private log: RunLog | undefined
   private step = 0
   private tokens = 0
@@ -157,13 +168,10 @@ class Loop {
   private readonly residentBefore = process.memoryUsage.rss()
 
   constructor(
-    model: Trainable,
+    private readonly trainer: Trainer,
     private readonly source: StepSource,
     private readonly options: LoopOptions,
-  ) {
-    const { optimizer, clip, seed } = options
-    this.trainer = new Trainer(model, { optimizer, clip, seed })
-  }
+  ) {}
 
   private get seconds(): number {
     return (performance.now() - this.startedAt) / 1000
@@ -234,7 +242,7 @@ class Loop {
           started = true
           yield this.startEvent(data)
         }
-        const lr = options.optimizer.lrAt(next)
+        const lr = trainer.optimizer.lrAt(next)
         const wait = await trainer.step(data.microBatches, { lr, step: next, normalizer: data.weight, unchained: options.allowNonFinite })
         this.queued.push({ step: next, lr, tokens: data.tokens, wait })
       }
@@ -335,8 +343,8 @@ class Loop {
       tokensPerStep: data.tokens,
       steps: options.steps,
       fromStep: this.step,
-      optimizer: options.optimizer.name,
-      lr: options.optimizer.lrAt(1),
+      optimizer: trainer.optimizer.name,
+      lr: trainer.optimizer.lrAt(1),
       schedule: 'constant',
       dtype: Object.values(trainer.parameters)[0].dtype,
       seed: options.seed ?? 0,
@@ -382,8 +390,9 @@ class Loop {
         best: Number.isFinite(this.best) ? this.best : null,
         worse: this.worse,
         seed: options.seed ?? 0,
-        optimizer: options.optimizer.name,
+        optimizer: trainer.optimizer.name,
         data: (this.source.state?.() ?? null) as never,
+        run: options.run ?? null,
       },
       validationLoss: this.evalLoss,
       tokenizer: options.tokenizer,
@@ -399,8 +408,8 @@ class Loop {
     const checkpoint = await loadCheckpoint(dir)
     try {
       const { state } = checkpoint
-      if (state.optimizer !== this.options.optimizer.name) {
-        throw new SteepestError('CHECKPOINT', { who: dir, rule: 'the checkpoint must be of the same optimizer', got: `${String(state.optimizer)} for ${this.options.optimizer.name}` })
+      if (state.optimizer !== this.trainer.optimizer.name) {
+        throw new SteepestError('CHECKPOINT', { who: dir, rule: 'the checkpoint must be of the same optimizer', got: `${String(state.optimizer)} for ${this.trainer.optimizer.name}` })
       }
       await restoreTensors(this.trainer, checkpoint)
       this.step = checkpoint.step

@@ -19,8 +19,8 @@ import { avalBytes, type Batch, signature } from './host.js'
 
 /** What a model must have to be trained. */
 export interface Trainable {
-  /** The mean loss of a batch, or its weighted sum divided by `ctx.normalizer` where that is given. */
-  loss(batch: Record<string, Tensor>, ctx: Context): { loss: Tensor }
+  /** The mean loss of a batch (a record of tensors by the names that the data gives them), or its weighted sum divided by `ctx.normalizer` where that is given. */
+  loss(batch: never, ctx: Context): { loss: Tensor }
 }
 
 export interface TrainerOptions {
@@ -84,7 +84,7 @@ export class Trainer {
   readonly slots: Record<string, Tensor>
   readonly queue: Queue
   readonly arena: NativeArena
-  private readonly optimizer: Optimizer
+  readonly optimizer: Optimizer
   private readonly optimizerState: OptimizerState
   private readonly clip: number | null
   private readonly seed: number
@@ -167,7 +167,7 @@ export class Trainer {
     for (const k of Object.keys(this.parameters)) named[k] = state[`p:${k}`]
     for (const k of Object.keys(this.moduleState)) named[k] = state[`m:${k}`]
     const model = withTensors(this.model, named)
-    const raw = model.loss(rest, ctx).loss
+    const raw = model.loss(rest as never, ctx).loss
     const loss = training ? guard(raw) : raw
     output(['loss'], loss)
     if (training) {
@@ -367,8 +367,13 @@ export class Trainer {
 
   /** Points the model's tensors at the memory that training left, so that the model can be used. */
   publish(): void {
-    for (const [k, t] of Object.entries(this.parameters)) t.storage = { buffer: this.buffer(`p:${k}`), bytes: avalBytes(t) }
-    for (const [k, t] of Object.entries(this.moduleState)) t.storage = { buffer: this.buffer(`m:${k}`), bytes: avalBytes(t) }
+    for (const [kind, tensors] of [['p', this.parameters], ['m', this.moduleState]] as const) {
+      for (const [k, t] of Object.entries(tensors)) {
+        // Nothing is there where the run ended before its first step.
+        const buffer = this.memory.get(`${kind}:${k}`)
+        if (buffer) t.storage = { buffer, bytes: avalBytes(t) }
+      }
+    }
   }
 
   close(): void {

@@ -1,3 +1,4 @@
+import { native } from '../addon.js'
 import { checkOptions } from '../errors.js'
 import { evaluate, launch } from '../graph/evaluate.js'
 import { build, type Executable } from '../graph/executable.js'
@@ -30,7 +31,7 @@ export function compile<A extends readonly unknown[], R>(f: (...args: A) => R, o
   return (...args) => {
     if (tracing()) return f(...args)
     const flat = flatten(args)
-    const key = `${flat.key} ${flat.tensors.map(showAval).join(' ')}`
+    const key = `${native().threads()} ${flat.key} ${flat.tensors.map(showAval).join(' ')}`
     let compiled = known.get(key)
     if (!compiled) {
       const { graph, captures, out } = trace('compile', f, args)

@@ -1,0 +1,260 @@
+import { existsSync } from 'node:fs'
+import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path'
+import { native } from '../../addon.js'
+import { evaluationSteps, openText, splitTokens, type TextData, TextLoader } from '../../data/index.js'
+import { SteepestError } from '../../errors.js'
+import { checkpointSteps, latestCheckpoint } from '../../io/checkpoint.js'
+import { nodeFileSystem } from '../../io/files.js'
+import { readState, type JsonRecord } from '../../io/state.js'
+import { GPT2 } from '../../models/gpt2.js'
+import { configOf } from '../../models/hf.js'
+import { noDecay, type Optimizer, optimizerNamed, schedule, type ScheduleSpec } from '../../optim/index.js'
+import type { DType } from '../../tensor/dtype.js'
+import { parameters } from '../../nn/module.js'
+import type { Plan, PreparedRun, TrainEvent } from '../events.js'
+import { memoryLimit } from '../machine.js'
+import { planMemory } from '../memory.js'
+import type { TrainOptions } from '../options.js'
+import { bytes as showBytes, short } from '../plot-numbers.js'
+import { trainWith } from '../train.js'
+import { Trainer } from '../trainer.js'
+import { choose, type Choices } from './choose.js'
+import { measurePeak } from './measure.js'
+import { Sampler } from './sampler.js'
+
+/** What the preparation may be given beside the options. */
+export interface PrepareContext {
+  /** Folder that relative paths begin at; that of the process by default. */
+  cwd?: string
+  /** Called now and then with what is being done and the share that is done, 0 to 1. */
+  onProgress?: (what: string, done: number) => void
+}
+
+/** Options that belong to a run and come back when it is resumed. */
+const RUN_KEYS = [
+  'file', 'vocab', 'validation', 'layers', 'heads', 'width', 'context', 'dropout', 'dtype', 'steps', 'batch', 'accumulate', 'seed', 'patience', 'allowNonFinite',
+  'optimizer', 'lr', 'schedule', 'warmup', 'weightDecay', 'clip', 'evalEvery', 'saveEvery', 'sampleEvery', 'keep',
+] as const satisfies readonly (keyof TrainOptions)[]
+
+/** Seconds that a run takes where the user does not say how many steps. */
+const RUN_SECONDS = 170
+/** Share of the speed of a large product that whole steps of small models reach, by which times are estimated. Measured on 2 cores of an EPYC (Zen 5): 0.45 to 0.6. */
+const EFFICIENCY = 0.5
+const SAVE_SECONDS = 300
+/** Windows of the validation part that one evaluation looks at. */
+const EVAL_BATCHES = 8
+/** Tokens of a sample that is shown while training. */
+const SAMPLE_TOKENS = 100
+const SAMPLE_TEMPERATURE = 0.8
+
+interface Resumed {
+  /** Checkpoint folder. */
+  dir: string
+  step: number
+  run: TrainOptions
+}
+
+async function findCheckpoint(path: string): Promise<string> {
+  if (existsSync(join(path, 'state.json'))) return path
+  if (!existsSync(path)) throw new SteepestError('FILE', { who: path, rule: 'there is no such run folder or checkpoint' })
+  const latest = await latestCheckpoint(path)
+  if (latest.dir) return latest.dir
+  const why = latest.skipped.map((s) => s.reason).join('; ')
+  throw new SteepestError('CHECKPOINT', { who: path, rule: 'the folder has no whole checkpoint', got: why, fix: 'Give a run folder or a checkpoint-N of one' })
+}
+
+async function openResumed(path: string): Promise<Resumed> {
+  const dir = await findCheckpoint(path)
+  const { step, state } = await readState(dir, nodeFileSystem)
+  const { run } = state as { run?: TrainOptions }
+  if (!run) throw new SteepestError('CHECKPOINT', { who: dir, rule: 'the checkpoint must be of `steepest train`', fix: 'Resume it with the program that wrote it' })
+  return { dir, step, run }
+}
+
+/** A folder of this name that no run has used. */
+function freshFolder(cwd: string, name: string): string {
+  for (let n = 1; ; n++) {
+    const dir = join('runs', n === 1 ? name : `${name}-${n}`)
+    if (!existsSync(join(cwd, dir))) return dir
+  }
+}
+
+function scheduleOf(options: TrainOptions, lr: number, steps: number): ScheduleSpec {
+  const warmup = Math.min(options.warmup ?? Math.ceil(steps / 20), steps)
+  switch (options.schedule ?? 'cosine') {
+    case 'constant':
+      return { kind: 'constant', lr, warmup }
+    case 'linear':
+      return { kind: 'linear', lr, warmup, steps }
+    case 'wsd': {
+      const decay = Math.min(Math.ceil(steps / 5), steps - warmup)
+      return { kind: 'wsd', lr, warmup, decay, stable: steps - warmup - decay }
+    }
+    case 'oneCycle':
+      return { kind: 'oneCycle', lr, steps }
+    default:
+      return { kind: 'cosine', lr, warmup, steps, end: lr / 10 }
+  }
+}
+
+function makeOptimizer(options: TrainOptions, choices: Choices, steps: number): Optimizer {
+  const decay = choices.weightDecay === undefined ? {} : { weightDecay: choices.weightDecay, groups: [noDecay] }
+  return optimizerNamed(options.optimizer ?? 'adamw', { lr: schedule(scheduleOf(options, choices.lr, steps)), ...decay })
+}
+
+const SCHEDULES = { constant: 'constant', linear: 'linear', cosine: 'cosine', wsd: 'warm-up, stable, decay', oneCycle: 'one cycle' } as const
+
+/**
+ * Plans a training run of a small GPT on a text: reads it, chooses what the options leave open, and knows memory and cost before the first step.
+ *
+ * @throws SteepestError with the option or file that is wrong
+ */
+export async function prepareTraining(given: TrainOptions, context: PrepareContext = {}): Promise<PreparedRun> {
+  const cwd = context.cwd ?? process.cwd()
+  const path = (p: string) => (isAbsolute(p) ? p : resolve(cwd, p))
+  const resumed = given.resume === undefined ? undefined : await openResumed(path(given.resume))
+  const options: TrainOptions = { ...resumed?.run, ...given }
+  const threads = native().threads(options.threads)
+  const tokenizer = resumed && given.tokenizer === undefined ? join(resumed.dir, 'tokenizer.json') : options.tokenizer
+  const data = await openText({
+    file: options.file === undefined ? undefined : path(options.file),
+    tokenizer: tokenizer === undefined || tokenizer === 'bytes' ? tokenizer : path(tokenizer),
+    vocab: resumed ? undefined : options.vocab,
+    onProgress: context.onProgress,
+  })
+  const who = options.file ?? data.name
+  const choices = choose(options, data.tokens.length, threads)
+  const { layers, heads, width, context: length, batch } = choices
+  if (width % heads !== 0) {
+    throw new SteepestError('OPTION', { who: 'heads', rule: 'the heads must divide the width', got: `${heads} heads for width ${width}`, fix: `Give --width ${Math.ceil(width / heads) * heads}, or other heads` })
+  }
+  const { accumulate = 1, seed = 1, dropout = 0, dtype = 'float32', validation = 0.1 } = options
+  const split = splitTokens(data.tokens, { context: length, validation, who })
+  const loader = new TextLoader(split.train, { context: length, batch, accumulate, seed, who })
+  const first = loader.next()
+  loader.restore({ ...loader.state(), epoch: 0, at: 0 })
+
+  const model = new GPT2({ vocabSize: data.tokenizer.vocabSize, context: length, layers, heads, width, dropout, dtype: dtype as DType, seed })
+  const clip = options.clip ?? 1
+  const make = (steps: number) => new Trainer(model, { optimizer: makeOptimizer(options, choices, steps), clip, seed })
+  // The number of steps depends on the cost of one, which depends on the plan.
+  const draft = make(options.steps ?? 1)
+  const { memory, flops } = planMemory(draft, first.microBatches)
+  const peakFlops = await measurePeak(dtype as DType)
+  const secondsPerStep = flops / (peakFlops * EFFICIENCY)
+  const { chosen } = choices
+  let { steps } = options
+  if (steps === undefined) {
+    steps = Math.max(100, Math.round(RUN_SECONDS / secondsPerStep / 100) * 100)
+    chosen.steps = `${steps}: about ${Math.round((steps * secondsPerStep) / 60)} min on this machine`
+  }
+  if (data.vocabChosen) chosen.vocab = data.vocabChosen
+  const total = steps
+  const evalEvery = options.evalEvery ?? Math.max(1, Math.ceil(total / 20))
+  const sampleEvery = options.sampleEvery ?? Math.max(1, Math.ceil(total / 10))
+  const saveEvery = options.saveEvery ?? Math.max(1, Math.round(SAVE_SECONDS / secondsPerStep))
+  const name = data.file === undefined ? 'text' : basename(data.file, extname(data.file))
+  const out = given.out ?? (resumed ? dirname(resumed.dir) : freshFolder(cwd, name))
+  if (!resumed && (await checkpointSteps(path(out))).length > 0) {
+    throw new SteepestError('OPTION', { who: out, rule: 'the folder already holds the checkpoints of a run', fix: `Go on with it by --resume ${out}, or give another --out` })
+  }
+  if (resumed && resumed.step >= total) {
+    throw new SteepestError('OPTION', { who: resumed.dir, rule: 'the run has done all its steps', got: `step ${resumed.step} of ${total}`, fix: 'Give more with --steps' })
+  }
+  const limit = memoryLimit()
+  if (memory.total > limit) {
+    throw new SteepestError('OUT_OF_MEMORY', {
+      who: 'train',
+      rule: 'the run must fit into the memory of this machine',
+      got: `${showBytes(memory.total)} planned, ${showBytes(limit)} there`,
+      fix: `Try a smaller --batch (now ${batch}), --context (${length}) or --width (${width})`,
+    })
+  }
+
+  const trainer = options.steps === undefined ? make(total) : draft
+  const { optimizer } = trainer
+  const run = Object.fromEntries(
+    RUN_KEYS.flatMap((key) => {
+      const value = { ...options, layers, heads, width, context: length, batch, lr: choices.lr, steps: total, evalEvery, sampleEvery, saveEvery }[key]
+      return value === undefined ? [] : [[key, key === 'file' ? path(String(value)) : value]]
+    }),
+  ) as JsonRecord
+  const evals = Math.ceil(total / evalEvery) * EVAL_BATCHES * (1 / 3 / accumulate)
+  const plan: Plan = {
+    model: `GPT: ${layers} layers, ${heads} heads, width ${width}`,
+    parameters: Object.values(parameters(model)).reduce((n, t) => n + t.size, 0),
+    data: `${data.name}: ${showBytes(data.bytes)}, ${short(data.tokens.length)} tokens, ${Math.round(validation * 100)}% for validation${data.note ? ` (${data.note})` : ''}`,
+    tokenizer: data.tokenizerLine,
+    batch,
+    accumulate,
+    context: length,
+    tokensPerStep: batch * accumulate * length,
+    steps: total,
+    fromStep: resumed?.step ?? 0,
+    optimizer: optimizer.name,
+    lr: choices.lr,
+    schedule: SCHEDULES[options.schedule ?? 'cosine'],
+    dtype,
+    seed,
+    threads,
+    flopsPerStep: flops,
+    peakFlops,
+    memory,
+    secondsExpected: (total - (resumed?.step ?? 0) + evals) * secondsPerStep,
+    out,
+    chosen: resumed ? {} : chosen,
+  }
+
+  async function* events({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent> {
+    const sampler = new Sampler(model, trainer)
+    const started = sampleStart(data)
+    const loop = trainWith(trainer, loader, {
+      steps: total,
+      evalData: evaluationSteps(split.validation, { context: length, batch, limit: batch * EVAL_BATCHES, who }),
+      evalEvery,
+      out: path(out),
+      saveEvery,
+      keep: options.keep ?? 2,
+      seed,
+      config: configJson(model, data.tokenizer.endOfText),
+      tokenizer: data.tokenizer.files(),
+      resume: resumed?.dir,
+      run,
+      sampleEvery,
+      sample: async (_, step) => ({ prompt: started.prompt, text: await sampleText(sampler, data, started.ids, seed + step) }),
+      patience: options.patience,
+      stopAfter: options.stopAfter,
+      allowNonFinite: options.allowNonFinite,
+      signal,
+      plan,
+    })
+    for await (const event of loop) {
+      yield event.type === 'stop' && event.reason !== 'done' && event.reason !== 'earlyStopping' && event.path ? { ...event, resume: `steepest train --resume ${shellQuoted(out)}` } : event
+    }
+  }
+  return { plan, run: events }
+}
+
+function configJson(model: GPT2, endOfText: number | undefined): JsonRecord {
+  const ends = endOfText === undefined ? {} : { bos_token_id: endOfText, eos_token_id: endOfText }
+  return { ...configOf(model), ...ends } as JsonRecord
+}
+
+const shellQuoted = (text: string): string => (/^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`)
+
+/** What samples go on from: the first words of the text. */
+function sampleStart({ tokens, tokenizer }: TextData): { prompt: string; ids: number[] } {
+  const ids = [...tokens.subarray(0, Math.min(8, tokens.length))]
+  return { prompt: tokenizer.decode(ids), ids }
+}
+
+async function sampleText(sampler: Sampler, { tokenizer }: TextData, prompt: readonly number[], seed: number): Promise<string> {
+  const decoder = tokenizer.decodeStream()
+  let text = ''
+  let n = 0
+  for await (const token of sampler.generate(prompt, { temperature: SAMPLE_TEMPERATURE, seed }, tokenizer.endOfText)) {
+    text += decoder.push(token)
+    if (++n >= SAMPLE_TOKENS) break
+  }
+  return text + decoder.end()
+}
