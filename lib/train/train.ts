@@ -3,6 +3,7 @@ import { native } from '../addon.js'
 import { checkOptions, SteepestError } from '../errors.js'
 import { FaultError } from '../graph/executable.js'
 import { type CheckpointParts, type JsonRecord, loadCheckpoint, saveCheckpoint } from '../io/checkpoint.js'
+import { nodeFileSystem } from '../io/files.js'
 import { RunLog } from '../io/runlog.js'
 import type { Optimizer } from '../optim/index.js'
 import { toSource, type StepData, type StepSource } from './data.js'
@@ -188,6 +189,7 @@ class Loop {
     try {
       await trainer.materialize()
       if (options.resume) await this.restore(options.resume)
+      if (options.out) await nodeFileSystem.makeFolder(options.out)
       if (options.out) this.log = await RunLog.open(join(options.out, 'run.jsonl'), { keepThroughStep: this.step })
       return yield* this.loop()
     } catch (error) {
