@@ -173,9 +173,10 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
 
   const trainer = options.steps === undefined ? make(total) : draft
   const { optimizer } = trainer
+  // What was measured is left out, so that equal runs leave equal files.
   const run = Object.fromEntries(
     RUN_KEYS.flatMap((key) => {
-      const value = { ...options, layers, heads, width, context: length, batch, lr: choices.lr, steps: total, evalEvery, sampleEvery, saveEvery }[key]
+      const value = { ...options, layers, heads, width, context: length, batch, lr: choices.lr, steps: total, evalEvery, sampleEvery }[key]
       return value === undefined ? [] : [[key, key === 'file' ? path(String(value)) : value]]
     }),
   ) as JsonRecord

@@ -1,0 +1,48 @@
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { describe, expect, test } from 'vitest'
+
+const here = fileURLToPath(new URL('.', import.meta.url))
+const long = process.env.STEEPEST_LONG !== undefined
+const linux = existsSync('/proc/self/status')
+
+/** Runs a child script and gives what it printed. */
+async function child<T>(name: string, ...args: string[]): Promise<T> {
+  const { stdout } = await promisify(execFile)(process.execPath, [join(here, 'children', `${name}.mjs`), ...args])
+  return JSON.parse(stdout) as T
+}
+
+describe.runIf(linux)('memory', () => {
+  const MB = 1 << 20
+  const configs = [
+    { vocabSize: 256, context: 128, layers: 2, heads: 4, width: 128, batch: 8 },
+    { vocabSize: 8192, context: 64, layers: 2, heads: 4, width: 256, batch: 4 },
+    { vocabSize: 1024, context: 256, layers: 4, heads: 4, width: 256, batch: 8, dtype: 'bfloat16' },
+  ]
+  test.each(configs)('the planned peak is that of the process: %o', { timeout: 120_000 }, async (config) => {
+    const { planned, measured } = await child<{ planned: number; measured: number }>('memory', JSON.stringify(config), '4')
+    expect(measured).toBeLessThanOrEqual(planned * 1.05 + 32 * MB)
+    expect(measured).toBeGreaterThanOrEqual(planned * 0.95 - 32 * MB)
+  })
+
+  test('does not grow over ten thousand small steps', { timeout: 120_000 }, async () => {
+    const { early, late } = await child<{ early: number; late: number }>('growth', long ? '50000' : '10000')
+    expect(late - early).toBeLessThan(16 * MB)
+  })
+})
+
+test('a timer fires during long steps on all cores', { timeout: 60_000 }, async () => {
+  const { share } = await child<{ share: number }>('ticks')
+  expect(share).toBeGreaterThanOrEqual(0.9)
+})
+
+test('trains in workers that come and go, also when they are ended in mid-step', { timeout: 60_000 }, async () => {
+  for (const how of ['finish', 'terminate']) {
+    const { losses } = await child<{ losses: number[] }>('worker', how)
+    expect(new Set(losses).size).toBe(1)
+    expect(losses[0]).toBeGreaterThan(0)
+  }
+})
