@@ -24,7 +24,8 @@ const commands = [
 // `steepest … | head`: a reader that has gone away is no error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0)
-  throw error
+  process.stderr.write(`steepest: the output cannot be written: ${error.message}\n`)
+  process.exit(1)
 })
 process.exitCode = await run(process.argv.slice(2), commands, {
   out: process.stdout,

@@ -178,9 +178,14 @@ class Loop {
     return (performance.now() - this.startedAt) / 1000
   }
 
+  /** Why a line of the log could not be written; the run ends at the next step. */
+  private logFailure: unknown
+
   /** Writes an event to the log and hands it on. */
   private tell(event: TrainEvent): TrainEvent {
-    void this.log?.append(JSON.parse(eventLine(event)) as JsonRecord)
+    this.log?.append(JSON.parse(eventLine(event)) as JsonRecord).catch((error: unknown) => {
+      this.logFailure ??= error
+    })
     return event
   }
 
@@ -200,7 +205,7 @@ class Loop {
     } finally {
       await this.drainQueue()
       trainer.publish()
-      await this.log?.close()
+      await this.log?.close().catch(() => undefined)
       await this.source.close?.()
       trainer.close()
     }
@@ -248,6 +253,7 @@ class Loop {
         const wait = await trainer.step(data.microBatches, { lr, step: next, normalizer: data.weight, unchained: options.allowNonFinite })
         this.queued.push({ step: next, lr, tokens: data.tokens, wait })
       }
+      if (this.logFailure !== undefined) throw this.logFailure
       const head = this.queued.shift()
       if (!head) break
       let result: StepResult

@@ -52,24 +52,29 @@ interface Resumed {
   dir: string
   step: number
   run: TrainOptions
+  /** Why later checkpoints were passed over; empty where none was. */
+  skipped: string
 }
 
-async function findCheckpoint(path: string): Promise<string> {
-  if (existsSync(join(path, 'state.json'))) return path
+async function findCheckpoint(path: string): Promise<{ dir: string; skipped: string }> {
+  if (existsSync(join(path, 'state.json'))) return { dir: path, skipped: '' }
   if (!existsSync(path)) throw new SteepestError('FILE', { who: path, rule: 'there is no such run folder or checkpoint' })
   const latest = await latestCheckpoint(path)
-  if (latest.dir) return latest.dir
   const why = latest.skipped.map((s) => s.reason).join('; ')
+  if (latest.dir) return { dir: latest.dir, skipped: why }
   throw new SteepestError('CHECKPOINT', { who: path, rule: 'the folder has no whole checkpoint', got: why, fix: 'Give a run folder or a checkpoint-N of one' })
 }
 
 async function openResumed(path: string): Promise<Resumed> {
-  const dir = await findCheckpoint(path)
+  const { dir, skipped } = await findCheckpoint(path)
   const { step, state } = await readState(dir, nodeFileSystem)
   const { run } = state as { run?: TrainOptions }
   if (!run) throw new SteepestError('CHECKPOINT', { who: dir, rule: 'the checkpoint must be of `steepest train`', fix: 'Resume it with the program that wrote it' })
-  return { dir, step, run }
+  return { dir, step, run, skipped }
 }
+
+/** A run that cannot go on from its last checkpoint says so. */
+const passedOver = ({ dir, skipped }: Resumed): Record<string, string> => (skipped ? { resume: `${basename(dir)}, as ${skipped.replaceAll('. Resume from another checkpoint', '')}` } : {})
 
 /** A folder of this name that no run has used. */
 function freshFolder(cwd: string, name: string): string {
@@ -203,7 +208,7 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
     memory,
     secondsExpected: (total - (resumed?.step ?? 0) + evals) * secondsPerStep,
     out,
-    chosen: resumed ? {} : chosen,
+    chosen: resumed ? passedOver(resumed) : chosen,
   }
 
   async function* events({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent> {
