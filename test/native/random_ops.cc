@@ -201,7 +201,7 @@ TEST(categorical_is_the_largest_of_logit_plus_noise) {
         std::vector<Array> in{f64 ? Array::of(DType::float64, {rows, n}, wide) : Array::of(DType::float32, {rows, n}, logits), oneKey()};
         std::vector<Array> out{Array::empty(DType::int32, {rows})};
         CHECK(runOp(level, Op::categorical_, in, out, {kSite, 0}, threads) == 0);
-        CHECK(std::memcmp(out[0].bytes.data(), expect.data(), expect.size() * 4) == 0);
+        CHECK(out[0].holds(expect));
       }
     });
   }

@@ -17,7 +17,7 @@ struct Array {
   template <class T>
   static Array of(steepest::DType dtype, std::vector<std::int64_t> shape, const std::vector<T>& values) {
     Array a = empty(dtype, shape);
-    std::memcpy(a.bytes.data(), values.data(), values.size() * sizeof(T));
+    if (!values.empty()) std::memcpy(a.bytes.data(), values.data(), values.size() * sizeof(T));
     return a;
   }
   static Array empty(steepest::DType dtype, const std::vector<std::int64_t>& shape) {
@@ -32,6 +32,11 @@ struct Array {
     }
     a.bytes.assign(a.view.bytes(), std::byte{0xAB});
     return a;
+  }
+  // Whether it holds these numbers, bit for bit.
+  template <class T>
+  bool holds(const std::vector<T>& values) const {
+    return bytes.size() == values.size() * sizeof(T) && (values.empty() || std::memcmp(bytes.data(), values.data(), bytes.size()) == 0);
   }
   template <class T>
   const T* as() const {

@@ -62,7 +62,7 @@ void sortCase(DType dtype, std::int64_t rows, std::int64_t n, bool many) {
       if (n > 5000 && threads == 2) return;
       std::vector<Array> in{Array::of(dtype, {rows, n}, x)}, out{Array::empty(DType::int32, {rows, n})};
       runOp(level, Op::argsort_, in, out, {descending ? 1.0 : 0.0}, threads);
-      CHECK(std::memcmp(out[0].bytes.data(), expect.data(), expect.size() * 4) == 0);
+      CHECK(out[0].holds(expect));
       for (const std::int64_t k : {std::int64_t{0}, std::int64_t{1}, n / 7, n / 2, n}) {
         if (k > n) continue;
         std::vector<Array> best{Array::empty(DType::int32, {rows, k})};
@@ -110,7 +110,7 @@ TEST(sort_reads_strides) {
   }
   std::vector<Array> in{a}, out{Array::empty(DType::int32, {4, 60})};
   runOp(levels()[0], Op::argsort_, in, out, {0}, 2);
-  CHECK(std::memcmp(out[0].bytes.data(), expect.data(), expect.size() * 4) == 0);
+  CHECK(out[0].holds(expect));
 }
 
 TEST(sort_bfloat16_as_the_float_it_is) {
@@ -127,7 +127,7 @@ TEST(sort_bfloat16_as_the_float_it_is) {
     atAllLevels([&](const Level& level, int threads) {
       std::vector<Array> in{Array::of(DType::bfloat16, {1000}, h)}, out{Array::empty(DType::int32, {1000})};
       runOp(level, Op::argsort_, in, out, {descending ? 1.0 : 0.0}, threads);
-      CHECK(std::memcmp(out[0].bytes.data(), expect.data(), 4000) == 0);
+      CHECK(out[0].holds(expect));
     });
   }
 }
@@ -138,8 +138,8 @@ TEST(searchsorted_is_lower_and_upper_bound) {
   atAllLevels([&](const Level& level, int threads) {
     std::vector<Array> in{Array::of(DType::float64, {11}, sorted), Array::of(DType::float64, {10}, values)}, out{Array::empty(DType::int32, {10})};
     runOp(level, Op::searchsorted_, in, out, {0}, threads);
-    CHECK(std::memcmp(out[0].bytes.data(), left.data(), 40) == 0);
+    CHECK(out[0].holds(left));
     runOp(level, Op::searchsorted_, in, out, {1}, threads);
-    CHECK(std::memcmp(out[0].bytes.data(), right.data(), 40) == 0);
+    CHECK(out[0].holds(right));
   });
 }
