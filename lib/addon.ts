@@ -67,7 +67,10 @@ interface Native {
   Program: new (words: Float64Array, constants: Uint8Array, threads: number, device?: 'cpu' | 'null') => NativeProgram
   Stream: new (wake: () => void) => NativeStream
   workspace(instruction: Float64Array, threads: number): number
+  /** The number of threads of streams made from now on. */
   threads(n?: number): number
+  /** The dispatch level of programs made from now on, lowest: portable. */
+  level(name?: string): string
   info(): { level: string; levels: string[]; tableHash: number; allocatedBytes: number }
 }
 

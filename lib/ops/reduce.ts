@@ -65,7 +65,7 @@ const reduceRow = defineOp<ReduceAttrs>({
     if (attrs.kind === 'max' || attrs.kind === 'min') requireSome(attrs.kind, x, attrs.axes)
     return [{ shape: reducedShape(x, attrs), dtype: attrs.dtype }]
   },
-  vjp: ({ inputs: [x], outputs: [y], grads: [grad], attrs: { axes, kind } }) => {
+  vjp: ({ inputs: [x], outputs: [y], grads: [grad], attrs: { axes, kind, keepDims } }) => {
     const g = cast(grad!, x.dtype)
     switch (kind) {
       case 'sum':
@@ -79,7 +79,7 @@ const reduceRow = defineOp<ReduceAttrs>({
       case 'max':
       case 'min': {
         const hit = cast(equal(x, spread(y, x, axes)), x.dtype)
-        return [mul(hit, spread(div(g, sum(hit, { axis: axes })), x, axes))]
+        return [mul(hit, spread(div(g, sum(hit, { axis: axes, keepDims })), x, axes))]
       }
       default:
         return [null]

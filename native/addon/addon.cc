@@ -291,6 +291,14 @@ Napi::Value Threads(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), poolThreads);
 }
 
+// level(name?) → the dispatch level of programs made from now on
+Napi::Value ChooseLevel(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    if (info.Length() > 0 && info[0].IsString()) useLevel(info[0].As<Napi::String>().Utf8Value());
+    return Napi::String::New(info.Env(), level().name);
+  });
+}
+
 Napi::Value Info(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Napi::Object out = Napi::Object::New(env);
@@ -316,6 +324,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(made);
   exports.Set("workspace", Napi::Function::New<Workspace>(env));
   exports.Set("threads", Napi::Function::New<Threads>(env));
+  exports.Set("level", Napi::Function::New<ChooseLevel>(env));
   exports.Set("info", Napi::Function::New<Info>(env));
   return exports;
 }

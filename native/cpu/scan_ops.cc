@@ -55,6 +55,7 @@ class Cumsum final : public Kernel {
   void run(const Call& call) const override {
     const T* x = call.in[0].as<T>();
     T* y = call.out[0].as<T>();
+    if (line_.inner == 0) return;
     if (line_.inner > 1) beside(call, x, y);
     else if (pieces_ == 1) lines(call, x, y);
     else inPieces(call, x, y);
@@ -147,6 +148,7 @@ class Recurrence final : public Kernel {
     const T* a = call.in[0].as<T>();
     const T* b = call.in[1].as<T>();
     T* h = call.out[0].as<T>();
+    if (line_.inner == 0) return;
     if (line_.inner > 1) {
       const std::int64_t tiles = ceilDiv(line_.inner, kWidth);
       call.pool.run(line_.outer * tiles, [&](std::int64_t tile, int) {

@@ -1,7 +1,7 @@
 #include "levels.h"
 
+#include <atomic>
 #include <cstdlib>
-#include <cstring>
 
 #include "ops.gen.h"
 
@@ -31,19 +31,34 @@ std::vector<Level> levels() {
   return all;
 }
 
-const Level& level() {
-  static const Level chosen = [] {
-    const std::vector<Level> all = levels();
-    if (const char* name = std::getenv("STEEPEST_LEVEL")) {
-      for (const Level& l : all) {
-        if (!std::strcmp(l.name, name)) return l;
-      }
-      throw Error("OPTION", std::string("STEEPEST_LEVEL names a dispatch level that this machine does not run: ") + name);
-    }
-    return all.back();
-  }();
-  return chosen;
+namespace {
+
+const std::vector<Level>& machineLevels() {
+  static const std::vector<Level> all = levels();
+  return all;
 }
+
+const Level& named(const std::string& name) {
+  for (const Level& l : machineLevels()) {
+    if (name == l.name) return l;
+  }
+  throw Error("OPTION", "the machine runs no dispatch level of this name: " + name);
+}
+
+std::atomic<const Level*> chosen{nullptr};
+
+}  // namespace
+
+const Level& level() {
+  if (const Level* l = chosen.load()) return *l;
+  static const Level& first = []() -> const Level& {
+    const char* name = std::getenv("STEEPEST_LEVEL");
+    return name ? named(name) : machineLevels().back();
+  }();
+  return first;
+}
+
+void useLevel(const std::string& name) { chosen.store(&named(name)); }
 
 namespace {
 

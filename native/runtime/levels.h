@@ -16,8 +16,10 @@ struct Level {
 
 // Levels that this machine can run, lowest first.
 std::vector<Level> levels();
-// The highest of them, or the one that the environment variable STEEPEST_LEVEL names.
+// The highest of them, or the one that the environment variable STEEPEST_LEVEL names, until useLevel chooses another.
 const Level& level();
+// Programs that are made from now on run at the named level.
+void useLevel(const std::string& name);
 
 // The same shape of table with kernels that check and plan but compute nothing.
 std::span<const Factory> nullKernels();
