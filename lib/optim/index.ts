@@ -3,6 +3,7 @@ import type { Optimizer, RuleOptions } from './optimizer.js'
 import { RULE_OPTIMIZERS } from './rules.gen.js'
 
 export type { ClipOptions, LearningRate, Optimizer, OptimizerState, ParameterGroup, RuleOptions, UpdateContext, Updated } from './optimizer.js'
+export { defineOptimizer, type OwnHyper, type OwnOperands, type OwnRule, type OwnStep } from './define.js'
 export { clipByGlobalNorm, globalNorm } from './clip.js'
 export { noDecay } from './options.js'
 export * from './rules.gen.js'

@@ -1,0 +1,150 @@
+import { checkOptions, SteepestError } from '../errors.js'
+import { assign, guard } from '../ops/control.js'
+import { cast, mul } from '../ops/elementwise.js'
+import { full, reshape, slice } from '../ops/shape.js'
+import { sameShape, showAval } from '../tensor/shape.js'
+import type { Tensor } from '../tensor/tensor.js'
+import { COMMON, makeOptimizer, type Mover, type Operands, slotsInOrder } from './base.js'
+import type { Optimizer, RuleOptions } from './optimizer.js'
+
+/** Hyper-parameters of an own rule with their defaults. */
+export type OwnHyper = Readonly<Record<string, number | boolean>>
+
+/** First value of a state: a number for every element, or a function of the (float32 or float64) parameter. */
+export type Initial = number | ((p: Tensor) => Tensor)
+
+/** Numbers of this step that are the same for all elements, as float64 scalars. */
+export interface OwnStep<H> {
+  lr: Tensor
+  /** The step, counted from 1. */
+  t: Tensor
+  hyper: H
+}
+
+/** What the formula of an own rule gets; all tensors are float32, or float64 for a float64 parameter. */
+export interface OwnOperands<S extends string, C, H> {
+  p: Tensor
+  g: Tensor
+  slots: Record<S, Tensor>
+  /** Scalars. */
+  lr: Tensor
+  t: Tensor
+  /** What `prepare` gave. */
+  c: C
+  hyper: H
+  /** The parameter's name. */
+  name: string
+}
+
+/** An optimizer of one's own. */
+export interface OwnRule<H extends OwnHyper, S extends string, C extends Record<string, Tensor>> {
+  name: string
+  /** Default learning rate; 1e-3 where there is none. */
+  lr?: number
+  /** Hyper-parameters with their defaults: they become options, and may differ between groups. */
+  hyper?: H
+  /** States of each parameter. */
+  slots?: Record<S, Initial>
+  /** Coefficients: computed once a step in float64 (bias corrections lose digits in float32). */
+  prepare?: (step: OwnStep<H>) => C
+  /** New parameter and states, by name. */
+  step: (operands: OwnOperands<S, C, H>) => Record<S | 'p', Tensor>
+}
+
+/** The float32 weight that a bfloat16 weight is rounded from. */
+const MASTER = 'master'
+
+function checkRule(who: string, { hyper, slots, step }: OwnRule<OwnHyper, string, Record<string, Tensor>>): void {
+  const taken = [...Object.keys(hyper ?? {}).filter((k) => (COMMON as readonly string[]).includes(k)), ...Object.keys(slots ?? {}).filter((k) => ['p', MASTER].includes(k))]
+  if (taken.length > 0) throw new SteepestError('OPTION', { who, rule: 'this name has a meaning already', got: taken.join(', '), fix: 'Call it something else' })
+  if (typeof step !== 'function') throw new SteepestError('OPTION', { who, rule: '`step` must be a function', got: typeof step })
+}
+
+/**
+ * Makes an optimizer of a formula in tensors. What it gives is called like a built-in one, with the same options (`lr`, `groups`, `clip`) and
+ * the rule's own; its elementwise part runs as one pass over memory, in place within a compiled step. Shapes of any kind of op may occur.
+ *
+ * @example
+ * const signum = defineOptimizer({
+ *   name: 'signum',
+ *   hyper: { beta: 0.9 },
+ *   slots: { m: 0 },
+ *   step: ({ p, g, slots: { m }, lr, hyper: { beta } }) => {
+ *     const next = add(mul(m, beta), mul(g, 1 - beta))
+ *     return { p: sub(p, mul(sign(next), lr)), m: next }
+ *   },
+ * })
+ * const optimizer = signum({ lr: 1e-3, groups: [optim.noDecay] })
+ *
+ * @throws SteepestError where the formula leaves out a state or gives another shape
+ */
+export function defineOptimizer<H extends OwnHyper = Record<never, never>, S extends string = never, C extends Record<string, Tensor> = Record<never, never>>(
+  rule: OwnRule<H, S, C>,
+): (options?: RuleOptions & Partial<Record<keyof H, number | boolean>>) => Optimizer {
+  const who = `optim.${rule.name}`
+  const slots = Object.entries(rule.slots ?? {}) as [S, Initial][]
+  const defaults = rule.hyper ?? ({} as H)
+  checkRule(who, rule as unknown as OwnRule<OwnHyper, string, Record<string, Tensor>>)
+  const keys = Object.keys(defaults)
+
+  const withDefaults = (given: Readonly<Record<string, unknown>>): H => {
+    const all: Record<string, number | boolean> = { ...defaults }
+    for (const key of keys) {
+      const value = given[key]
+      if (value === undefined) continue
+      if (typeof value !== typeof defaults[key] || Number.isNaN(value)) {
+        throw new SteepestError('OPTION', { who, rule: `\`${key}\` must be a ${typeof defaults[key]}`, got: String(value) })
+      }
+      all[key] = value as number | boolean
+    }
+    return all as unknown as H
+  }
+
+  return (options = {}) => {
+    checkOptions(who, options, [...COMMON, ...keys])
+    const { lr: _lr, groups: _groups, clip: _clip, rounding = 'master', ...given } = options as RuleOptions & Record<string, unknown>
+    if (rounding === 'stochastic') {
+      throw new SteepestError('OPTION', { who, rule: 'rules of one’s own round to nearest, or keep a float32 weight', got: 'stochastic', fix: 'Say master or nearest' })
+    }
+    const keepsMaster = (p: Tensor) => p.dtype === 'bfloat16' && rounding === 'master'
+    const wide = (p: Tensor) => cast(p, p.dtype === 'float64' ? 'float64' : 'float32')
+
+    const mover = (group: Readonly<Record<string, unknown>>): Mover => {
+      const hyper = withDefaults({ ...given, ...group })
+      return {
+        init(p) {
+          const p32 = wide(p)
+          const out: Record<string, Tensor> = keepsMaster(p) ? { [MASTER]: p32 } : {}
+          for (const [name, initial] of slots) out[name] = typeof initial === 'number' ? full(p.shape, initial, p32.dtype) : initial(p32)
+          return out
+        },
+        step(operands) {
+          const names = slots.map(([name]) => name)
+          const [master] = slotsInOrder(who, operands, keepsMaster(operands.p) ? [MASTER] : [])
+          const old = slotsInOrder(who, operands, names)
+          const p = master ?? wide(operands.p)
+          const next = formula(operands, p, Object.fromEntries(names.map((name, i) => [name, old[i]])) as Record<S, Tensor>, hyper)
+          const put = (before: Tensor, after: Tensor | undefined, name: string): Tensor => {
+            if (after && sameShape(before.shape, after.shape)) return assign(before, cast(after, before.dtype))
+            throw new SteepestError('SHAPE', { who: `${who}: ${operands.name}`, rule: `step must give \`${name}\` in the shape it had, ${showAval(before)}`, got: after ? showAval(after) : 'nothing' })
+          }
+          return {
+            p: put(operands.p, next.p, 'p'),
+            slots: { ...(master ? { [MASTER]: put(master, next.p, 'p') } : {}), ...Object.fromEntries(names.map((name, i) => [name, put(old[i], next[name], name)])) },
+          }
+        },
+      }
+    }
+
+    const formula = ({ g: given, args, scale, check, lrScale, name }: Operands, p: Tensor, states: Record<S, Tensor>, hyper: H): Record<S | 'p', Tensor> => {
+      const argument = (i: number) => reshape(slice(args, [[i, i + 1]]), [])
+      const [lr, t] = [mul(argument(0), lrScale), argument(1)]
+      const g = check ? guard(cast(given, p.dtype)) : cast(given, p.dtype)
+      const wideC: Record<string, Tensor> = rule.prepare?.({ lr, t, hyper }) ?? {}
+      const c = Object.fromEntries(Object.entries(wideC).map(([k, x]) => [k, cast(x, p.dtype)])) as C
+      return rule.step({ p, g: scale ? mul(g, cast(scale, p.dtype)) : g, slots: states, lr: cast(lr, p.dtype), t: cast(t, p.dtype), c, hyper, name })
+    }
+
+    return makeOptimizer({ who, name: rule.name, rule: rule.name, hyper: withDefaults(given), options, defaultLr: rule.lr ?? 1e-3, groupKeys: keys, mover })
+  }
+}
