@@ -59,11 +59,18 @@ class Precedence {
   }
 }
 
+interface InPlace {
+  /** Updates that may overwrite the state that they replace. */
+  readonly updates: Set<Node>
+  /** Of them, assignments whose value is computed into the place of the state, by the chain that gives it: nothing is left to do. */
+  readonly direct: Set<Node>
+}
+
 /**
  * The updates that may overwrite the state that they replace: those of donated inputs (or of what such an update gave) whose other readers
  * can all come first. Their order becomes part of `precedence`.
  */
-function updatesInPlace(precedence: Precedence, donated: ReadonlySet<Tensor>, results: ReadonlySet<Tensor>): Set<Node> {
+function updatesInPlace(precedence: Precedence, donated: ReadonlySet<Tensor>, results: ReadonlySet<Tensor>): InPlace {
   const readers = new Map<Tensor, Set<Node>>()
   const shown = new Set<Tensor>()
   for (const t of results) shown.add(base(t))
@@ -75,7 +82,22 @@ function updatesInPlace(precedence: Precedence, donated: ReadonlySet<Tensor>, re
     }
   }
   const owned = new Set(donated)
-  const inPlace = new Set<Node>()
+  const updates = new Set<Node>()
+  const direct = new Set<Node>()
+
+  /** Lets an elementwise chain write over the state that an assignment of its result replaces. */
+  const feeds = (node: Node, state: Tensor, others: ReadonlySet<Node>): boolean => {
+    const value = node.inputs[1]
+    const chain = value.node
+    if (node.op.name !== 'assign' || node.inputs[0] !== state || !donated.has(state)) return false
+    if (chain.op.name !== 'elementwise' || shown.has(value) || readers.get(value)?.size !== 1) return false
+    // A chain may read the old state only at the place that it writes.
+    if (chain.inputs.some((t) => base(t) === state && t !== state)) return false
+    const before = new Set([...others].filter((r) => r !== chain))
+    if (before.has(node) || precedence.reaches(chain, before)) return false
+    for (const reader of before) precedence.add(reader, chain)
+    return true
+  }
   for (const node of precedence.nodes) {
     if (!isUpdate(node)) continue
     const pairs = node.op.updates!(node.attrs, node.inputs.length)
@@ -83,11 +105,12 @@ function updatesInPlace(precedence: Precedence, donated: ReadonlySet<Tensor>, re
     if (!states.every((s) => owned.has(s) && !shown.has(s))) continue
     const others = new Set(states.flatMap((s) => [...(readers.get(s) ?? [])]).filter((r) => r !== node))
     if (precedence.reaches(node, others)) continue
+    if (feeds(node, states[0], others)) direct.add(node)
     for (const reader of others) precedence.add(reader, node)
     for (const [o] of pairs) owned.add(node.outputs[o])
-    inPlace.add(node)
+    updates.add(node)
   }
-  return inPlace
+  return { updates, direct }
 }
 
 /** Light nodes that nothing but updates reads. */
@@ -103,18 +126,24 @@ function lightNodes(precedence: Precedence, results: ReadonlySet<Tensor>): Set<N
   return light
 }
 
+export interface Order {
+  readonly nodes: Node[]
+  /** Updates that may overwrite their state. */
+  readonly inPlace: ReadonlySet<Node>
+  /** Assignments whose value is to be computed into the place of the state. */
+  readonly direct: ReadonlySet<Node>
+}
+
 /**
  * The order of execution: as the nodes were made (forward as the user wrote it, backward as it was walked), but an update runs as soon as
  * its gradient is complete and every reader of the old state is done, with the light nodes that only updates need moved beside it.
- *
- * @returns the nodes in order, and the updates that may overwrite their state
  */
-export function order(graph: Graph, donated: ReadonlySet<Tensor>): { nodes: Node[]; inPlace: Set<Node> } {
+export function order(graph: Graph, donated: ReadonlySet<Tensor>): Order {
   const nodes = schedule(graph.outputs)
   const results = new Set(graph.outputs)
   const precedence = new Precedence(nodes)
   const light = lightNodes(precedence, results)
-  const inPlace = updatesInPlace(precedence, donated, results)
+  const { updates, direct } = updatesInPlace(precedence, donated, results)
 
   // A node stands at the place where it was made; what moves stands right after the last that it follows, `depth` steps behind it.
   const made = new Map(nodes.map((node, at) => [node, at]))
@@ -133,5 +162,5 @@ export function order(graph: Graph, donated: ReadonlySet<Tensor>): { nodes: Node
     const [x, y] = [place.get(a)!, place.get(b)!]
     return x.at - y.at || x.depth - y.depth || a.id - b.id
   })
-  return { nodes: sorted, inPlace }
+  return { nodes: sorted, inPlace: updates, direct }
 }

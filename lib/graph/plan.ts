@@ -169,7 +169,7 @@ export function makePlan(graph: Graph, donated: ReadonlySet<number>, workspace: 
     planner.operands.set(t, planner.fresh(t, '', buf))
     if (donated.has(i)) donatedBufs.add(buf)
   })
-  const { nodes, inPlace } = order(graph, new Set([...donated].map((i) => graph.inputs[i])))
+  const { nodes, inPlace, direct } = order(graph, new Set([...donated].map((i) => graph.inputs[i])))
 
   for (const t of graph.outputs) {
     const from = source(t)
@@ -177,9 +177,11 @@ export function makePlan(graph: Graph, donated: ReadonlySet<number>, workspace: 
     if (from.node.op.updates && inPlace.has(from.node)) continue
     planner.direct.set(from, planner.external(sizeOf(t.shape) * bytesOf(t.dtype), 'output'))
   }
+  for (const node of direct) planner.direct.set(node.inputs[1], planner.operand(node.inputs[0]).buf)
   for (const node of nodes) {
     if (isLeaf(node) || node.op.kind === 'view') continue
-    planner.kernel(node, donatedBufs, inPlace.has(node))
+    if (direct.has(node)) planner.operands.set(node.outputs[0], planner.operand(node.inputs[1]))
+    else planner.kernel(node, donatedBufs, inPlace.has(node))
   }
   const taken = new Set<Buf>()
   const outputs = graph.outputs.map((t) => {
