@@ -157,7 +157,8 @@ export function makeOptimizer({ who, name, rule, hyper, options, defaultLr, grou
     return Object.fromEntries(Object.entries(init(params).slots).map(([slot, by]) => [slot, sum(by)]))
   }
 
-  return { name, rule, hyper, lr, peakLr: peakOf(lr), lrAt: (step) => rateAt(who, lr, step - 1), init, update, stateBytes }
+  const schedule = typeof lr === 'number' ? 'constant' : 'spec' in lr ? lr.spec.kind : 'own'
+  return { name, rule, hyper, lr, schedule, peakLr: peakOf(lr), lrAt: (step) => rateAt(who, lr, step - 1), init, update, stateBytes }
 }
 
 /** The states of a parameter in order, or an error that names the one that is missing or does not fit. */

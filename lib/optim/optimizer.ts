@@ -82,6 +82,8 @@ export interface Optimizer {
   readonly lr: LearningRate
   /** The highest learning rate of its schedule. */
   readonly peakLr: number
+  /** Kind of its schedule: `constant` for a number, `own` for a bare function. */
+  readonly schedule: string
   /** Learning rate of the step-th update, counted from 1; schedules count from 0, as they do in PyTorch. */
   lrAt(step: number): number
   /** State for parameters that have not been updated yet. `params` is a module, a record, or any tree of tensors. */
