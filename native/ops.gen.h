@@ -9,7 +9,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xf0a6a6f42dadull;
+constexpr std::uint64_t kTableHash = 0x2c38f358bd4full;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -1081,7 +1081,7 @@ struct TriangularSolveAttrs {
 };
 
 struct UpdateAttrs {
-  enum class Rule { kSgd, kSgdMomentum, kAdam, kAdamAmsgrad, kAdamw, kAdamwAmsgrad, kLion };
+  enum class Rule { kSgd, kSgdMomentum, kAdam, kAdamAmsgrad, kAdamw, kAdamwAmsgrad, kLion, kAdagrad, kAdabelief, kDiffgrad, kAdamp, kSgdp, kLamb, kLars, kSignSgd, kSignum };
   enum class Rounding { kNearest, kStochastic };
   Rule rule;
   std::vector<double> hyper;
@@ -1094,7 +1094,7 @@ struct UpdateAttrs {
   static UpdateAttrs decode(std::span<const double> words) {
     UpdateAttrs a{};
     AttrReader r(words);
-    a.rule = static_cast<Rule>(r.choice(7));
+    a.rule = static_cast<Rule>(r.choice(16));
     a.hyper = r.numbers();
     a.lrScale = r.number();
     a.scale = r.boolean();

@@ -114,4 +114,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = 'f0a6a6f42dad'
+export const TABLE_HASH = '2c38f358bd4f'

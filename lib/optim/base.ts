@@ -7,7 +7,7 @@ import { bytesOf } from '../tensor/dtype.js'
 import { sameShape, showAval, showShape } from '../tensor/shape.js'
 import { Tensor } from '../tensor/tensor.js'
 import { flatten } from '../transform/tree.js'
-import { checkClip, clipped } from './clip.js'
+import { checkClip, clipped, normalized } from './clip.js'
 import { checkGroups, checkLr, groupOf, peakOf, rateAt } from './options.js'
 import type { Optimizer, OptimizerState, RuleOptions, UpdateContext, Updated } from './optimizer.js'
 
@@ -45,6 +45,8 @@ export interface Parts {
   readonly defaultLr: number
   /** Options that may differ between groups. */
   readonly groupKeys: readonly string[]
+  /** What all gradients are multiplied by before anything else, from their norm together. */
+  readonly normalize?: (norm: Tensor) => Tensor
   /** The mover for a group that differs in these options. */
   readonly mover: (group: Readonly<Record<string, unknown>>) => Mover
 }
@@ -80,7 +82,7 @@ function gradsByName(who: string, params: unknown, grads: unknown, names: Readon
 }
 
 /** Everything that optimizers of one step per parameter share: names, groups, clipping, the arguments of a step and the state's tree. */
-export function makeOptimizer({ who, name, rule, hyper, options, defaultLr, groupKeys, mover }: Parts): Optimizer {
+export function makeOptimizer({ who, name, rule, hyper, options, defaultLr, groupKeys, normalize, mover }: Parts): Optimizer {
   const { groups = [], rounding = 'master' } = options
   const lr = checkLr(who, options.lr ?? defaultLr)
   const clip = options.clip && checkClip(who, options.clip)
@@ -132,7 +134,8 @@ export function makeOptimizer({ who, name, rule, hyper, options, defaultLr, grou
     for (const { name: path } of entries) {
       if (!named.has(path)) throw new SteepestError('ARGUMENT', { who: `${who}: ${path}`, rule: 'there is no gradient for this parameter', fix: 'Freeze it with a group, or give the gradient' })
     }
-    const clips = clipped(Object.fromEntries(named), clip, context.scale)
+    const all = Object.fromEntries(named)
+    const clips = clipped(all, clip, normalize ? normalized(all, context.scale, normalize) : context.scale)
     const args = argsOf(state, context)
     const moved: Record<string, Tensor> = {}
     const slots: Record<string, Record<string, Tensor>> = {}
@@ -158,7 +161,7 @@ export function makeOptimizer({ who, name, rule, hyper, options, defaultLr, grou
   }
 
   const schedule = typeof lr === 'number' ? 'constant' : 'spec' in lr ? lr.spec.kind : 'own'
-  return { name, rule, hyper, lr, schedule, peakLr: peakOf(lr), lrAt: (step) => rateAt(who, lr, step - 1), init, update, stateBytes }
+  return { name, rule, hyper, lr, schedule, peakLr: peakOf(lr), lrAt: (step) => rateAt(who, lr, step - 1), init, update, evalParams: (params) => params, stateBytes }
 }
 
 /** The states of a parameter in order, or an error that names the one that is missing or does not fit. */

@@ -74,6 +74,11 @@ export function clipped(grads: Record<string, Tensor>, clip: ClipOptions | undef
   return { grads, scale: () => scale }
 }
 
+/** The scale of gradients that are to be multiplied by `scale`, and then by what their norm says. */
+export function normalized(grads: Record<string, Tensor>, scale: Tensor | undefined, factor: (norm: Tensor) => Tensor): Tensor {
+  return times(factor(times(globalNorm(Object.values(grads)), scale)), scale)
+}
+
 /**
  * Gradients multiplied by min(1, max / (norm + 1e-6)), where `norm` is that of all of them together, and that norm. An optimizer's option
  * `clip` does the same within the update, without a pass over memory.

@@ -1,7 +1,7 @@
 import { checkOptions, SteepestError } from '../errors.js'
 import { assign, guard } from '../ops/control.js'
 import { cast, mul } from '../ops/elementwise.js'
-import { full, reshape, slice } from '../ops/shape.js'
+import { contiguous, full, reshape, slice } from '../ops/shape.js'
 import { sameShape, showAval } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { COMMON, makeOptimizer, type Mover, type Operands, slotsInOrder } from './base.js'
@@ -10,8 +10,11 @@ import type { Optimizer, RuleOptions } from './optimizer.js'
 /** Hyper-parameters of an own rule with their defaults. */
 export type OwnHyper = Readonly<Record<string, number | boolean>>
 
-/** First value of a state: a number for every element, or a function of the (float32 or float64) parameter. */
-export type Initial = number | ((p: Tensor) => Tensor)
+/**
+ * First value of a state: a number for every element, or a tensor of any shape made from the (float32 or float64) parameter; null: this
+ * parameter has none.
+ */
+export type Initial = number | ((p: Tensor) => Tensor | null)
 
 /** Numbers of this step that are the same for all elements, as float64 scalars. */
 export interface OwnStep<H> {
@@ -47,8 +50,10 @@ export interface OwnRule<H extends OwnHyper, S extends string, C extends Record<
   slots?: Record<S, Initial>
   /** Coefficients: computed once a step in float64 (bias corrections lose digits in float32). */
   prepare?: (step: OwnStep<H>) => C
-  /** New parameter and states, by name. */
-  step: (operands: OwnOperands<S, C, H>) => Record<S | 'p', Tensor>
+  /** New parameter and states, by name (those that the parameter has). */
+  step: (operands: OwnOperands<S, C, H>) => Record<'p', Tensor> & Partial<Record<S, Tensor>>
+  /** What all gradients are multiplied by before anything else, from their norm together. */
+  normalize?: (norm: Tensor, hyper: H) => Tensor
 }
 
 /** The float32 weight that a bfloat16 weight is rounded from. */
@@ -115,11 +120,15 @@ export function defineOptimizer<H extends OwnHyper = Record<never, never>, S ext
         init(p) {
           const p32 = wide(p)
           const out: Record<string, Tensor> = keepsMaster(p) ? { [MASTER]: p32 } : {}
-          for (const [name, initial] of slots) out[name] = typeof initial === 'number' ? full(p.shape, initial, p32.dtype) : initial(p32)
+          for (const [name, initial] of slots) {
+            const first = typeof initial === 'number' ? full(p.shape, initial, p32.dtype) : initial(p32)
+            // A state has memory of its own: a step writes over it.
+            if (first) out[name] = first === p ? contiguous(first) : first
+          }
           return out
         },
         step(operands) {
-          const names = slots.map(([name]) => name)
+          const names = slots.filter(([name, initial]) => typeof initial === 'number' || name in operands.slots || initial(wide(operands.p))).map(([name]) => name)
           const [master] = slotsInOrder(who, operands, keepsMaster(operands.p) ? [MASTER] : [])
           const old = slotsInOrder(who, operands, names)
           const p = master ?? wide(operands.p)
@@ -136,7 +145,7 @@ export function defineOptimizer<H extends OwnHyper = Record<never, never>, S ext
       }
     }
 
-    const formula = ({ g: given, args, scale, check, lrScale, name }: Operands, p: Tensor, states: Record<S, Tensor>, hyper: H): Record<S | 'p', Tensor> => {
+    const formula = ({ g: given, args, scale, check, lrScale, name }: Operands, p: Tensor, states: Record<S, Tensor>, hyper: H): Record<'p', Tensor> & Partial<Record<S, Tensor>> => {
       const argument = (i: number) => reshape(slice(args, [[i, i + 1]]), [])
       const [lr, t] = [mul(argument(0), lrScale), argument(1)]
       const g = check ? guard(cast(given, p.dtype)) : cast(given, p.dtype)
@@ -145,6 +154,8 @@ export function defineOptimizer<H extends OwnHyper = Record<never, never>, S ext
       return rule.step({ p, g: scale ? mul(g, cast(scale, p.dtype)) : g, slots: states, lr: cast(lr, p.dtype), t: cast(t, p.dtype), c, hyper, name })
     }
 
-    return makeOptimizer({ who, name: rule.name, rule: rule.name, hyper: withDefaults(given), options, defaultLr: rule.lr ?? 1e-3, groupKeys: keys, mover })
+    const hyper = withDefaults(given)
+    const normalize = rule.normalize && ((norm: Tensor) => rule.normalize!(norm, hyper))
+    return makeOptimizer({ who, name: rule.name, rule: rule.name, hyper, options, defaultLr: rule.lr ?? 1e-3, groupKeys: keys, normalize, mover })
   }
 }

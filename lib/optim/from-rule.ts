@@ -2,7 +2,7 @@ import { checkOptions, SteepestError } from '../errors.js'
 import { RULES } from '../ops/rules.gen.js'
 import { type RuleInfo, ruleNamed } from '../ops/rules.js'
 import { update } from '../ops/update.js'
-import { cast } from '../ops/elementwise.js'
+import { cast, div, maximum, reciprocal } from '../ops/elementwise.js'
 import { full, zeros } from '../ops/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { COMMON, makeOptimizer, type Mover, slotsInOrder } from './base.js'
@@ -76,7 +76,7 @@ function hyperOf(who: string, family: Family, rule: RuleInfo, given: Given): Rec
 }
 
 /** Moves parameters by a native rule: one pass over memory each. */
-function moverOf(who: string, rule: RuleInfo, hyper: Record<string, number | boolean>, rounding: RuleOptions['rounding']): Mover {
+function moverOf(who: string, rule: RuleInfo, hyper: Readonly<Record<string, number | boolean>>, rounding: RuleOptions['rounding']): Mover {
   const words = Object.values(hyper).map(Number)
   const names = rule.slots.map((s) => s.name)
   const keepsLow = (p: Tensor) => p.dtype === 'bfloat16' && (rounding ?? 'master') === 'master'
@@ -84,7 +84,10 @@ function moverOf(who: string, rule: RuleInfo, hyper: Record<string, number | boo
     init(p) {
       const dtype = p.dtype === 'float64' ? 'float64' : 'float32'
       const slots: Record<string, Tensor> = keepsLow(p) ? { [LOW]: zeros([2, ...p.shape], 'uint8') } : {}
-      for (const { name, initial } of rule.slots) slots[name] = full(p.shape, initial, dtype)
+      for (const { name, initial } of rule.slots) {
+        const own = hyper[`initial${name[0].toUpperCase()}${name.slice(1)}`]
+        slots[name] = full(p.shape, typeof own === 'number' ? own : initial, dtype)
+      }
       return slots
     },
     step(operands) {
@@ -123,6 +126,7 @@ export function fromRule(name: string, options: RuleOptions): Optimizer {
   const given = spread(who, rest)
   const rule = choose(who, family, given)
   const hyper = hyperOf(who, family, rule, given)
+  const longest = Number(hyper.maxGradNorm ?? 0)
   return makeOptimizer({
     who,
     name,
@@ -131,6 +135,7 @@ export function fromRule(name: string, options: RuleOptions): Optimizer {
     options,
     defaultLr: family.base.lr,
     groupKeys: family.keys,
+    normalize: longest > 0 ? (norm) => reciprocal(maximum(div(norm, longest), 1)) : undefined,
     mover(group) {
       const merged = { ...given, ...spread(who, group) }
       const own = choose(who, family, merged)

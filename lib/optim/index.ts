@@ -1,24 +1,34 @@
 import { nearest, SteepestError } from '../errors.js'
+import { adafactor } from './adafactor.js'
+import { lionK } from './lion-k.js'
+import { normalizedGd } from './normalized-gd.js'
 import type { Optimizer, RuleOptions } from './optimizer.js'
+import { scheduleFreeAdamw } from './schedule-free.js'
 import { RULE_OPTIMIZERS } from './rules.gen.js'
 
 export type { ClipOptions, LearningRate, Optimizer, OptimizerState, ParameterGroup, RuleOptions, UpdateContext, Updated } from './optimizer.js'
 export { defineOptimizer, type OwnHyper, type OwnOperands, type OwnRule, type OwnStep } from './define.js'
+export { adafactor, type AdafactorOptions } from './adafactor.js'
+export { type Convex, convex, lionK, type LionKOptions } from './lion-k.js'
+export { normalizedGd, type NormalizedGdOptions } from './normalized-gd.js'
+export { scheduleFreeAdamw, type ScheduleFreeOptions } from './schedule-free.js'
 export { clipByGlobalNorm, globalNorm } from './clip.js'
 export { noDecay } from './options.js'
 export * from './rules.gen.js'
 export * as schedules from './schedules.js'
 export { schedule, type Schedule, type ScheduleKind, type ScheduleSpec } from './schedules.js'
 
+const BUILT_IN: Readonly<Record<string, (options: never) => Optimizer>> = { ...RULE_OPTIMIZERS, adafactor, lionK, normalizedGd, scheduleFreeAdamw }
+
 /** Names of the built-in optimizers, as the command line and configuration files have them. */
-export const OPTIMIZERS: readonly string[] = Object.keys(RULE_OPTIMIZERS)
+export const OPTIMIZERS: readonly string[] = Object.keys(BUILT_IN)
 
 /**
  * A built-in optimizer by its name.
  * @throws SteepestError for an unknown name, saying the near one, or a wrong option
  */
 export function optimizerNamed(name: string, options: RuleOptions & Record<string, unknown> = {}): Optimizer {
-  if (!Object.hasOwn(RULE_OPTIMIZERS, name)) {
+  if (!Object.hasOwn(BUILT_IN, name)) {
     const near = nearest(name, OPTIMIZERS)
     throw new SteepestError('OPTION', {
       who: 'optimizer',
@@ -26,5 +36,5 @@ export function optimizerNamed(name: string, options: RuleOptions & Record<strin
       fix: near ? `Did you mean \`${near}\`?` : `There are ${OPTIMIZERS.join(', ')}`,
     })
   }
-  return (RULE_OPTIMIZERS as Record<string, (options: RuleOptions) => Optimizer>)[name](options)
+  return (BUILT_IN[name] as (options: RuleOptions) => Optimizer)(options)
 }

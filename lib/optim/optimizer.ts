@@ -94,6 +94,8 @@ export interface Optimizer {
    * @throws SteepestError where a gradient or a state is missing or does not fit
    */
   update<P>(params: P, grads: unknown, state: OptimizerState, context?: UpdateContext): Updated<P>
+  /** The weights to evaluate, use and save; the same as those that are trained but for schedule-free optimizers. */
+  evalParams<P>(params: P, state: OptimizerState): P
   /** Bytes of state that `init` allocates, by slot. */
   stateBytes(params: unknown): Record<string, number>
 }

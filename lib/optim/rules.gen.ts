@@ -82,5 +82,191 @@ export interface LionOptions extends RuleOptions {
  */
 export const lion = (options: LionOptions = {}): Optimizer => fromRule('lion', options)
 
+export interface AdagradOptions extends RuleOptions {
+  /** The rate of step t is divided by 1 + (t - 1) * this. In [0, ∞); default 0. */
+  lrDecay?: number
+  /** Added to the root. In [0, ∞); default 1e-10. */
+  eps?: number
+  /** What the sum of squares starts from. In [0, ∞); default 0. */
+  initialAccumulator?: number
+  /** L2 penalty: this times the weight is added to the gradient. In [0, ∞); default 0. */
+  weightDecay?: number
+}
+
+/**
+ * Steps that shrink for a weight with every gradient it has seen; made for sparse gradients. Learning rate 0.01 where none is given. State per parameter: accumulator (sum of the squares of the gradients).
+ * Source: Duchi, Hazan, Singer, JMLR 12, 2011.
+ * @throws SteepestError for an unknown option or one out of its range
+ */
+export const adagrad = (options: AdagradOptions = {}): Optimizer => fromRule('adagrad', options)
+
+export interface AdabeliefOptions extends RuleOptions {
+  /** Share of the old mean of the gradient. In [0, 1); default 0.9. */
+  beta1?: number
+  /** Share of the old spread. In [0, 1); default 0.999. */
+  beta2?: number
+  /** Added to the root; without rectification also to the stored spread, at every step. In [0, ∞); default 1e-16. */
+  eps?: number
+  /** Decay of the weight. In [0, ∞); default 0. */
+  weightDecay?: number
+  /** Decay the weight itself before the step, not through the gradient. Default true. */
+  weightDecouple?: boolean
+  /** Decoupled decay is not multiplied by the learning rate. Default false. */
+  fixedDecay?: boolean
+  /** Correct for the spread's variance in the first steps, as RAdam does. Default true. */
+  rectify?: boolean
+  /** With rectification, steps along the mean while the spread is not known; else none. Default true. */
+  degeneratedToSgd?: boolean
+  /** Both betas at once, as papers write them. */
+  betas?: readonly [number, number]
+}
+
+/**
+ * Adam with the spread of the gradient around its mean in place of its square: long steps where gradients are as expected. Learning rate 0.001 where none is given. State per parameter: m (mean of the gradient), v (mean of the square of its distance from its mean).
+ * Source: Zhuang et al., arXiv 2010.07468; rectification: Liu et al., arXiv 1908.03265.
+ * @throws SteepestError for an unknown option or one out of its range
+ */
+export const adabelief = (options: AdabeliefOptions = {}): Optimizer => fromRule('adabelief', options)
+
+export interface DiffgradOptions extends RuleOptions {
+  /** Share of the old mean of the gradient. In [0, 1); default 0.9. */
+  beta1?: number
+  /** Share of the old mean of its square. In [0, 1); default 0.999. */
+  beta2?: number
+  /** Added to the root, before the bias correction. In [0, ∞); default 1e-8. */
+  eps?: number
+  /** L2 penalty: this times the weight is added to the gradient. In [0, ∞); default 0. */
+  weightDecay?: number
+  /** Both betas at once, as papers write them. */
+  betas?: readonly [number, number]
+}
+
+/**
+ * Adam times a friction between a half and one: the sigmoid of how much the gradient changed since the step before. Learning rate 0.001 where none is given. State per parameter: m (mean of the gradient), v (mean of its square), previous (gradient of the step before).
+ * Source: Dubey et al., arXiv 1909.11015.
+ * @throws SteepestError for an unknown option or one out of its range
+ */
+export const diffgrad = (options: DiffgradOptions = {}): Optimizer => fromRule('diffgrad', options)
+
+export interface AdampOptions extends RuleOptions {
+  /** Share of the old mean of the gradient. In [0, 1); default 0.9. */
+  beta1?: number
+  /** Share of the old mean of its square. In [0, 1); default 0.999. */
+  beta2?: number
+  /** Added to the root, after the bias correction, and to norms. In [0, ∞); default 1e-8. */
+  eps?: number
+  /** Decoupled decay: the weight is multiplied by 1 - lr * this before the step. In [0, ∞); default 0. */
+  weightDecay?: number
+  /** Projects where |cos| of gradient and weight is below this over the root of their length. In [0, ∞); default 0.1. */
+  delta?: number
+  /** Share of the decay that projected weights get. In [0, 1]; default 0.1. */
+  wdRatio?: number
+  /** Step along the mean that is one step ahead. Default false. */
+  nesterov?: boolean
+  /** Both betas at once, as papers write them. */
+  betas?: readonly [number, number]
+}
+
+/**
+ * AdamW that does not let the norm of scale-invariant weights (those before a normalization) grow. Learning rate 0.001 where none is given. State per parameter: m (mean of the gradient), v (mean of its square).
+ * Source: Heo et al., arXiv 2006.08217.
+ * @throws SteepestError for an unknown option or one out of its range
+ */
+export const adamp = (options: AdampOptions = {}): Optimizer => fromRule('adamp', options)
+
+export interface SgdpOptions extends RuleOptions {
+  /** Share of the buffer that stays. In [0, 1); default 0. */
+  momentum?: number
+  /** The gradient enters the buffer times one minus this. In [0, 1]; default 0. */
+  dampening?: number
+  /** Decoupled decay, by lr * this / (1 - momentum). In [0, ∞); default 0. */
+  weightDecay?: number
+  /** Added to norms. In [0, ∞); default 1e-8. */
+  eps?: number
+  /** Projects where |cos| of gradient and weight is below this over the root of their length. In [0, ∞); default 0.1. */
+  delta?: number
+  /** Share of the decay that projected weights get. In [0, 1]; default 0.1. */
+  wdRatio?: number
+  /** Step along the gradient plus the momentum times the buffer; else the buffer is projected too, as in the authors' code. Default false. */
+  nesterov?: boolean
+}
+
+/**
+ * Momentum that does not let the norm of scale-invariant weights (those before a normalization) grow. Learning rate 0.1 where none is given. State per parameter: m (momentum buffer).
+ * Source: Heo et al., arXiv 2006.08217.
+ * @throws SteepestError for an unknown option or one out of its range
+ */
+export const sgdp = (options: SgdpOptions = {}): Optimizer => fromRule('sgdp', options)
+
+export interface LambOptions extends RuleOptions {
+  /** Share of the old mean of the gradient. In [0, 1); default 0.9. */
+  beta1?: number
+  /** Share of the old mean of its square. In [0, 1); default 0.999. */
+  beta2?: number
+  /** Added to the root, after the bias correction. In [0, ∞); default 0.000001. */
+  eps?: number
+  /** This times the weight is added to the step before it is scaled. In [0, ∞); default 0.01. */
+  weightDecay?: number
+  /** All gradients are divided by max(1, their norm / this) first; 0: they are not. In [0, ∞); default 1. */
+  maxGradNorm?: number
+  /** Correct the means for their start at zero. Default true. */
+  biasCorrection?: boolean
+  /** The mean takes the gradient times 1 - beta1, not times 1. Default true. */
+  gradAveraging?: boolean
+  /** Scale the step of tensors without decay too. Default false. */
+  alwaysAdapt?: boolean
+  /** Never lengthen a step. Default false. */
+  trustClip?: boolean
+  /** Both betas at once, as papers write them. */
+  betas?: readonly [number, number]
+}
+
+/**
+ * Adam for large batches: the step of a tensor is scaled to the norm of its weights. Learning rate 0.001 where none is given. State per parameter: m (mean of the gradient), v (mean of its square).
+ * Source: You et al., arXiv 1904.00962.
+ * @throws SteepestError for an unknown option or one out of its range
+ */
+export const lamb = (options: LambOptions = {}): Optimizer => fromRule('lamb', options)
+
+export interface LarsOptions extends RuleOptions {
+  /** Share of the buffer that stays. In [0, 1); default 0.9. */
+  momentum?: number
+  /** The gradient enters the buffer times one minus this (not at the first step). In [0, 1]; default 0. */
+  dampening?: number
+  /** L2 penalty: this times the weight is added to the gradient. In [0, ∞); default 0. */
+  weightDecay?: number
+  /** Length of the scaled gradient, relative to the weights. In (0, ∞); default 0.001. */
+  trustCoeff?: number
+  /** Added to the norm of the gradient. In [0, ∞); default 1e-8. */
+  eps?: number
+  /** Step along the gradient plus the momentum times the new buffer. Default false. */
+  nesterov?: boolean
+  /** Never scale up to more than the learning rate (LARC). Default false. */
+  trustClip?: boolean
+  /** Scale the gradients of tensors without decay too. Default false. */
+  alwaysAdapt?: boolean
+}
+
+/**
+ * SGD for large batches: the gradient of a tensor is scaled to the norm of its weights before momentum. Learning rate 1 where none is given. State per parameter: m (momentum buffer).
+ * Source: You, Gitman, Ginsburg, arXiv 1708.03888.
+ * @throws SteepestError for an unknown option or one out of its range
+ */
+export const lars = (options: LarsOptions = {}): Optimizer => fromRule('lars', options)
+
+export interface SignSgdOptions extends RuleOptions {
+  /** Decoupled decay: the weight is multiplied by 1 - lr * this before the step. In [0, ∞); default 0. */
+  weightDecay?: number
+  /** Share of the old mean; 0 keeps no mean. In [0, 1); default 0. */
+  momentum?: number
+}
+
+/**
+ * Steps of one size along the sign of the gradient; with momentum (Signum) along that of its mean. Learning rate 0.0001 where none is given.
+ * Source: Bernstein et al., arXiv 1802.04434.
+ * @throws SteepestError for an unknown option or one out of its range
+ */
+export const signSgd = (options: SignSgdOptions = {}): Optimizer => fromRule('signSgd', options)
+
 /** The optimizers that are rules, by name. */
-export const RULE_OPTIMIZERS = { sgd, adam, adamw, lion } as const
+export const RULE_OPTIMIZERS = { sgd, adam, adamw, lion, adagrad, adabelief, diffgrad, adamp, sgdp, lamb, lars, signSgd } as const

@@ -12,6 +12,8 @@
 //
 // scripts/gen-rules.mjs reads `about`, `slots` and `Hyper` as text, so they keep to the form of the headers here.
 //
+// A hyper-parameter `initialX` is the initial value of the slot `x`; `maxGradNorm` divides all gradients by max(1, norm / this) first.
+//
 // A rule that needs sums over the tensor or over its rows has, in place of `step`:
 //
 //   kScope           Scope::tensor, or Scope::rows (a row is what belongs to one index of the first axis)
@@ -27,6 +29,7 @@
 #include <cstdint>
 
 #if !defined(__CUDACC__)
+#include "math/functions.h"
 #include "math/vec.h"
 #endif
 
@@ -89,6 +92,20 @@ STEEPEST_RULE float select(bool m, float a, float b) { return m ? a : b; }
 STEEPEST_RULE double select(bool m, double a, double b) { return m ? a : b; }
 STEEPEST_RULE float sign(float x) { return x > 0 || x < 0 ? std::copysign(1.0f, x) : x; }
 STEEPEST_RULE double sign(double x) { return x > 0 || x < 0 ? std::copysign(1.0, x) : x; }
+
+#if !defined(__CUDACC__)
+// Single numbers go through a vector, so that they get its bits.
+STEEPEST_RULE float sigmoid(float x) {
+  float lanes[vf::kLanes];
+  store(lanes, sigmoid(vf(x)));
+  return lanes[0];
+}
+STEEPEST_RULE double sigmoid(double x) {
+  double lanes[vd::kLanes];
+  store(lanes, sigmoid(vd(x)));
+  return lanes[0];
+}
+#endif
 
 // Chooses by a coefficient, which is the same for all elements.
 template <class V>
