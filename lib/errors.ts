@@ -1,3 +1,5 @@
+import { fileURLToPath } from 'node:url'
+
 /** What an error is about; stable, so that programs may branch on it. */
 export type ErrorCode =
   | 'SHAPE'
@@ -28,16 +30,42 @@ export class SteepestError extends Error {
   readonly got: string
   readonly fix: string
 
+  /** The line of the caller's own code that led here, `file:line:column`; empty where there is none. */
+  readonly at: string
+
   constructor(code: ErrorCode, parts: { who: string; rule: string; got?: string; fix?: string }, options?: ErrorOptions) {
     const got = parts.got ? `; got ${parts.got}` : ''
     const fix = parts.fix ? `. ${parts.fix}` : ''
-    super(`[${parts.who}] ${parts.rule}${got}${fix}`, options)
+    const at = PROGRAM_ERRORS.has(code) ? callerLine() : ''
+    super(`[${parts.who}] ${parts.rule}${got}${fix}${at ? ` (at ${at})` : ''}`, options)
     this.code = code
     this.who = parts.who
     this.rule = parts.rule
     this.got = parts.got ?? ''
     this.fix = parts.fix ?? ''
+    this.at = at
   }
+}
+
+/** Errors that a line of the user's program makes, not a file or a number. */
+const PROGRAM_ERRORS: ReadonlySet<ErrorCode> = new Set(['SHAPE', 'DTYPE', 'OPTION', 'ARGUMENT', 'NO_DERIVATIVE', 'TRACE'])
+const own = fileURLToPath(new URL('.', import.meta.url))
+/** Frames that are looked through for the caller's: steepest's own lie above it. */
+const FRAMES = 60
+
+/** The innermost line on the stack that is neither steepest's nor Node's. */
+function callerLine(): string {
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = FRAMES
+  const { stack = '' } = new Error()
+  Error.stackTraceLimit = stackTraceLimit
+  for (const line of stack.split('\n').slice(1)) {
+    const [, place] = /\(?((?:file:\/\/)?[^\s()]+:\d+:\d+)\)?$/.exec(line) ?? []
+    if (place === undefined || place.includes('node:') || place.includes('/node_modules/')) continue
+    const path = place.startsWith('file://') ? place.slice('file://'.length) : place
+    if (!path.startsWith(own)) return path
+  }
+  return ''
 }
 
 function distance(a: string, b: string): number {
