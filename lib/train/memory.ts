@@ -48,8 +48,8 @@ function arenaAtPeak(plan: GraphPlan): { gradients: number; workspace: number; a
 const OTHER = 24 << 20
 
 /** What a step will hold, and its cost; exact for everything in native memory. */
-export function planMemory(trainer: Trainer, microBatches: readonly Batch[]): { memory: MemoryByHolder; flops: number } {
-  const plans = trainer.plan(microBatches[0], microBatches.length)
+export function planMemory(trainer: Trainer, microBatches: readonly Batch[], weighted = false): { memory: MemoryByHolder; flops: number } {
+  const plans = trainer.plan(microBatches[0], microBatches.length, weighted)
   const largest = plans.reduce((a, b) => (b.arenaBytes > a.arenaBytes ? b : a))
   const weights = bytes(trainer.parameters) + bytes(trainer.moduleState)
   const optimizer = bytes(trainer.slots)

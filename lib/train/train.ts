@@ -336,7 +336,7 @@ class Loop {
 
   private startEvent(data: StepData): TrainEvent {
     const { options, trainer } = this
-    const { memory, flops } = planMemory(trainer, data.microBatches)
+    const { memory, flops } = planMemory(trainer, data.microBatches, data.weight !== undefined)
     this.planned = memory.total
     this.flops = flops
     return this.tell({
@@ -389,6 +389,9 @@ class Loop {
 
   private async saveNow(): Promise<TrainEvent> {
     const { options, trainer } = this
+    // A checkpoint is not there before the log of the steps that led to it.
+    await this.log?.flush()
+    if (this.logFailure !== undefined) throw this.logFailure
     const parts: CheckpointParts = {
       config: options.config ?? {},
       model: stateSources(trainer, 'model'),

@@ -7,7 +7,7 @@ import { Context, namedTensors, withTensors } from '../nn/module.js'
 import type { Optimizer, OptimizerState } from '../optim/index.js'
 import { globalNorm } from '../optim/index.js'
 import { accumulate, assign, guard } from '../ops/control.js'
-import { cast, div, minimum } from '../ops/elementwise.js'
+import { cast, div, minimum, mul } from '../ops/elementwise.js'
 import { add } from '../ops/elementwise.js'
 import { onesLike, placeholder, reshape, slice } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
@@ -15,7 +15,7 @@ import type { Tensor } from '../tensor/tensor.js'
 import { backwardOrZeros } from '../transform/backward.js'
 import { inTrace } from '../transform/trace.js'
 import { flatten } from '../transform/tree.js'
-import { avalBytes, type Batch, signature } from './host.js'
+import { avalBytes, type Batch, HostArray, signature } from './host.js'
 
 /** What a model must have to be trained. */
 export interface Trainable {
@@ -37,7 +37,7 @@ export interface StepArgs {
   lr: number
   /** Counted from 1. */
   step: number
-  /** Weight of the labels of all micro-batches, where the model divides by it; absent: each micro-batch has its own mean. */
+  /** Weight of the labels of all micro-batches, where the model divides by it; absent: each micro-batch is its own mean, and counts by its rows. */
   normalizer?: number
   /** Train on although the step before ended at a non-finite number (and so changed nothing). */
   unchained?: boolean
@@ -68,6 +68,11 @@ interface Slot {
   key: NativeBuffer
   ticket: number
 }
+
+const MARK = new HostArray(Uint8Array.of(1))
+/** A batch whose model divides by the weight of the step, where there is one: the mark is part of what a program is compiled for. */
+const normalizedBy = (batch: Batch, normalizer: number | undefined): Batch =>
+  normalizer === undefined || batch.normalized ? batch : { ...batch, normalized: MARK }
 
 const ARGS = 3
 /** Steps that may be under way at once; each has its own staging for batch and numbers. */
@@ -167,7 +172,9 @@ export class Trainer {
     for (const k of Object.keys(this.parameters)) named[k] = state[`p:${k}`]
     for (const k of Object.keys(this.moduleState)) named[k] = state[`m:${k}`]
     const model = withTensors(this.model, named)
-    const raw = model.loss(rest as never, ctx).loss
+    const own = model.loss(rest as never, ctx).loss
+    // A micro-batch that is its own mean counts by its share of the step's rows.
+    const raw = training && part !== 'only' && !normalized ? mul(own, cast(scalarArg(2), own.dtype)) : own
     const loss = training ? guard(raw) : raw
     output(['loss'], loss)
     if (training) {
@@ -230,7 +237,8 @@ export class Trainer {
   }
 
   /** The plan of a step on batches of this kind, without running it. */
-  plan(batch: Batch, microBatches = 1): Executable['plan'][] {
+  plan(given: Batch, microBatches = 1, weighted = false): Executable['plan'][] {
+    const batch = normalizedBy(given, weighted ? 1 : undefined)
     this.prepareAccumulators(microBatches)
     const parts: Part[] = microBatches === 1 ? ['only'] : microBatches === 2 ? ['first', 'last'] : ['first', 'middle', 'last']
     return parts.map((part) => this.compiled(part, batch)[0].executable.plan)
@@ -336,9 +344,12 @@ export class Trainer {
     const count = microBatches.length
     this.prepareAccumulators(count)
     const waits: (() => Promise<StepResult>)[] = []
+    const rows = microBatches.map((batch) => Object.values(batch)[0]?.shape[0] ?? 1)
+    const allRows = rows.reduce((n, r) => n + r, 0)
     for (let i = 0; i < count; i++) {
       const part: Part = count === 1 ? 'only' : i === 0 ? 'first' : i === count - 1 ? 'last' : 'middle'
-      waits.push(await this.submit(part, microBatches[i], args, i, i > 0 || !args.unchained))
+      const normalizer = args.normalizer ?? (count === 1 ? undefined : rows[i] / allRows)
+      waits.push(await this.submit(part, normalizedBy(microBatches[i], args.normalizer), { ...args, normalizer }, i, i > 0 || !args.unchained))
     }
     return async () => {
       let loss = 0
@@ -354,7 +365,7 @@ export class Trainer {
 
   /** The loss of a batch in evaluation mode. */
   async evaluate(batch: Batch, normalizer?: number): Promise<number> {
-    const wait = await this.submit('evaluate', batch, { lr: 0, step: 0, normalizer }, 0)
+    const wait = await this.submit('evaluate', normalizedBy(batch, normalizer), { lr: 0, step: 0, normalizer }, 0)
     return (await wait()).loss
   }
 
