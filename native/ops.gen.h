@@ -10,6 +10,7 @@
 namespace steepest {
 
 constexpr std::uint64_t kTableHash = 0x2c38f358bd4full;
+constexpr std::uint64_t kTableHash = 0x471698e250e8ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -44,6 +45,7 @@ constexpr std::uint64_t kTableHash = 0x2c38f358bd4full;
   X(linearCrossEntropy, LinearCrossEntropy) \
   X(linearCrossEntropyBackward, LinearCrossEntropyBackward) \
   X(linearRecurrence, LinearRecurrence) \
+  X(logSumExp, LogSumExp) \
   X(matmul, Matmul) \
   X(pad, Pad) \
   X(qr, Qr) \
@@ -154,6 +156,7 @@ enum class Op : std::int16_t {
   linearCrossEntropy_,
   linearCrossEntropyBackward_,
   linearRecurrence_,
+  logSumExp_,
   matmul_,
   pad_,
   qr_,
@@ -180,7 +183,7 @@ enum class Op : std::int16_t {
   update_,
   whileLoop_,
 };
-constexpr int kOps = 56;
+constexpr int kOps = 57;
 
 enum class Ew : std::int16_t {
   add_,
@@ -749,6 +752,19 @@ struct LinearRecurrenceAttrs {
     AttrReader r(words);
     a.axis = r.integer();
     a.reverse = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct LogSumExpAttrs {
+  std::vector<std::int64_t> axes;
+  bool keepDims;
+  static LogSumExpAttrs decode(std::span<const double> words) {
+    LogSumExpAttrs a{};
+    AttrReader r(words);
+    a.axes = r.integers();
+    a.keepDims = r.boolean();
     r.end();
     return a;
   }

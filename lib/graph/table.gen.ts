@@ -33,6 +33,7 @@ export const KERNELS: readonly string[] = [
   'linearCrossEntropy',
   'linearCrossEntropyBackward',
   'linearRecurrence',
+  'logSumExp',
   'matmul',
   'pad',
   'qr',
@@ -115,3 +116,4 @@ export const ELEMENTWISE: readonly string[] = [
 
 /** The addon refuses to work with another table. */
 export const TABLE_HASH = '2c38f358bd4f'
+export const TABLE_HASH = '471698e250e8'

@@ -10,15 +10,17 @@ const indexType = (who: string, indices: Tensor): Tensor => {
   return cast(indices, 'int32')
 }
 
-const everyBatched = ({ inputs, batched, size }: BatchContext<unknown>): Tensor[] =>
+/** @internal The inputs of a batching rule, all with the new axis. */
+export const everyBatched = ({ inputs, batched, size }: BatchContext<unknown>): Tensor[] =>
   inputs.map((t, i) => (batched[i] ? t : broadcastTo(t, [size, ...t.shape])))
 
 // Whole slices of an axis ----------------------------------------------------------------------------------------------
 
-/** The first `batchDims` axes of both operands run together; the other axes of the indices take the place of `axis`. */
-type SliceAttrs = { axis: number; batchDims: number }
+/** @internal The first `batchDims` axes of both operands run together; the other axes of the indices take the place of `axis`. */
+export type SliceAttrs = { axis: number; batchDims: number }
 
-const takeRow = defineOp<SliceAttrs>({
+/** @internal */
+export const takeRow = defineOp<SliceAttrs>({
   name: 'take',
   kind: 'kernel',
   doc: 'Slices of an axis, by their indices.',
@@ -41,7 +43,8 @@ const takeRow = defineOp<SliceAttrs>({
   flops: () => 0,
 })
 
-const segmentSumRow = defineOp<SliceAttrs & { segments: number }>({
+/** @internal */
+export const segmentSumRow = defineOp<SliceAttrs & { segments: number }>({
   name: 'segmentSum',
   kind: 'kernel',
   doc: 'Sums of the slices of an axis that have one index.',
@@ -183,3 +186,6 @@ export function scatterAdd(x: Tensor, indices: Tensor, updates: Tensor, options:
   if (x.dtype !== 'bfloat16') return scatterAddRow([x, at, updates], { axis })[0]
   return cast(scatterAddRow([cast(x, 'float32'), at, cast(updates, 'float32')], { axis })[0], 'bfloat16')
 }
+
+export { segmentMax, segmentMean } from './indexing-segment.js'
+export { dynamicSlice, dynamicUpdateSlice } from './indexing-dynamic.js'

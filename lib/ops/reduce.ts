@@ -2,11 +2,10 @@ import { checkOptions, SteepestError } from '../errors.js'
 import { type DType, isFloat } from '../tensor/dtype.js'
 import { type Aval, normalizeAxes, normalizeAxis, showAval, sizeOf } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
-import { stopGradient } from './control.js'
 import { type BatchContext, defineOp, FLOATS, requireDtype } from './define.js'
-import { abs, add, cast, div, equal, exp, isFinite, log, mul, sqrt, sub, where } from './elementwise.js'
+import { abs, cast, div, equal, exp, mul, sqrt, sub, where } from './elementwise.js'
 import { cumprod } from './recurrence.js'
-import { broadcastTo, full, ones, reshape, transpose, zeros } from './shape.js'
+import { broadcastTo, ones, reshape, transpose, zeros } from './shape.js'
 
 /** Which axes a reduction goes over, and what becomes of them. */
 export interface ReduceOptions {
@@ -182,16 +181,29 @@ export const argmax = (x: Tensor, options: { axis?: number; keepDims?: boolean }
 /** The int32 index of the least element along `axis` (of all, row-major, without it): the first of equals; NaN counts as the least. */
 export const argmin = (x: Tensor, options: { axis?: number; keepDims?: boolean } = {}): Tensor => argReduce('min', x, options)
 
+const logSumExpRow = defineOp<Axes>({
+  name: 'logSumExp',
+  kind: 'kernel',
+  doc: 'log(sum(exp(x))), without overflow.',
+  attrs: { axes: 'ints', keepDims: 'bool' },
+  strided: 'all',
+  infer: ([x], attrs) => {
+    requireDtype('logSumExp', x, FLOATS)
+    return [{ shape: reducedShape(x, attrs), dtype: x.dtype }]
+  },
+  vjp: ({ inputs: [x], outputs: [y], grads: [g], attrs: { axes } }) => {
+    // A row of −∞ has no softmax; its gradient is zero.
+    const finite = where(equal(y, -Infinity), 0, y)
+    return [mul(spread(g!, x, axes), exp(sub(x, spread(finite, x, axes))))]
+  },
+  batch: (ctx): Tensor[] => logSumExpRow(...shifted(ctx)),
+  flops: ([x]) => 8 * sizeOf(x.shape),
+})
+
 /** log(sum(exp(x))) over axes, without overflow. −∞ where all elements are, and over nothing; the gradient of such a row is zero. */
 export function logSumExp(x: Tensor, options: ReduceOptions = {}): Tensor {
   checkOptions('logSumExp', options, OPTIONS)
-  requireDtype('logSumExp', x, FLOATS)
-  const axes = normalizeAxes('logSumExp', options.axis, x.rank)
-  if (countOf(x, axes) === 0) return full(reducedShape(x, { axes, keepDims: options.keepDims ?? false }), -Infinity, x.dtype)
-  const top = stopGradient(max(x, { axis: axes, keepDims: true }))
-  const shift = where(isFinite(top), top, 0)
-  const total = add(log(sum(exp(sub(x, shift)), { axis: axes, keepDims: true })), shift)
-  return options.keepDims ? total : reshape(total, reducedShape(x, { axes, keepDims: false }))
+  return logSumExpRow([x], { axes: normalizeAxes('logSumExp', options.axis, x.rank), keepDims: options.keepDims ?? false })[0]
 }
 
 /** The square root, with derivative 0 at 0. */
