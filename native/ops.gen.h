@@ -9,8 +9,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0x2c38f358bd4full;
-constexpr std::uint64_t kTableHash = 0x471698e250e8ull;
+constexpr std::uint64_t kTableHash = 0x95f0bf64ad72ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -30,6 +29,8 @@ constexpr std::uint64_t kTableHash = 0x471698e250e8ull;
   X(crossEntropyBackward, CrossEntropyBackward) \
   X(cumsum, Cumsum) \
   X(dropout, Dropout) \
+  X(dynamicSlice, DynamicSlice) \
+  X(dynamicUpdateSlice, DynamicUpdateSlice) \
   X(eigh, Eigh) \
   X(elementwise, Elementwise) \
   X(foldKey, FoldKey) \
@@ -58,6 +59,7 @@ constexpr std::uint64_t kTableHash = 0x471698e250e8ull;
   X(scatterAdd, ScatterAdd) \
   X(sddmm, Sddmm) \
   X(searchsorted, Searchsorted) \
+  X(segmentMax, SegmentMax) \
   X(segmentSum, SegmentSum) \
   X(slogdet, Slogdet) \
   X(softmax, Softmax) \
@@ -141,6 +143,8 @@ enum class Op : std::int16_t {
   crossEntropyBackward_,
   cumsum_,
   dropout_,
+  dynamicSlice_,
+  dynamicUpdateSlice_,
   eigh_,
   elementwise_,
   foldKey_,
@@ -169,6 +173,7 @@ enum class Op : std::int16_t {
   scatterAdd_,
   sddmm_,
   searchsorted_,
+  segmentMax_,
   segmentSum_,
   slogdet_,
   softmax_,
@@ -183,7 +188,7 @@ enum class Op : std::int16_t {
   update_,
   whileLoop_,
 };
-constexpr int kOps = 57;
+constexpr int kOps = 60;
 
 enum class Ew : std::int16_t {
   add_,
@@ -520,6 +525,34 @@ struct DropoutAttrs {
     a.p = r.number();
     a.site = r.integer();
     a.ids = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct DynamicSliceAttrs {
+  std::int64_t axis;
+  std::int64_t batchDims;
+  std::int64_t size;
+  static DynamicSliceAttrs decode(std::span<const double> words) {
+    DynamicSliceAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
+    a.batchDims = r.integer();
+    a.size = r.integer();
+    r.end();
+    return a;
+  }
+};
+
+struct DynamicUpdateSliceAttrs {
+  std::int64_t axis;
+  std::int64_t batchDims;
+  static DynamicUpdateSliceAttrs decode(std::span<const double> words) {
+    DynamicUpdateSliceAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
+    a.batchDims = r.integer();
     r.end();
     return a;
   }
@@ -964,6 +997,21 @@ struct SearchsortedAttrs {
     SearchsortedAttrs a{};
     AttrReader r(words);
     a.right = r.boolean();
+    r.end();
+    return a;
+  }
+};
+
+struct SegmentMaxAttrs {
+  std::int64_t axis;
+  std::int64_t batchDims;
+  std::int64_t segments;
+  static SegmentMaxAttrs decode(std::span<const double> words) {
+    SegmentMaxAttrs a{};
+    AttrReader r(words);
+    a.axis = r.integer();
+    a.batchDims = r.integer();
+    a.segments = r.integer();
     r.end();
     return a;
   }

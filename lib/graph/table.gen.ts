@@ -18,6 +18,8 @@ export const KERNELS: readonly string[] = [
   'crossEntropyBackward',
   'cumsum',
   'dropout',
+  'dynamicSlice',
+  'dynamicUpdateSlice',
   'eigh',
   'elementwise',
   'foldKey',
@@ -46,6 +48,7 @@ export const KERNELS: readonly string[] = [
   'scatterAdd',
   'sddmm',
   'searchsorted',
+  'segmentMax',
   'segmentSum',
   'slogdet',
   'softmax',
@@ -115,5 +118,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = '2c38f358bd4f'
-export const TABLE_HASH = '471698e250e8'
+export const TABLE_HASH = '95f0bf64ad72'

@@ -4,14 +4,14 @@ import { stopGradient } from '../../lib/ops/control.js'
 import { add, mul } from '../../lib/ops/elementwise.js'
 import { groupNorm } from '../../lib/ops/groupnorm.js'
 import { hadamard } from '../../lib/ops/hadamard.js'
-import { gather, scatterAdd, segmentSum, take } from '../../lib/ops/indexing.js'
+import { dynamicSlice, dynamicUpdateSlice, gather, scatterAdd, segmentMax, segmentSum, take } from '../../lib/ops/indexing.js'
 import { layerNorm, rmsNorm } from '../../lib/ops/layernorm.js'
 import { cholesky, eigh, qr, slogdet, solve, svd, triangularSolve } from '../../lib/ops/linalg.js'
 import { crossEntropy, linearCrossEntropy } from '../../lib/ops/loss.js'
 import { matmul } from '../../lib/ops/matmul.js'
 import { dropout, random } from '../../lib/ops/random.js'
 import { cumsum, linearRecurrence } from '../../lib/ops/recurrence.js'
-import { argmax, max, mean, sum } from '../../lib/ops/reduce.js'
+import { argmax, logSumExp, max, mean, sum } from '../../lib/ops/reduce.js'
 import { rotary } from '../../lib/ops/rotary.js'
 import { broadcastTo, flip, reshape, slice, swapAxes, tensor, transpose } from '../../lib/ops/shape.js'
 import { logSoftmax, softmax } from '../../lib/ops/softmax.js'
@@ -52,6 +52,7 @@ const apart = (x: Tensor): Tensor => {
 }
 const flat = (parts: readonly Tensor[]): Tensor => concat(parts.map((t) => reshape(t, [-1])), { axis: 0 })
 const rows = ints([2, 0, 1, 0, 2, 5])
+const start = ints([1], [])
 const columns = ints([1, 3, 0, 1, 1, 2])
 const labels = ints([3, -100, 0, 6])
 
@@ -65,12 +66,20 @@ export const tableCases: Record<string, TableCase> = {
   mean: { rows: ['reduce'], f: (x) => mean(x), shapes: [[41, 7]] },
   max: { rows: ['reduce'], f: (x) => max(x, { axis: 0 }), shapes: [[41, 7]] },
   argmax: { rows: ['argReduce'], f: (x) => argmax(x, { axis: 1 }), shapes: [[5, 41]], smooth: false },
+  logSumExp: { rows: ['logSumExp'], f: (x) => logSumExp(x, { axis: 1 }), shapes: [[3, 77]], bound: 16 },
   iota: { rows: ['iota'], f: () => eye(7), shapes: [], smooth: false },
   reshape: { rows: ['reshape', 'transpose', 'slice', 'flip'], f: (x) => reshape(flip(slice(transpose(x), [[0, 5, 2]])), [-1]), shapes: [[4, 7]] },
   broadcastTo: { rows: ['broadcastTo'], f: (x) => broadcastTo(x, [4, 3, 5]), shapes: [[3, 1]] },
   stopGradient: { rows: ['stopGradient'], f: (x) => mul(x, stopGradient(x)), shapes: [[5]], smooth: false },
   take: { rows: ['take', 'segmentSum'], f: (x) => take(x, ints([2, 0, 2, 1]), { axis: 1 }), shapes: [[3, 4, 2]] },
   segmentSum: { rows: ['segmentSum', 'take'], f: (x) => segmentSum(x, ints([2, 0, 2, 1, 2]), 4), shapes: [[5, 3]] },
+  segmentMax: { rows: ['segmentMax', 'take', 'segmentSum'], f: (x) => segmentMax(x, ints([2, 0, 2, 1, 2]), 3), shapes: [[5, 3]] },
+  dynamicSlice: { rows: ['dynamicSlice', 'dynamicUpdateSlice'], f: (x) => dynamicSlice(x, start, { axis: 1, size: 2 }), shapes: [[3, 4, 2]] },
+  dynamicUpdateSlice: {
+    rows: ['dynamicUpdateSlice', 'dynamicSlice'],
+    f: (x, update) => dynamicUpdateSlice(x, update, start, { axis: 0 }),
+    shapes: [[4, 3], [2, 3]],
+  },
   gather: { rows: ['gather', 'scatterAdd'], f: (x) => gather(x, ints([[2, 0], [1, 1], [0, 2]]), { axis: 1 }), shapes: [[3, 4]] },
   scatterAdd: { rows: ['scatterAdd', 'gather'], f: (x, u) => scatterAdd(x, ints([[2, 0], [1, 1], [0, 2]]), u, { axis: 1 }), shapes: [[3, 4], [3, 2]] },
   matmul: { rows: ['matmul'], f: (a, b) => matmul(a, b), shapes: [[5, 33], [33, 7]], bound: 33 },
