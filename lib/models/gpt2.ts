@@ -2,14 +2,14 @@ import { checkOptions, SteepestError } from '../errors.js'
 import { Dropout } from '../nn/dropout.js'
 import { Embedding } from '../nn/embedding.js'
 import * as init from '../nn/init.js'
-import { type Context, Keys, Module } from '../nn/module.js'
+import { Context, Keys, Module } from '../nn/module.js'
 import { LayerNorm } from '../nn/norm.js'
 import { attention } from '../ops/attention.js'
-import { arange, concat } from '../ops/assemble.js'
-import { add, div, gelu } from '../ops/elementwise.js'
+import { arange, concat, pad } from '../ops/assemble.js'
+import { add, div, equal, gelu, lessEqual, where } from '../ops/elementwise.js'
 import { linearCrossEntropy } from '../ops/loss.js'
 import { matmul } from '../ops/matmul.js'
-import { full, reshape, slice, transpose, zeros } from '../ops/shape.js'
+import { broadcastTo, expandDims, full, reshape, slice, transpose, zeros } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
 
@@ -32,6 +32,19 @@ export interface GPT2Config {
 }
 
 const KNOWN = ['vocabSize', 'context', 'layers', 'heads', 'width', 'hidden', 'dropout', 'eps', 'dtype', 'seed']
+
+/** Keys and values of the positions that a layer has seen, [B, context, heads, depth]; those beyond are not looked at. */
+export interface LayerCache {
+  k: Tensor
+  v: Tensor
+}
+
+/** What a row that is written token by token has behind it. */
+export interface Cache {
+  readonly layers: LayerCache[]
+  /** Positions that are filled, an int32 scalar; the next token gets this one. */
+  readonly at: Tensor
+}
 
 /** y = x·W + b with weight [in, out]: how GPT-2's checkpoints hold their linear layers. */
 class Conv1D extends Module {
@@ -63,17 +76,35 @@ class Attention extends Module {
     this.c_attn = new Conv1D(width, 3 * width, std, dtype, keys.next())
     this.c_proj = new Conv1D(width, width, std / Math.sqrt(2 * layers), dtype, keys.next())
   }
-  forward(x: Tensor, ctx: Context): Tensor {
+  private split(x: Tensor): Tensor[] {
     const [batch, time] = x.shape
-    const head = this.width / this.heads
     const qkv = withScope('c_attn', () => this.c_attn.forward(x))
-    const part = (i: number) => reshape(slice(qkv, [null, null, [i * this.width, (i + 1) * this.width]]), [batch, time, this.heads, head])
-    const drops = ctx.training && this.dropout > 0
-    const y = attention(part(0), part(1), part(2), {
-      causal: true,
-      ...(drops ? { dropout: this.dropout, key: ctx.requireKey('attention'), site: ctx.site() } : {}),
-    })
+    return [0, 1, 2].map((i) => reshape(slice(qkv, [null, null, [i * this.width, (i + 1) * this.width]]), [batch, time, this.heads, this.width / this.heads]))
+  }
+  private join(y: Tensor): Tensor {
+    const [batch, time] = y.shape
     return withScope('c_proj', () => this.c_proj.forward(reshape(y, [batch, time, this.width])))
+  }
+  /** As `forward`, and the keys and values that further tokens look back at. */
+  fill(x: Tensor, context: number): { y: Tensor; cache: LayerCache } {
+    const [q, k, v] = this.split(x)
+    const grown = (t: Tensor) => pad(t, [[0, 0], [0, context - t.shape[1]], [0, 0], [0, 0]])
+    return { y: this.join(attention(q, k, v, { causal: true })), cache: { k: grown(k), v: grown(v) } }
+  }
+  /** One token a row, [B, 1, C], that looks back at a cache. */
+  next(x: Tensor, { k, v }: LayerCache, at: Tensor): { y: Tensor; cache: LayerCache } {
+    const [q, newK, newV] = this.split(x)
+    const [batch, context] = k.shape
+    const places = arange(0, context, { dtype: 'int32' })
+    const here = reshape(equal(places, at), [1, context, 1, 1])
+    const cache = { k: where(here, newK, k), v: where(here, newV, v) }
+    const keyMask = broadcastTo(expandDims(lessEqual(places, at), 0), [batch, context])
+    return { y: this.join(attention(q, cache.k, cache.v, { keyMask })), cache }
+  }
+  forward(x: Tensor, ctx: Context): Tensor {
+    const [q, k, v] = this.split(x)
+    const drops = ctx.training && this.dropout > 0
+    return this.join(attention(q, k, v, { causal: true, ...(drops ? { dropout: this.dropout, key: ctx.requireKey('attention'), site: ctx.site() } : {}) }))
   }
 }
 
@@ -107,7 +138,11 @@ class Block extends Module {
     this.drop = new Dropout(dropout)
   }
   forward(x: Tensor, ctx: Context): Tensor {
-    const mixed = withScope('attn', () => this.attn.forward(withScope('ln_1', () => this.ln_1.forward(x)), ctx))
+    return this.around(x, ctx, (normed) => this.attn.forward(normed, ctx))
+  }
+  /** The block with something else in the place of its attention. */
+  around(x: Tensor, ctx: Context, attend: (normed: Tensor) => Tensor): Tensor {
+    const mixed = withScope('attn', () => attend(withScope('ln_1', () => this.ln_1.forward(x))))
     const h = add(x, this.drop.forward(mixed, ctx))
     const fed = withScope('mlp', () => this.mlp.forward(withScope('ln_2', () => this.ln_2.forward(h))))
     return add(h, this.drop.forward(fed, ctx))
@@ -167,6 +202,37 @@ export class GPT2 extends Module {
       const y = h.reduce((at, block, i) => withScope(`h.${i}`, () => block.forward(at, ctx)), x)
       return withScope('ln_f', () => ln_f.forward(y))
     })
+  }
+
+  private through(x: Tensor, attend: (attn: Attention, normed: Tensor, layer: number) => { y: Tensor; cache: LayerCache }): { hidden: Tensor; layers: LayerCache[] } {
+    const ctx = new Context()
+    const layers: LayerCache[] = []
+    const y = this.transformer.h.reduce(
+      (at, block, i) =>
+        block.around(at, ctx, (normed) => {
+          const { y, cache } = attend(block.attn, normed, i)
+          layers.push(cache)
+          return y
+        }),
+      x,
+    )
+    return { hidden: this.transformer.ln_f.forward(y), layers }
+  }
+
+  private embed(inputIds: Tensor, positions: Tensor): Tensor {
+    return add(this.transformer.wte.forward(inputIds), this.transformer.wpe.forward(positions))
+  }
+
+  /** The last hidden states [B, T, C] of the first tokens of rows, and what further ones look back at. */
+  prefill(inputIds: Tensor): { hidden: Tensor; layers: LayerCache[] } {
+    const x = this.embed(inputIds, arange(0, inputIds.shape[1], { dtype: 'int32' }))
+    return this.through(x, (attn, normed) => attn.fill(normed, this.config.context))
+  }
+
+  /** The last hidden states [B, 1, C] of one more token for each row, ids [B, 1]. */
+  decode(inputIds: Tensor, { layers, at }: Cache): { hidden: Tensor; layers: LayerCache[] } {
+    const x = this.embed(inputIds, reshape(at, [1]))
+    return this.through(x, (attn, normed, i) => attn.next(normed, layers[i], at))
   }
 
   /** Logits [B, T, V] of token ids [B, T]. */

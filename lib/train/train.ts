@@ -384,6 +384,7 @@ class Loop {
   }
 
   private async sampleNow(): Promise<TrainEvent> {
+    this.trainer.publish()
     return this.tell({ type: 'sample', step: this.step, ...(await this.options.sample!(this.trainer, this.step)) })
   }
 

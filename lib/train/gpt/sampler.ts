@@ -2,17 +2,15 @@ import { SteepestError } from '../../errors.js'
 import { evaluate, launch, settled } from '../../graph/evaluate.js'
 import { build, type Executable, Queue } from '../../graph/executable.js'
 import { native, type NativeArena } from '../../addon.js'
-import type { GPT2 } from '../../models/gpt2.js'
-import { Context } from '../../nn/module.js'
+import type { GPT2, LayerCache } from '../../models/gpt2.js'
 import { take } from '../../ops/indexing.js'
-import { fromStorage, reshape, tensor } from '../../ops/shape.js'
 import { cast } from '../../ops/elementwise.js'
 import { matmul } from '../../ops/matmul.js'
-import { transpose } from '../../ops/shape.js'
+import { fromStorage, reshape, tensor, transpose, zeros } from '../../ops/shape.js'
 import type { Tensor } from '../../tensor/tensor.js'
 import { trace } from '../../transform/trace.js'
 import { flatten } from '../../transform/tree.js'
-import { type SampleOptions, sampleLogits } from '../sample.js'
+import { sampleLogits } from '../sample.js'
 
 /** How the next token is chosen. */
 export interface SamplerOptions {
@@ -25,20 +23,28 @@ export interface SamplerOptions {
   seed?: number
 }
 
-interface Compiled {
+type Choice = Required<Pick<SamplerOptions, 'temperature'>> & Pick<SamplerOptions, 'topK' | 'topP'>
+
+/** A traced function, planned for one shape. */
+interface Program {
   executable: Executable
   captures: readonly Tensor[]
-  out: Tensor
+  outputs: readonly Tensor[]
 }
 
-/** Shortest row that has a program of its own. */
+/** Shortest prompt that has a program of its own. */
 const SHORTEST = 16
 
-/** Chooses token after token with a GPT-2, one native program per row length (a power of two). */
+/**
+ * Chooses token after token with a GPT-2. A prompt goes through the model at once (one native program per length, a power of two);
+ * after that each token looks back at the keys and values of those before it.
+ */
 export class Sampler {
-  private readonly programs = new Map<number, Compiled>()
+  private readonly programs = new Map<string, Program>()
   private readonly where: { queue: Queue; arena: NativeArena }
   private readonly own: boolean
+  /** Weights first: what every program takes. */
+  private readonly weights: readonly Tensor[]
 
   /** @param where the queue and scratch of a training run whose model this is; its own where absent */
   constructor(
@@ -47,46 +53,74 @@ export class Sampler {
   ) {
     this.own = where === undefined
     this.where = where ?? { queue: new Queue(), arena: new (native().Arena)() }
+    this.weights = flatten(model).tensors
   }
 
-  private compiled(length: number, choice: Omit<SampleOptions, 'key'>): Compiled {
-    const known = this.programs.get(length)
-    if (known) return known
-    const f = (model: GPT2, ids: Tensor, at: Tensor, key: Tensor) => {
-      const { width } = model.config
-      const rows = reshape(model.hidden(ids, new Context()), [length, width])
-      const logits = matmul(take(rows, at, { axis: 0 }), transpose(model.transformer.wte.weight))
-      return sampleLogits(cast(logits, 'float32'), { ...choice, key })
+  /** Plans `f(model, …inputs)` the first time that it is asked for under this name. */
+  private program(name: string, f: (model: GPT2, ...inputs: Tensor[]) => readonly Tensor[], inputs: readonly Tensor[]): Program {
+    let known = this.programs.get(name)
+    if (!known) {
+      const { graph, captures } = trace('generate', f, [this.model, ...inputs] as [GPT2, ...Tensor[]])
+      known = { executable: build(graph), captures, outputs: graph.outputs }
+      this.programs.set(name, known)
     }
-    const ids = tensor(new Int32Array(length), { shape: [1, length] })
-    const { graph, captures } = trace('generate', f, [this.model, ids, tensor(new Int32Array(1)), tensor(new Int32Array(2))] as [GPT2, Tensor, Tensor, Tensor])
-    const made = { executable: build(graph), captures, out: graph.outputs[0] }
-    this.programs.set(length, made)
-    return made
+    return known
   }
 
-  /** Tokens that go on from `prompt`, until `endOfText` or the reader stops. All but the last `context` tokens are forgotten. */
+  private run(program: Program, inputs: readonly Tensor[]): Tensor[] {
+    const storages = launch(program.executable, [...this.weights, ...inputs, ...program.captures], program.outputs, this.where)
+    return storages.map((storage, i) => fromStorage(storage, program.outputs[i]))
+  }
+
+  /** The token that follows the hidden state of row `at`, and the cache. */
+  private choose(model: GPT2, { hidden, layers }: { hidden: Tensor; layers: LayerCache[] }, at: Tensor, key: Tensor, choice: Choice): Tensor[] {
+    const rows = reshape(hidden, [-1, model.config.width])
+    const logits = matmul(take(rows, reshape(at, [1]), { axis: 0 }), transpose(model.transformer.wte.weight))
+    return [sampleLogits(cast(logits, 'float32'), { ...choice, key }), ...layers.flatMap(({ k, v }) => [k, v])]
+  }
+
+  /**
+   * Tokens that go on from `prompt`, until `endOfText` or the reader stops. When the context is full, the last half of it is read anew.
+   *
+   * @throws SteepestError ARGUMENT where the prompt is empty, OPTION where a choice is out of range
+   */
   async *generate(prompt: readonly number[], options: SamplerOptions = {}, endOfText?: number): AsyncGenerator<number> {
     const { temperature = 1, topK, topP, seed = 0 } = options
+    const choice: Choice = { temperature, topK, topP }
     const { context } = this.model.config
     if (prompt.length === 0) throw new SteepestError('ARGUMENT', { who: 'generate', rule: 'a prompt must have at least one token' })
-    this.programs.clear()
-    const weights = flatten(this.model).tensors
-    evaluate(weights)
-    await settled(weights)
+    evaluate(this.weights)
+    await settled(this.weights)
+    const name = JSON.stringify(choice)
     const ids = [...prompt]
+    let cache: Tensor[] = []
+    // Tokens that the cache holds.
+    let filled = 0
     for (let n = 0; ; n++) {
-      const row = ids.slice(-context)
-      const length = Math.min(context, 2 ** Math.ceil(Math.log2(Math.max(SHORTEST, row.length))))
-      const compiled = this.compiled(length, { temperature, topK, topP })
-      const padded = new Int32Array(length)
-      padded.set(row)
-      const given = [tensor(padded, { shape: [1, length] }), tensor(Int32Array.of(row.length - 1)), tensor(Int32Array.of(seed | 0, n))]
-      const inputs = [...weights, ...given, ...compiled.captures]
-      const [storage] = launch(compiled.executable, inputs, [compiled.out], this.where)
-      const chosen = fromStorage(storage, compiled.out)
-      await settled([chosen])
-      const token = Number((await chosen.read())[0])
+      const key = tensor(Int32Array.of(seed | 0, n))
+      let out: Tensor[]
+      if (n === 0 || filled === context) {
+        const row = ids.slice(n === 0 ? -context : -Math.max(1, context >> 1))
+        const length = Math.min(context, 2 ** Math.ceil(Math.log2(Math.max(SHORTEST, row.length))))
+        const padded = new Int32Array(length)
+        padded.set(row)
+        const inputs = [tensor(padded, { shape: [1, length] }), tensor(row.length - 1, { dtype: 'int32' }), key]
+        out = this.run(
+          this.program(`prefill ${length} ${name}`, (model, tokens, at, k) => this.choose(model, model.prefill(tokens), at, k, choice), inputs),
+          inputs,
+        )
+        filled = row.length
+      } else {
+        const inputs = [tensor(Int32Array.of(ids[ids.length - 1]), { shape: [1, 1] }), tensor(filled, { dtype: 'int32' }), key, ...cache]
+        const step = (model: GPT2, token: Tensor, at: Tensor, k: Tensor, ...flat: Tensor[]) => {
+          const layers = model.transformer.h.map((_, i) => ({ k: flat[2 * i], v: flat[2 * i + 1] }))
+          return this.choose(model, model.decode(token, { layers, at }), zeros([], 'int32'), k, choice)
+        }
+        out = this.run(this.program(`decode ${name}`, step, inputs), inputs)
+        filled++
+      }
+      cache = out.slice(1)
+      const token = Number((await out[0].read())[0])
       if (token === endOfText) return
       ids.push(token)
       yield token
