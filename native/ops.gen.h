@@ -190,6 +190,33 @@ enum class Op : std::int16_t {
 };
 constexpr int kOps = 60;
 
+// Whether an output may lie exactly where an input lies.
+constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int input) {
+  switch (op) {
+    case Op::accumulate_: return true;
+    case Op::assign_: return true;
+    case Op::cholesky_: return (output == 0 && input == 0);
+    case Op::crossEntropyBackward_: return (output == 0 && input == 0);
+    case Op::dropout_: return (output == 0 && input == 0);
+    case Op::dynamicUpdateSlice_: return (output == 0 && input == 0);
+    case Op::elementwise_: return true;
+    case Op::groupNorm_: return (output == 0 && input == 0);
+    case Op::guard_: return (output == 0 && input == 0);
+    case Op::hadamard_: return (output == 0 && input == 0);
+    case Op::layerNorm_: return (output == 0 && input == 0);
+    case Op::layerNormBackward_: return (output == 0 && input == 1) || (output == 0 && input == 0);
+    case Op::rmsNorm_: return (output == 0 && input == 0);
+    case Op::rmsNormBackward_: return (output == 0 && input == 1) || (output == 0 && input == 0);
+    case Op::rotary_: return (output == 0 && input == 0);
+    case Op::scatterAdd_: return (output == 0 && input == 0);
+    case Op::softmax_: return (output == 0 && input == 0);
+    case Op::softmaxBackward_: return (output == 0 && input == 0) || (output == 0 && input == 1);
+    case Op::triangularSolve_: return (output == 0 && input == 1);
+    case Op::update_: return true;
+    default: return false;
+  }
+}
+
 enum class Ew : std::int16_t {
   add_,
   sub_,

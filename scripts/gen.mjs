@@ -25,6 +25,14 @@ const elementwise = ops().filter((op) => op.kind === 'elementwise')
 const CPP = { int: 'std::int64_t', float: 'double', bool: 'bool', ints: 'std::vector<std::int64_t>', floats: 'std::vector<double>', dtype: 'DType', graph: 'ProgramWords' }
 const READ = { int: 'integer', float: 'number', bool: 'boolean', ints: 'integers', floats: 'numbers', dtype: 'dtype', graph: 'program' }
 
+/** The condition under which an output may lie exactly where an input lies. */
+function aliasCase(op) {
+  // Which pairs an update has depends on its attributes; elementwise steps read a lane before they write it.
+  if (op.name === 'elementwise' || op.updates) return `    case Op::${op.name}_: return true;`
+  if (!op.inplace?.length) return undefined
+  return `    case Op::${op.name}_: return ${op.inplace.map(([o, i]) => `(output == ${o} && input == ${i})`).join(' || ')};`
+}
+
 function attrStruct(op) {
   const enums = []
   const fields = []
@@ -78,6 +86,14 @@ enum class Op : std::int16_t {
 ${kernels.map((k) => `  ${k.name}_,`).join('\n')}
 };
 constexpr int kOps = ${kernels.length};
+
+// Whether an output may lie exactly where an input lies.
+constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int input) {
+  switch (op) {
+${kernels.map(aliasCase).filter(Boolean).join('\n')}
+    default: return false;
+  }
+}
 
 enum class Ew : std::int16_t {
 ${elementwise.map((e) => `  ${e.name}_,`).join('\n')}

@@ -51,6 +51,13 @@ auto guarded(Napi::Env env, F&& body) {
     Napi::Error out = Napi::Error::New(env, "the system gave no more memory");
     out.Set("code", Napi::String::New(env, "OUT_OF_MEMORY"));
     throw out;
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    // A library that refuses what a program asks of it.
+    Napi::Error out = Napi::Error::New(env, error.what());
+    out.Set("code", Napi::String::New(env, "NATIVE"));
+    throw out;
   }
 }
 

@@ -57,8 +57,6 @@ class Compiler {
       dtypes_.push_back(DType::float32);
       makers_.push_back(-2);
     }
-    chain_.size = 1;
-    for (const std::int64_t n : attrs_.shape) chain_.size *= n;
   }
 
   void shape(const View& v) {
@@ -156,6 +154,7 @@ class Compiler {
       if (maker < 0) chain_.inputs[static_cast<std::size_t>(reg)].used = true;
       chain_.outputs.push_back({reg, v.dtype, maker});
     }
+    chain_.size = spec_.out[0].size();
   }
 
   // Gives registers slots; a slot is free again after the last step that reads it.

@@ -55,13 +55,37 @@ Extent extentOf(const View& view, std::size_t offset) {
   return {static_cast<std::int64_t>(low), static_cast<std::int64_t>(high)};
 }
 
-bool overlap(const Instruction& instruction, std::size_t a, std::size_t b) {
+enum class Meeting { apart, exact, partial };
+
+// How the memory of two operands lies to each other.
+Meeting meet(const Instruction& instruction, std::size_t a, std::size_t b) {
   const Operand& x = instruction.operands[a];
   const Operand& y = instruction.operands[b];
-  if (x.space != y.space || (x.space == Space::external && x.index != y.index)) return false;
+  if (x.space != y.space || (x.space == Space::external && x.index != y.index)) return Meeting::apart;
   const Extent p = extentOf(instruction.views[a], x.offset), q = extentOf(instruction.views[b], y.offset);
-  if (p.low >= q.high || q.low >= p.high) return false;
-  return p.low != q.low || p.high != q.high;
+  if (p.low == p.high || q.low == q.high || p.low >= q.high || q.low >= p.high) return Meeting::apart;
+  return p.low == q.low && p.high == q.high ? Meeting::exact : Meeting::partial;
+}
+
+// Kernels keep tables in their workspace and check indices before they use them: no operand may change what another holds, but for the
+// pairs that the op table allows.
+void checkMeetings(const Instruction& instruction, std::size_t workspaceBytes) {
+  const auto inputs = static_cast<std::size_t>(instruction.inputs);
+  const auto begin = static_cast<std::int64_t>(instruction.workspace), end = begin + static_cast<std::int64_t>(workspaceBytes);
+  for (std::size_t i = 0; i < instruction.operands.size(); ++i) {
+    const Operand& operand = instruction.operands[i];
+    if (operand.space == Space::arena && begin < end) {
+      const Extent e = extentOf(instruction.views[i], operand.offset);
+      if (e.low < e.high && e.low < end && begin < e.high) wrong("a workspace overlaps an operand");
+    }
+    for (std::size_t j = 0; i >= inputs && j < i; ++j) {
+      const Meeting m = meet(instruction, j, i);
+      if (m == Meeting::apart) continue;
+      const bool allowed = m == Meeting::exact && j < inputs &&
+                           mayAlias(static_cast<Op>(instruction.op), static_cast<int>(i - inputs), static_cast<int>(j));
+      if (!allowed) wrong("an output overlaps another operand");
+    }
+  }
 }
 
 Instruction readInstruction(AttrReader& r, std::span<const Factory> kernels, int threads, std::size_t& workspaceBytes) {
@@ -122,12 +146,8 @@ Program::Program(std::span<const double> words, std::span<const std::byte> const
       if (operand.offset % sizeOf(view.dtype)) wrong("an operand is not aligned");
       if (extentOf(view, operand.offset).high > static_cast<std::int64_t>(capacity)) wrong("an operand reaches outside of its buffer");
       if (output && !view.contiguous()) wrong("an output is not contiguous");
-      if (output) {
-        for (std::size_t j = 0; j < i; ++j) {
-          if (overlap(instruction, j, i)) wrong("an output overlaps another operand");
-        }
-      }
     }
+    checkMeetings(instruction, workspaceBytes);
     instructions_.push_back(std::move(instruction));
   }
   r.end();
