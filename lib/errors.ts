@@ -45,6 +45,13 @@ export class SteepestError extends Error {
     this.fix = parts.fix ?? ''
     this.at = at
   }
+
+  /** Who, the rule, what came and what to do as one sentence for people. */
+  get sentence(): string {
+    const got = this.got ? `; got ${this.got}` : ''
+    const fix = this.fix ? `. ${this.fix}` : ''
+    return `${this.who}: ${this.rule}${got}${fix}`
+  }
 }
 
 /** Errors that a line of the user's program makes, not a file or a number. */

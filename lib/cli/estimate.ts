@@ -5,7 +5,7 @@ import { planLines } from '../train/terminal-lines.js'
 import { abilities } from '../train/terminal-text.js'
 import { type Command, jsonFlag } from './support/command.js'
 import { configFlag } from './support/config-file.js'
-import { mergedOptions, type Prepare } from './train.js'
+import { mergedOptions, type Prepare, prepared } from './train.js'
 
 /** `steepest estimate`. */
 export function estimateCommand(load: () => Promise<Prepare>): Command {
@@ -14,9 +14,9 @@ export function estimateCommand(load: () => Promise<Prepare>): Command {
     summary: 'what a training run would take: exact peak memory by what holds it, and the time',
     args: [{ name: '[file]', doc: 'as for train' }],
     flags: [...trainOptions.filter((o) => o.key !== 'file'), configFlag, jsonFlag],
-    async run({ args, flags }, { out, env, cwd }) {
-      const prepare = await load()
-      const { plan } = await prepare(mergedOptions(args, flags, cwd))
+    async run({ args, flags }, io) {
+      const { out, env, cwd } = io
+      const { plan } = await prepared(await load(), mergedOptions(args, flags, cwd), io)
       if (flags.json) {
         out.write(`${eventLine({ type: 'start', ...plan })}\n`)
         return 0

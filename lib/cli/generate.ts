@@ -7,6 +7,7 @@ import { onInterrupt } from './support/interrupt.js'
 export type Generate = (
   path: string | undefined,
   options: GenerateOptions & { signal?: AbortSignal },
+  cwd?: string,
 ) => AsyncIterable<string>
 
 /** `steepest generate`. */
@@ -16,7 +17,7 @@ export function generateCommand(load: () => Promise<Generate>): Command {
     summary: 'write text with a trained model',
     args: [{ name: '[checkpoint]', doc: 'run folder or checkpoint; by default that of the newest run' }],
     flags: [...generateOptions, jsonFlag],
-    async run({ args, flags }, { out, env }) {
+    async run({ args, flags }, { out, env, cwd }) {
       const { json, ...options } = flags
       const generate = await load()
       const interrupt = onInterrupt(
@@ -28,7 +29,8 @@ export function generateCommand(load: () => Promise<Generate>): Command {
       const show = (piece: string) => (out.isTTY && env.TERM !== 'dumb' ? harmless(piece, true) : piece)
       try {
         if (!json) out.write(show(text))
-        for await (const piece of generate(args[0], { ...(options as GenerateOptions), signal: interrupt.signal })) {
+        const pieces = generate(args[0], { ...(options as GenerateOptions), signal: interrupt.signal }, cwd)
+        for await (const piece of pieces) {
           text += piece
           out.write(json ? `${JSON.stringify({ type: 'piece', text: piece })}\n` : show(piece))
         }

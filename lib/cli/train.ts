@@ -1,12 +1,17 @@
+import { resolve } from 'node:path'
 import type { PreparedRun, StopReason, TrainEvent } from '../train/events.js'
+import { drawingLoss } from '../train/loss-file.js'
 import { type TrainOptions, trainOptions } from '../train/options.js'
 import { openView } from '../train/terminal.js'
-import { type Command, jsonFlag } from './support/command.js'
+import { type Command, type Io, jsonFlag } from './support/command.js'
 import { configFlag, readConfig } from './support/config-file.js'
 import { onInterrupt } from './support/interrupt.js'
 
-/** Plans a run; that of the library, or a false one in tests. */
-export type Prepare = (options: TrainOptions) => Promise<PreparedRun>
+/** Plans a run; that of the library, or a false one in tests. `onProgress` is told what is being done and the share that is done, 0 to 1. */
+export type Prepare = (
+  options: TrainOptions,
+  context?: { cwd?: string; onProgress?: (what: string, done: number) => void },
+) => Promise<PreparedRun>
 
 /** What the user said in flags and in a config file; flags win. */
 export function mergedOptions(
@@ -17,6 +22,33 @@ export function mergedOptions(
   const { config, json: _, ...given } = flags
   const { options } = readConfig(trainOptions, config as string | undefined, cwd)
   return { ...options, ...given, ...(args[0] === undefined ? {} : { file: args[0] }) } as TrainOptions
+}
+
+/** On a terminal, what is being prepared and how far it is; the line is gone when the run begins. */
+export function showPreparing({ err, env }: Io): { onProgress?: (what: string, done: number) => void; end(): void } {
+  if (!err.isTTY || env.TERM === 'dumb') return { end() {} }
+  let shown = ''
+  return {
+    onProgress(what, done) {
+      const line = `${what} ${Math.floor(100 * done)}%`
+      if (line === shown) return
+      err.write(`\r\x1b[K${line}`)
+      shown = line
+    },
+    end() {
+      if (shown !== '') err.write('\r\x1b[K')
+    },
+  }
+}
+
+/** Plans a run and says meanwhile how far that is. */
+export async function prepared(prepare: Prepare, options: TrainOptions, io: Io): Promise<PreparedRun> {
+  const preparing = showPreparing(io)
+  try {
+    return await prepare(options, { cwd: io.cwd, onProgress: preparing.onProgress })
+  } finally {
+    preparing.end()
+  }
 }
 
 const EXIT: Record<StopReason, number> = { done: 0, stopAfter: 0, earlyStopping: 0, interrupted: 130, nonFinite: 1 }
@@ -30,10 +62,10 @@ export function trainCommand(load: () => Promise<Prepare>): Command {
     flags: [...trainOptions.filter((o) => o.key !== 'file'), configFlag, jsonFlag],
     notes:
       'What you do not say is chosen for this machine, and said. Ctrl+C once saves and stops, twice leaves at once.',
-    async run({ args, flags }, { out, env, cwd }) {
+    async run({ args, flags }, io) {
+      const { out, env, cwd } = io
       const options = mergedOptions(args, flags, cwd)
-      const prepare = await load()
-      const prepared = await prepare(options)
+      const planned = await prepared(await load(), options, flags.json ? { ...io, err: { write() {} } } : io)
       const view = openView(out, { json: flags.json === true, logEvery: options.logEvery, env })
       let last: TrainEvent | undefined
       const interrupt = onInterrupt(
@@ -47,7 +79,9 @@ export function trainCommand(load: () => Promise<Prepare>): Command {
         },
       )
       try {
-        for await (const event of prepared.run({ signal: interrupt.signal })) {
+        const events = planned.run({ signal: interrupt.signal })
+        const { out: folder, data } = planned.plan
+        for await (const event of folder ? drawingLoss(events, resolve(cwd, folder), data.split(': ')[0]) : events) {
           view.show(event)
           last = event
         }

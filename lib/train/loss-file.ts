@@ -29,6 +29,7 @@ async function recall(progress: Progress, folder: string, throughStep: number): 
  * Hands the events of a run on, and keeps `loss.svg` in its folder up to date: the course of training and validation loss from step 0 on, resumed
  * parts included. A picture that cannot be written is told once, as a warning; the run goes on.
  *
+ * @param folder the run's; nothing is drawn where it is not there
  * @param title what the run is called in the picture
  */
 export async function* drawingLoss(events: AsyncIterable<TrainEvent>, folder: string, title?: string): AsyncGenerator<TrainEvent> {
@@ -40,7 +41,7 @@ export async function* drawingLoss(events: AsyncIterable<TrainEvent>, folder: st
     follow(progress, event)
     const ends = event.type === 'stop'
     const due = ends || ((event.type === 'eval' || event.type === 'save') && performance.now() - drawn >= PAUSE_MS)
-    if (due && progress.train.points.length > 0) {
+    if (due && progress.train.points.length > 0 && existsSync(folder)) {
       drawn = performance.now()
       try {
         await atomicWriteFile(join(folder, 'loss.svg'), lossSvg(progress, { title }))

@@ -15,13 +15,17 @@ export function lossSvg(progress: Progress, options: PlotOptions = {}): string {
   )
 }
 
-/** The mean of the points within `span / 2` before and after each: no lag, unlike that of the last ones. */
+/**
+ * The mean of the points within `span / 2` before and after each: no lag, unlike that of the last ones. Near the start, where a loss falls fast,
+ * as many before as after; at the end there are fewer after.
+ */
 function runningMean(points: readonly { x: number; y: number }[], span: number): { x: number; y: number }[] {
   const sums = [0]
   for (const { y } of points) sums.push(sums[sums.length - 1] + y)
   const reach = Math.floor(span / 2)
   return points.map(({ x }, i) => {
-    const near = Math.min(reach, i, points.length - 1 - i)
-    return { x, y: (sums[i + near + 1] - sums[i - near]) / (2 * near + 1) }
+    const before = Math.min(reach, i)
+    const after = Math.min(before, points.length - 1 - i)
+    return { x, y: (sums[i + after + 1] - sums[i - before]) / (before + after + 1) }
   })
 }

@@ -199,7 +199,7 @@ class Loop {
       return yield* this.loop()
     } catch (error) {
       const code = error instanceof SteepestError ? error.code : 'NATIVE'
-      const message = error instanceof Error ? error.message : String(error)
+      const message = error instanceof SteepestError ? error.sentence : error instanceof Error ? error.message : String(error)
       yield this.tell({ type: 'error', code, message })
       throw error
     } finally {

@@ -2,10 +2,7 @@ import { SteepestError } from '../../errors.js'
 
 /** An error as one sentence for people: who, the rule, what came, what to do. */
 export function sentence(error: Error): string {
-  if (!(error instanceof SteepestError)) return error.message || error.name
-  const got = error.got ? `; got ${error.got}` : ''
-  const fix = error.fix ? `. ${error.fix}` : ''
-  return `${error.who}: ${error.rule}${got}${fix}`
+  return error instanceof SteepestError ? error.sentence : error.message || error.name
 }
 
 /** 2 where the user's words are at fault, 1 otherwise. */

@@ -1,0 +1,22 @@
+import { buildCommand } from './build.js'
+import { configCommand } from './config.js'
+import { doctorCommand } from './doctor.js'
+import { estimateCommand } from './estimate.js'
+import { allCheckers } from './fixtures/checkers.js'
+import { fixturesCommand } from './fixtures.js'
+import { generateCommand } from './generate.js'
+import type { Command } from './support/command.js'
+import { trainCommand } from './train.js'
+
+const prepare = async () => (await import('../train/gpt/prepare.js')).prepareTraining
+
+/** Every command. The modules behind one are loaded when it runs: help and errors need no native part. */
+export const commands: readonly Command[] = [
+  trainCommand(prepare),
+  generateCommand(async () => (await import('../train/gpt/generate.js')).generateText),
+  estimateCommand(prepare),
+  doctorCommand(undefined, async () => (await import('../train/measure.js')).measureMachine()),
+  configCommand,
+  fixturesCommand(allCheckers),
+  buildCommand,
+]
