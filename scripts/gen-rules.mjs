@@ -143,7 +143,8 @@ function optimizer(base) {
     lines.push('  /** Both betas at once, as papers write them. */\n  betas?: readonly [number, number]')
   }
   const slots = base.slots.length ? ` State per parameter: ${base.slots.map((s) => `${s.name} (${s.doc})`).join(', ')}.` : ''
-  return `export interface ${name} extends RuleOptions {
+  return `/** Hyper-parameters of \`${base.name}\`. */
+export interface ${name} extends RuleOptions {
 ${lines.join('\n')}
 }
 

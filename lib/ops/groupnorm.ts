@@ -136,6 +136,7 @@ const backwardRow: OpRow<Backward> = defineOp<Backward>({
   flops: ([x]) => 14 * size(x.shape),
 })
 
+/** Factor, summand and epsilon of a group norm. */
 export interface GroupNormOptions {
   /** Factor of each channel, [C]. float32 is allowed for a bfloat16 input. */
   weight?: Tensor

@@ -158,6 +158,7 @@ function makeNorm(name: string, centered: boolean) {
 const layerRow = makeNorm('layerNorm', true)
 const rmsRow = makeNorm('rmsNorm', false)
 
+/** Axes, factor and epsilon of an RMS norm. */
 export interface RmsNormOptions {
   /** The axes that are normalized together; the last by default. */
   axis?: number | readonly number[]
@@ -167,6 +168,7 @@ export interface RmsNormOptions {
   eps?: number
 }
 
+/** Those of an RMS norm, and a summand. */
 export interface NormOptions extends RmsNormOptions {
   /** Summand; as `weight`. */
   bias?: Tensor

@@ -55,6 +55,7 @@ const backwardRow: OpRow<{ log: boolean }> = defineOp<{ log: boolean }>({
   ],
 })
 
+/** Over which axis a softmax goes. */
 export interface SoftmaxOptions {
   /** The axis whose elements sum to one; the last by default. */
   axis?: number

@@ -126,6 +126,7 @@ export interface UpdateOperands {
   readonly low?: Tensor
 }
 
+/** Which rule an update follows, and how. */
 export interface UpdateOptions {
   /** Name of the rule. */
   readonly rule: string

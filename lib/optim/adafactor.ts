@@ -7,6 +7,7 @@ import { defineOptimizer } from './define.js'
 import { checkPositive } from './options.js'
 import type { Optimizer, RuleOptions } from './optimizer.js'
 
+/** Hyper-parameters of `adafactor`. */
 export interface AdafactorOptions extends RuleOptions {
   /** The old second moment keeps 1 − t^this, in (−∞, 0]; default −0.8. */
   beta2Decay?: number

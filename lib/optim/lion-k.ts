@@ -101,6 +101,7 @@ export const convex = {
   of: (f: (u: Tensor) => Tensor, name = 'own'): Convex => ({ name, subgradient: (u) => grad(f)(u) }),
 }
 
+/** Hyper-parameters of `lionK`. */
 export interface LionKOptions extends RuleOptions {
   /** The convex function; default `convex.l1()`, which is Lion. */
   K?: Convex

@@ -2,6 +2,7 @@ import { maximum, mul, reciprocal, sub } from '../ops/elementwise.js'
 import { defineOptimizer } from './define.js'
 import type { Optimizer, RuleOptions } from './optimizer.js'
 
+/** Hyper-parameters of `normalizedGd`. */
 export interface NormalizedGdOptions extends RuleOptions {
   /** Decoupled decay: the weight is multiplied by 1 − lr · this before the step. Default 0. */
   weightDecay?: number

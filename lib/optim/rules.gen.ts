@@ -2,6 +2,7 @@
 import { fromRule } from './from-rule.js'
 import type { Optimizer, RuleOptions } from './optimizer.js'
 
+/** Hyper-parameters of `sgd`. */
 export interface SgdOptions extends RuleOptions {
   /** L2 penalty: this times the weight is added to the gradient. In [0, ∞); default 0. */
   weightDecay?: number
@@ -20,6 +21,7 @@ export interface SgdOptions extends RuleOptions {
  */
 export const sgd = (options: SgdOptions = {}): Optimizer => fromRule('sgd', options)
 
+/** Hyper-parameters of `adam`. */
 export interface AdamOptions extends RuleOptions {
   /** Share of the old mean of the gradient. In [0, 1); default 0.9. */
   beta1?: number
@@ -42,6 +44,7 @@ export interface AdamOptions extends RuleOptions {
  */
 export const adam = (options: AdamOptions = {}): Optimizer => fromRule('adam', options)
 
+/** Hyper-parameters of `adamw`. */
 export interface AdamwOptions extends RuleOptions {
   /** Share of the old mean of the gradient. In [0, 1); default 0.9. */
   beta1?: number
@@ -64,6 +67,7 @@ export interface AdamwOptions extends RuleOptions {
  */
 export const adamw = (options: AdamwOptions = {}): Optimizer => fromRule('adamw', options)
 
+/** Hyper-parameters of `lion`. */
 export interface LionOptions extends RuleOptions {
   /** Share of the old mean in the direction. In [0, 1); default 0.9. */
   beta1?: number
@@ -82,6 +86,7 @@ export interface LionOptions extends RuleOptions {
  */
 export const lion = (options: LionOptions = {}): Optimizer => fromRule('lion', options)
 
+/** Hyper-parameters of `adagrad`. */
 export interface AdagradOptions extends RuleOptions {
   /** The rate of step t is divided by 1 + (t - 1) * this. In [0, ∞); default 0. */
   lrDecay?: number
@@ -100,6 +105,7 @@ export interface AdagradOptions extends RuleOptions {
  */
 export const adagrad = (options: AdagradOptions = {}): Optimizer => fromRule('adagrad', options)
 
+/** Hyper-parameters of `adabelief`. */
 export interface AdabeliefOptions extends RuleOptions {
   /** Share of the old mean of the gradient. In [0, 1); default 0.9. */
   beta1?: number
@@ -128,6 +134,7 @@ export interface AdabeliefOptions extends RuleOptions {
  */
 export const adabelief = (options: AdabeliefOptions = {}): Optimizer => fromRule('adabelief', options)
 
+/** Hyper-parameters of `diffgrad`. */
 export interface DiffgradOptions extends RuleOptions {
   /** Share of the old mean of the gradient. In [0, 1); default 0.9. */
   beta1?: number
@@ -148,6 +155,7 @@ export interface DiffgradOptions extends RuleOptions {
  */
 export const diffgrad = (options: DiffgradOptions = {}): Optimizer => fromRule('diffgrad', options)
 
+/** Hyper-parameters of `adamp`. */
 export interface AdampOptions extends RuleOptions {
   /** Share of the old mean of the gradient. In [0, 1); default 0.9. */
   beta1?: number
@@ -174,6 +182,7 @@ export interface AdampOptions extends RuleOptions {
  */
 export const adamp = (options: AdampOptions = {}): Optimizer => fromRule('adamp', options)
 
+/** Hyper-parameters of `sgdp`. */
 export interface SgdpOptions extends RuleOptions {
   /** Share of the buffer that stays. In [0, 1); default 0. */
   momentum?: number
@@ -198,6 +207,7 @@ export interface SgdpOptions extends RuleOptions {
  */
 export const sgdp = (options: SgdpOptions = {}): Optimizer => fromRule('sgdp', options)
 
+/** Hyper-parameters of `lamb`. */
 export interface LambOptions extends RuleOptions {
   /** Share of the old mean of the gradient. In [0, 1); default 0.9. */
   beta1?: number
@@ -228,6 +238,7 @@ export interface LambOptions extends RuleOptions {
  */
 export const lamb = (options: LambOptions = {}): Optimizer => fromRule('lamb', options)
 
+/** Hyper-parameters of `lars`. */
 export interface LarsOptions extends RuleOptions {
   /** Share of the buffer that stays. In [0, 1); default 0.9. */
   momentum?: number
@@ -254,6 +265,7 @@ export interface LarsOptions extends RuleOptions {
  */
 export const lars = (options: LarsOptions = {}): Optimizer => fromRule('lars', options)
 
+/** Hyper-parameters of `signSgd`. */
 export interface SignSgdOptions extends RuleOptions {
   /** Decoupled decay: the weight is multiplied by 1 - lr * this before the step. In [0, ∞); default 0. */
   weightDecay?: number

@@ -5,6 +5,7 @@ import type { Tensor } from '../tensor/tensor.js'
 import { defineOptimizer } from './define.js'
 import type { Optimizer, OptimizerState, RuleOptions } from './optimizer.js'
 
+/** Hyper-parameters of `scheduleFreeAdamw`. */
 export interface ScheduleFreeOptions extends RuleOptions {
   /** Share of the average in the point where gradients are taken, in (0, 1); default 0.9. */
   beta1?: number

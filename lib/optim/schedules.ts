@@ -135,6 +135,7 @@ const KINDS = {
   },
 } satisfies Record<string, Kind>
 
+/** The name of a course of the learning rate. */
 export type ScheduleKind = keyof typeof KINDS
 
 /**
