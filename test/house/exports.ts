@@ -56,11 +56,13 @@ export function exportsOf(file: string): Export[] {
   for (const match of source.matchAll(/^export (type )?\{([^}]*)\}(?: from '(\.[^']*)')?/gm)) {
     for (const part of match[2].split(',')) {
       const words = part.trim().replace(/^type /, '')
+      // A class that is handed on as a type has no value outside.
+      const typeOnly = Boolean(match[1]) || words !== part.trim()
       if (words === '') continue
       const [inner, outer = inner] = words.split(/\s+as\s+/)
       const found = match[3] ? from(match[3], inner) : imported(source, inner, from)
       if (!found) throw new Error(`${file} exports ${inner}, whose declaration was not found`)
-      list.push({ ...found, name: outer })
+      list.push({ ...found, name: outer, kind: typeOnly ? 'type' : found.kind })
       if (found.kind === 'namespace') {
         for (const e of exportsOf(found.file)) list.push({ ...e, name: `${outer}.${e.name}` })
       }
