@@ -9,7 +9,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0x95f0bf64ad72ull;
+constexpr std::uint64_t kTableHash = 0x3e9ff6b14194ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -832,6 +832,7 @@ struct LogSumExpAttrs {
 
 struct MatmulAttrs {
   enum class Activation { kNone, kRelu, kGelu, kGeluTanh, kSilu, kTanh };
+  double scale;
   bool bias;
   bool residual;
   Activation activation;
@@ -840,6 +841,7 @@ struct MatmulAttrs {
   static MatmulAttrs decode(std::span<const double> words) {
     MatmulAttrs a{};
     AttrReader r(words);
+    a.scale = r.number();
     a.bias = r.boolean();
     a.residual = r.boolean();
     a.activation = static_cast<Activation>(r.choice(6));

@@ -10,7 +10,9 @@ import { broadcastTo, reshape, swapAxes, zerosLike } from './shape.js'
 /** What a product may end with; the two forms of GELU are the exact one and the tanh approximation. */
 export type Activation = 'none' | 'relu' | 'gelu' | 'geluTanh' | 'silu' | 'tanh'
 
-type MatmulAttrs = {
+/** @internal `y = activation(scale · a·b + bias) + residual`; a second output holds the value before the activation. */
+export type MatmulAttrs = {
+  scale: number
   bias: boolean
   residual: boolean
   activation: Activation
@@ -18,7 +20,7 @@ type MatmulAttrs = {
   outDtype: DType
 }
 
-const PLAIN = { bias: false, residual: false, activation: 'none', preactivation: false } as const
+const PLAIN = { scale: 1, bias: false, residual: false, activation: 'none', preactivation: false } as const
 
 function inferMatmul(inputs: readonly Aval[], attrs: MatmulAttrs): Aval[] {
   const [a, b] = inputs
@@ -101,14 +103,14 @@ function vjpMatmul({ inputs, outputs, attrs, grads, needs }: VjpContext<MatmulAt
     if (attrs.activation !== 'none') {
       const z = attrs.preactivation
         ? outputs[1]
-        : matmulRow(inputs.slice(0, attrs.bias ? 3 : 2), { ...PLAIN, bias: attrs.bias, outDtype: attrs.outDtype })[0]
+        : matmulRow(inputs.slice(0, attrs.bias ? 3 : 2), { ...PLAIN, scale: attrs.scale, bias: attrs.bias, outDtype: attrs.outDtype })[0]
       throughActivation = activationGrad(gy, z, attrs.activation)
     }
     g = g ? add(g, throughActivation) : throughActivation
   }
   if (!g) return inputs.map(() => null)
   const narrow = cast(g, a.dtype)
-  const plain = { ...PLAIN, outDtype: a.dtype }
+  const plain = { ...PLAIN, scale: attrs.scale, outDtype: a.dtype }
   const out: (Tensor | null)[] = [
     needs[0] ? matmulRow([narrow, lastTwo(b)], plain)[0] : null,
     needs[1] ? matmulRow([lastTwo(a), narrow], plain)[0] : null,
@@ -120,7 +122,7 @@ function vjpMatmul({ inputs, outputs, attrs, grads, needs }: VjpContext<MatmulAt
 
 // The same as separate ops, for operands that the fused form does not take.
 function unfused(inputs: readonly Tensor[], bias: Tensor | undefined, residual: Tensor | undefined, attrs: MatmulAttrs): Tensor[] {
-  let z = matmulRow(inputs, { ...PLAIN, outDtype: attrs.outDtype })[0]
+  let z = matmulRow(inputs, { ...PLAIN, scale: attrs.scale, outDtype: attrs.outDtype })[0]
   if (bias) z = add(z, cast(bias, attrs.outDtype))
   let y = activate(z, attrs.activation)
   if (residual) y = add(y, residual)
@@ -147,11 +149,12 @@ function batchMatmul({ inputs, batched, size, attrs }: BatchContext<MatmulAttrs>
   return unfused([a, b], reshape(bias, [size, ...new Array<number>(a.rank - 2).fill(1), bias.shape[1]]), residual, attrs)
 }
 
-const matmulRow = defineOp<MatmulAttrs>({
+/** @internal The row itself: operands that fit, all attributes given. */
+export const matmulRow = defineOp<MatmulAttrs>({
   name: 'matmul',
   kind: 'kernel',
-  doc: 'activation(a·b + bias) + residual over matrices in the last two axes; the second output is the value before the activation.',
-  attrs: { bias: 'bool', residual: 'bool', activation: ['none', 'relu', 'gelu', 'geluTanh', 'silu', 'tanh'], preactivation: 'bool', outDtype: 'dtype' },
+  doc: 'activation(scale·a·b + bias) + residual over matrices in the last two axes; the second output is the value before the activation.',
+  attrs: { scale: 'float', bias: 'bool', residual: 'bool', activation: ['none', 'relu', 'gelu', 'geluTanh', 'silu', 'tanh'], preactivation: 'bool', outDtype: 'dtype' },
   infer: inferMatmul,
   vjp: vjpMatmul,
   batch: batchMatmul,

@@ -1,4 +1,4 @@
-// Row `matmul`: activation(a·b + bias) + residual over matrices in the last two axes. Cut into tiles by shape; each tile is one
+// Row `matmul`: activation(scale·a·b + bias) + residual over matrices in the last two axes. Cut into tiles by shape; each tile is one
 // product on one thread, followed by its epilogue.
 #include <cstring>
 #include <optional>
@@ -150,7 +150,7 @@ class Matmul final : public Kernel {
   void plan(const Spec& spec) {
     const MatmulGrid& grid = *grid_;
     const bool split = grid.k.count() > 1;
-    finishes_ = split || attrs_.bias || attrs_.residual || attrs_.preactivation || attrs_.activation != MatmulAttrs::Activation::kNone;
+    finishes_ = split || attrs_.scale != 1 || attrs_.bias || attrs_.residual || attrs_.preactivation || attrs_.activation != MatmulAttrs::Activation::kNone;
     // Sums go where the output will be, if its dtype can hold them.
     staged_ = finishes_ && !split && attrs_.outDtype != sum_;
     sumRow_ = staged_ ? std::min(grid.n.each, n_) : n_;
@@ -210,7 +210,7 @@ class Matmul final : public Kernel {
         }
         added = scratch + rowAt_;
       }
-      epilogue_({sums + r * sumRow_ * sizeOf(sum_), grid_->k.count(), batch_ * m_ * n_, bias ? bias + column * sizeOf(in_) : nullptr, added,
+      epilogue_({sums + r * sumRow_ * sizeOf(sum_), grid_->k.count(), batch_ * m_ * n_, attrs_.scale, bias ? bias + column * sizeOf(in_) : nullptr, added,
                  attrs_.preactivation ? call.out[1].data + at : nullptr, call.out[0].data + at, columns});
     }
   }

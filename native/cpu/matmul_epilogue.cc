@@ -1,6 +1,6 @@
 #include "cpu/matmul_epilogue.h"
 
-#include <cmath>
+#include "math/functions.h"
 
 namespace steepest::STEEPEST_LEVEL {
 
@@ -8,21 +8,13 @@ namespace {
 
 using Activation = MatmulAttrs::Activation;
 
-template <class V, class F>
-V lanes(V x, F f) {
-  typename V::Scalar each[V::kLanes];
-  store(each, x);
-  for (auto& v : each) v = static_cast<typename V::Scalar>(f(v));
-  return V::load(each);
-}
-
 template <Activation kind, class V>
 V activate(V z) {
-  if constexpr (kind == Activation::kRelu) return max(z, V(0));
-  else if constexpr (kind == Activation::kGelu) return lanes(z, [](double v) { return 0.5 * v * (1 + std::erf(v * M_SQRT1_2)); });
-  else if constexpr (kind == Activation::kGeluTanh) return lanes(z, [](double v) { return 0.5 * v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))); });
-  else if constexpr (kind == Activation::kSilu) return lanes(z, [](double v) { return v / (1 + std::exp(-v)); });
-  else if constexpr (kind == Activation::kTanh) return lanes(z, [](double v) { return std::tanh(v); });
+  if constexpr (kind == Activation::kRelu) return relu(z);
+  else if constexpr (kind == Activation::kGelu) return gelu(z);
+  else if constexpr (kind == Activation::kGeluTanh) return geluTanh(z);
+  else if constexpr (kind == Activation::kSilu) return silu(z);
+  else if constexpr (kind == Activation::kTanh) return tanh(z);
   else return z;
 }
 
@@ -34,6 +26,8 @@ void finish(const EpilogueRow& row) {
   const Out* residual = static_cast<const Out*>(row.residual);
   Out* preactivation = static_cast<Out*>(row.preactivation);
   Out* out = static_cast<Out*>(row.out);
+  const bool scaled = row.scale != 1;
+  const V scale(static_cast<Sum>(row.scale));
   for (std::int64_t j = 0; j < row.length; j += V::kLanes) {
     const std::int64_t left = row.length - j;
     const bool whole = left >= V::kLanes;
@@ -42,6 +36,7 @@ void finish(const EpilogueRow& row) {
     const auto keep = [&](Out* to, V v) { whole ? store(to + j, v) : store(to + j, v, lanes); };
     V z = load(sums);
     for (std::int64_t p = 1; p < row.pieces; ++p) z += load(sums + p * row.pieceStride);
+    if (scaled) z = z * scale;
     if (bias) z += load(bias);
     if (preactivation) keep(preactivation, z);
     V y = activate<kind>(z);

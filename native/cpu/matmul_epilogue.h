@@ -1,4 +1,4 @@
-// What follows a product, on its tile while that is hot in cache: bias, activation, residual, and the value before the activation.
+// What follows a product, on its tile while that is hot in cache: scale, bias, activation, residual, and the value before the activation.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,7 @@ struct EpilogueRow {
   const void* sums;          // what the product gave, in float32 (float64 for float64)
   std::int64_t pieces;       // partial sums to be added up, in order …
   std::int64_t pieceStride;  // … this many elements apart
+  double scale;
   const void* bias;          // in the dtype of the operands
   const void* residual;      // in the dtype of the output
   void* preactivation;

@@ -83,6 +83,7 @@ struct Case {
   std::vector<Operand> bias = {}, residual = {};  // none or one
   Activation activation = Activation::kNone;
   bool preactivation = false;
+  double scale = 1;
 };
 
 std::vector<std::vector<std::byte>> runCase(const Case& c, const Level& level, int threads) {
@@ -102,7 +103,7 @@ std::vector<std::vector<std::byte>> runCase(const Case& c, const Level& level, i
   std::vector<View> out(data.size(), y);
   for (View& v : in) v.data = nullptr;
   for (View& v : out) v.data = nullptr;
-  const double attrs[] = {double(c.bias.size()), double(c.residual.size()), double(c.activation), double(c.preactivation), double(c.out)};
+  const double attrs[] = {c.scale, double(c.bias.size()), double(c.residual.size()), double(c.activation), double(c.preactivation), double(c.out)};
   const auto kernel = level.kernels()[static_cast<int>(Op::matmul_)](Spec{in, out, attrs, threads});
   std::vector<std::byte> workspace(kernel->workspace + 64, std::byte{0x7f});
   std::size_t i = 0;
@@ -138,6 +139,7 @@ void compare(const char* what, const Case& c) {
             z += term;
             magnitude += std::fabs(term);
           }
+          z *= c.scale;
           if (!c.bias.empty()) z += get(c.bias[0].view.dtype, c.bias[0].bytes.data(), j * c.bias[0].view.strides[0]);
           double y = activate(z, c.activation);
           if (!c.residual.empty()) y += c.residual[0].at(i, j, s);
@@ -199,6 +201,8 @@ TEST(matmul_epilogues) {
         compare("all", {a, b, out, {bias}, {residual}, kind, true});
       }
       compare("residual", {a, b, out, {}, {residual}});
+      compare("scale", {a, b, out, {}, {}, Activation::kNone, false, 0.3});
+      compare("scale and all", {a, b, out, {bias}, {residual}, Activation::kTanh, true, -1.7});
     }
     compare("batch", {Operand(in, {3, 5, 7}, 1), Operand(in, {3, 7, 9}, 2), out, {Operand(in, {9}, 3)}, {Operand(out, {3, 5, 9}, 4, {1, 0, 2})},
                       Activation::kSilu, true});
@@ -220,17 +224,17 @@ TEST(matmul_refuses_wrong_programs) {
     }
     return false;
   };
-  CHECK(!refused({2, 3}, {3, 4}, {2, 4}, {0, 0, 0, 0, 0}));
-  CHECK(refused({2, 3}, {2, 4}, {2, 4}, {0, 0, 0, 0, 0}));
-  CHECK(refused({2, 3}, {3, 4}, {4, 2}, {0, 0, 0, 0, 0}));
+  CHECK(!refused({2, 3}, {3, 4}, {2, 4}, {1, 0, 0, 0, 0, 0}));
+  CHECK(refused({2, 3}, {2, 4}, {2, 4}, {1, 0, 0, 0, 0, 0}));
+  CHECK(refused({2, 3}, {3, 4}, {4, 2}, {1, 0, 0, 0, 0, 0}));
+  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {1, 1, 0, 0, 0, 0}));
+  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {1, 1, 0, 0, 0, 0}, DType::float32, 1));
+  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {1, 0, 1, 0, 0, 0}, DType::float32, 1));
+  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {1, 0, 0, 0, 1, 0}));
+  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {1, 0, 0, 6, 0, 0}));
+  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {1, 0, 0, 0, 0, 2}));
   CHECK(refused({2, 3}, {3, 4}, {2, 4}, {1, 0, 0, 0, 0}));
-  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {1, 0, 0, 0, 0}, DType::float32, 1));
-  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {0, 1, 0, 0, 0}, DType::float32, 1));
-  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {0, 0, 0, 1, 0}));
-  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {0, 0, 6, 0, 0}));
-  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {0, 0, 0, 0, 2}));
-  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {0, 0, 0, 0}));
-  CHECK(refused({3}, {3, 4}, {4}, {0, 0, 0, 0, 0}));
-  CHECK(refused({5, 2, 3}, {4, 3, 4}, {5, 2, 4}, {0, 0, 0, 0, 0}));
-  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {0, 0, 0, 0, 3}, DType::int32));
+  CHECK(refused({3}, {3, 4}, {4}, {1, 0, 0, 0, 0, 0}));
+  CHECK(refused({5, 2, 3}, {4, 3, 4}, {5, 2, 4}, {1, 0, 0, 0, 0, 0}));
+  CHECK(refused({2, 3}, {3, 4}, {2, 4}, {1, 0, 0, 0, 0, 3}, DType::int32));
 }

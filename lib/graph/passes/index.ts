@@ -1,5 +1,6 @@
 import type { Graph } from '../graph.js'
 import { cse } from './cse.js'
+import { epilogue } from './epilogue.js'
 import { fuse } from './fuse.js'
 import { inline } from './inline.js'
 import { prune } from './prune.js'
@@ -9,6 +10,6 @@ import { simplify } from './simplify.js'
 export type Pass = (graph: Graph) => Graph
 
 /** The passes that every program goes through, in order. */
-export const PASSES: readonly Pass[] = [inline, prune, simplify, cse, fuse]
+export const PASSES: readonly Pass[] = [inline, prune, simplify, cse, epilogue, fuse]
 
 export const optimize = (graph: Graph): Graph => PASSES.reduce((g, pass) => pass(g), graph)
