@@ -266,8 +266,9 @@ function shuffle(key: Tensor, x: Tensor, options: DrawOptions & { axis?: number 
 }
 
 /**
- * Random numbers from explicit keys. Equal keys give equal numbers, on any number of threads and in any transform; make new keys with
- * `split` and `foldIn`.
+ * Random numbers from explicit keys, int32 [2]. Equal keys give equal numbers, on any number of threads and in any transform, whatever
+ * is drawn; two draws of one key need two sites, or new keys from `split` and `foldIn`. A stack of keys [..., 2] draws for each of
+ * them: its axes come first.
  */
 export const random = { key, split, foldIn, uniform, normal, exponential, gumbel, bits, integers, bernoulli, categorical, permutation, shuffle }
 
