@@ -7,7 +7,6 @@ namespace {
 
 using namespace update_test;
 using Rule = UpdateAttrs::Rule;
-using Numbers = std::vector<double>;
 
 const std::int64_t kSizes[] = {0, 1, 7, 8, 15, 16, 17, 33, 1000, 1024, 1025, 32768, 70001};
 
@@ -47,6 +46,45 @@ struct Reference {
           s[0][i] = h[1] * s[0][i] + (1 - h[1]) * g;
           break;
         }
+        case Rule::kAdagrad: {
+          g += h[3] * p[i];
+          s[0][i] += g * g;
+          p[i] -= lr / (1 + (t - 1) * h[0]) * g / (std::sqrt(s[0][i]) + h[1]);
+          break;
+        }
+        case Rule::kAdabelief: {
+          const bool decoupled = h[4] != 0, rectify = h[6] != 0;
+          if (decoupled) p[i] *= 1 - h[3] * (h[5] != 0 ? 1 : lr);
+          else g += h[3] * p[i];
+          s[0][i] = h[0] * s[0][i] + (1 - h[0]) * g;
+          s[1][i] = h[1] * s[1][i] + (1 - h[1]) * (g - s[0][i]) * (g - s[0][i]) + (rectify ? 0 : h[2]);
+          const double size = lr / (1 - std::pow(h[0], t)), left = std::pow(h[1], t);
+          const double most = 2 / (1 - h[1]) - 1, sma = most - 2 * t * left / (1 - left);
+          if (!rectify) {
+            p[i] -= size * s[0][i] / (std::sqrt(s[1][i] / (1 - left)) + h[2]);
+          } else if (sma >= 5) {
+            const double r = std::sqrt((1 - left) * (sma - 4) * (sma - 2) * most / ((most - 4) * (most - 2) * sma));
+            p[i] -= size * r * s[0][i] / (std::sqrt(s[1][i]) + h[2]);
+          } else if (h[7] != 0) {
+            p[i] -= size * s[0][i];
+          }
+          break;
+        }
+        case Rule::kDiffgrad: {
+          g += h[3] * p[i];
+          s[0][i] = h[0] * s[0][i] + (1 - h[0]) * g;
+          s[1][i] = h[1] * s[1][i] + (1 - h[1]) * g * g;
+          const double friction = 1 / (1 + std::exp(-std::fabs(s[2][i] - g)));
+          s[2][i] = g;
+          p[i] -= lr * std::sqrt(1 - std::pow(h[1], t)) / (1 - std::pow(h[0], t)) * friction * s[0][i] / (std::sqrt(s[1][i]) + h[2]);
+          break;
+        }
+        case Rule::kSignSgd: p[i] = p[i] * (1 - lr * h[0]) - lr * ((g > 0) - (g < 0)); break;
+        case Rule::kSignum: {
+          s[0][i] = h[0] * s[0][i] + (1 - h[0]) * g;
+          p[i] = p[i] * (1 - lr * h[1]) - lr * ((s[0][i] > 0) - (s[0][i] < 0));
+          break;
+        }
         default: CHECK(false);
       }
     }
@@ -65,56 +103,15 @@ const Reference kReferences[] = {
     {Rule::kAdamw, {0.9, 0.999, 1e-8, 0.1}, 2},
     {Rule::kAdamwAmsgrad, {0.9, 0.9, 1e-8, 0.1}, 3},
     {Rule::kLion, {0.9, 0.99, 0.3}, 1},
+    {Rule::kAdagrad, {0.1, 1e-10, 0, 0.1}, 1},
+    {Rule::kAdabelief, {0.9, 0.99, 1e-8, 0.1, 1, 0, 0, 1}, 2},
+    {Rule::kAdabelief, {0.9, 0.7, 1e-12, 0.1, 1, 1, 1, 1}, 2},
+    {Rule::kAdabelief, {0.9, 0.999, 1e-12, 0.1, 0, 0, 1, 1}, 2},
+    {Rule::kAdabelief, {0.9, 0.999, 1e-12, 0, 1, 0, 1, 0}, 2},
+    {Rule::kDiffgrad, {0.9, 0.999, 1e-8, 0.1}, 3},
+    {Rule::kSignSgd, {0.2}, 0},
+    {Rule::kSignum, {0.9, 0.2}, 1},
 };
-
-Numbers numbersOf(const Array& a) {
-  Numbers r;
-  for (std::int64_t i = 0; i < a.size(); ++i) r.push_back(a.at(i));
-  return r;
-}
-
-struct State {
-  Array p;
-  std::vector<Array> slots;
-  State(Array start, int count) : p(std::move(start)) {
-    const DType dtype = p.dtype == DType::float64 ? DType::float64 : DType::float32;
-    for (int i = 0; i < count; ++i) slots.emplace_back(dtype, p.shape);
-  }
-  // In place, or into fresh arrays that then take the place of the old ones.
-  int step(const Level& level, const Options& o, Array& g, double lr, double t, int threads = 1, bool inPlace = true, Array* scale = nullptr) {
-    Array args = arguments(lr, t);
-    State next = *this;
-    if (!inPlace) {
-      next.p.bytes.assign(next.p.bytes.size(), std::byte{0xff});
-      for (Array& s : next.slots) s.bytes.assign(s.bytes.size(), std::byte{0xff});
-    }
-    State& target = inPlace ? *this : next;
-    std::vector<Array*> in{&p, &g, &args}, out{&target.p};
-    if (scale) in.push_back(scale);
-    for (Array& s : slots) in.push_back(&s);
-    for (Array& s : target.slots) out.push_back(&s);
-    const int fault = run(level, Op::update_, in, out, o.words(), threads);
-    if (!inPlace) *this = next;
-    return fault;
-  }
-  bool operator==(const State& other) const {
-    if (p.bytes != other.p.bytes) return false;
-    for (std::size_t i = 0; i < slots.size(); ++i) {
-      if (slots[i].bytes != other.slots[i].bytes) return false;
-    }
-    return true;
-  }
-};
-
-double worst(const Array& got, const Numbers& expect) {
-  double error = 0, size = 1e-300;
-  for (std::int64_t i = 0; i < got.size(); ++i) {
-    const double d = std::fabs(got.at(i) - expect[static_cast<std::size_t>(i)]);
-    error = d <= error ? error : d;  // keeps NaN
-    size = std::fmax(size, std::fabs(expect[static_cast<std::size_t>(i)]));
-  }
-  return error / size;
-}
 
 TEST(updateRulesAreTheirFormulas) {
   for (const Reference& ref : kReferences) {

@@ -125,4 +125,55 @@ inline Array arguments(double lr, double step) {
   return a;
 }
 
+using Numbers = std::vector<double>;
+
+inline Numbers numbersOf(const Array& a) {
+  Numbers r;
+  for (std::int64_t i = 0; i < a.size(); ++i) r.push_back(a.at(i));
+  return r;
+}
+
+struct State {
+  Array p;
+  std::vector<Array> slots;
+  State(Array start, int count) : p(std::move(start)) {
+    const DType dtype = p.dtype == DType::float64 ? DType::float64 : DType::float32;
+    for (int i = 0; i < count; ++i) slots.emplace_back(dtype, p.shape);
+  }
+  // In place, or into fresh arrays that then take the place of the old ones.
+  int step(const Level& level, const Options& o, Array& g, double lr, double t, int threads = 1, bool inPlace = true, Array* scale = nullptr) {
+    Array args = arguments(lr, t);
+    State next = *this;
+    if (!inPlace) {
+      next.p.bytes.assign(next.p.bytes.size(), std::byte{0xff});
+      for (Array& s : next.slots) s.bytes.assign(s.bytes.size(), std::byte{0xff});
+    }
+    State& target = inPlace ? *this : next;
+    std::vector<Array*> in{&p, &g, &args}, out{&target.p};
+    if (scale) in.push_back(scale);
+    for (Array& s : slots) in.push_back(&s);
+    for (Array& s : target.slots) out.push_back(&s);
+    const int fault = run(level, Op::update_, in, out, o.words(), threads);
+    if (!inPlace) *this = next;
+    return fault;
+  }
+  bool operator==(const State& other) const {
+    if (p.bytes != other.p.bytes) return false;
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      if (slots[i].bytes != other.slots[i].bytes) return false;
+    }
+    return true;
+  }
+};
+
+inline double worst(const Array& got, const Numbers& expect) {
+  double error = 0, size = 1e-300;
+  for (std::int64_t i = 0; i < got.size(); ++i) {
+    const double d = std::fabs(got.at(i) - expect[static_cast<std::size_t>(i)]);
+    error = d <= error ? error : d;  // keeps NaN
+    size = std::fmax(size, std::fabs(expect[static_cast<std::size_t>(i)]));
+  }
+  return error / size;
+}
+
 }  // namespace update_test
