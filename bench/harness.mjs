@@ -48,7 +48,7 @@ export async function compare(title, contestants, { rounds = 5, repetitions = 1,
   const running = []
   for (const contestant of contestants) {
     try {
-      if (!contestant.command) throw new Error('its environment is not there: npm run bench:peers')
+      if (!contestant.command) throw new Error('its environment is not there: npm run bench sets it up')
       const process = await start(contestant)
       await process.time(warm)
       running.push({ ...contestant, ...process, seconds: [] })
