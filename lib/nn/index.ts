@@ -1,4 +1,5 @@
 export { MultiHeadAttention, type AttentionOptions } from './attention.js'
+export { Conv1d, Conv2d, type ConvOptions } from './conv.js'
 export { Dropout } from './dropout.js'
 export { Embedding } from './embedding.js'
 export * as init from './init.js'
