@@ -69,6 +69,16 @@ export class Tensor implements Aval {
     return `Tensor(${showAval(this)})`
   }
 
+  /** What printing shows: the graph that a tensor hangs on would be pages. */
+  toJSON(): string {
+    return this.toString()
+  }
+
+  /** @internal */
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return this.toString()
+  }
+
   /** Numbers are not there while a graph is traced. */
   [Symbol.toPrimitive](hint: string): string {
     if (hint === 'number') throw numberInTrace(this)
