@@ -14,10 +14,19 @@ const own = (how) => ({
   command: process.execPath,
   args: [join(root, 'bench/own/adamw.mjs'), ...sizes, name, how],
 })
-const torch = (how) => ({ name: `PyTorch ${how}`, command: peerPython(), args: [join(root, 'bench/peers/adamw_torch.py'), ...sizes, name, how] })
+const torch = (how) => ({
+  name: `PyTorch ${how}`,
+  command: peerPython(),
+  args: [join(root, 'bench/peers/adamw_torch.py'), ...sizes, name, how],
+})
 
 await compare(
   `${name} step, ${tensors} tensors of ${size.toLocaleString('en')} float32 parameters, ${threads} threads`,
   [own('rule'), own('tensors'), ...(name === 'adamw' ? [torch('fused'), torch('foreach')] : [torch('compiled')])],
-  { rounds, repetitions: 3, warm: 2, rate: (s) => `${(1000 * s).toFixed(1)} ms, ${((bytes * tensors * size) / s / 1e9).toFixed(1)} GB/s` },
+  {
+    rounds,
+    repetitions: 3,
+    warm: 2,
+    rate: (s) => `${(1000 * s).toFixed(1)} ms, ${((bytes * tensors * size) / s / 1e9).toFixed(1)} GB/s`,
+  },
 )

@@ -43,7 +43,11 @@ const median = (list) => [...list].sort((a, b) => a - b)[list.length >> 1]
  * @param contestants `{ name, command, args, env }`; the first is the one that the others are compared with
  * @param options `rounds`, `repetitions` of a round, `warm` repetitions before; `rate` turns seconds into what is printed
  */
-export async function compare(title, contestants, { rounds = 5, repetitions = 1, warm = 1, rate = (s) => `${(1000 * s).toFixed(1)} ms` } = {}) {
+export async function compare(
+  title,
+  contestants,
+  { rounds = 5, repetitions = 1, warm = 1, rate = (s) => `${(1000 * s).toFixed(1)} ms` } = {},
+) {
   console.log(`\n${title}`)
   const running = []
   for (const contestant of contestants) {

@@ -9,6 +9,7 @@ if (!peerPython()) {
   const folder = join(root, '.peers')
   console.log(`setting up ${folder} with ${PACKAGES.join(', ')} (some gigabytes, once)`)
   const made = spawnSync('python3', ['-m', 'venv', folder], { stdio: 'inherit' }).status === 0
-  const installed = made && spawnSync(join(folder, 'bin/pip'), ['install', '--quiet', ...PACKAGES], { stdio: 'inherit' }).status === 0
+  const installed =
+    made && spawnSync(join(folder, 'bin/pip'), ['install', '--quiet', ...PACKAGES], { stdio: 'inherit' }).status === 0
   if (!installed) console.log('the peers could not be installed: the benches say of each that it is missing')
 }

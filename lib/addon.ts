@@ -48,12 +48,7 @@ export interface JobOptions {
 /** @internal */
 export interface NativeStream {
   readonly threads: number
-  submit(
-    program: NativeProgram,
-    bindings: NativeBuffer[],
-    arena: NativeArena,
-    options?: JobOptions,
-  ): number
+  submit(program: NativeProgram, bindings: NativeBuffer[], arena: NativeArena, options?: JobOptions): number
   take(): NativeOutcome[]
   cancel(): void
   close(): void
@@ -133,5 +128,9 @@ export const native = (): Native => (loaded ??= load())
 export function fromNative(who: string, error: unknown): SteepestError {
   if (error instanceof SteepestError) return error
   const code = (error as { code?: ErrorCode }).code ?? 'NATIVE'
-  return new SteepestError(code, { who, rule: error instanceof Error ? error.message : String(error) }, { cause: error })
+  return new SteepestError(
+    code,
+    { who, rule: error instanceof Error ? error.message : String(error) },
+    { cause: error },
+  )
 }

@@ -33,7 +33,11 @@ export class SteepestError extends Error {
   /** The line of the caller's own code that led here, `file:line:column`; empty where there is none. */
   readonly at: string
 
-  constructor(code: ErrorCode, parts: { who: string; rule: string; got?: string; fix?: string }, options?: ErrorOptions) {
+  constructor(
+    code: ErrorCode,
+    parts: { who: string; rule: string; got?: string; fix?: string },
+    options?: ErrorOptions,
+  ) {
     const got = parts.got ? `; got ${parts.got}` : ''
     const fix = parts.fix ? `. ${parts.fix}` : ''
     const at = PROGRAM_ERRORS.has(code) ? callerLine() : ''
@@ -55,7 +59,14 @@ export class SteepestError extends Error {
 }
 
 /** Errors that a line of the user's program makes, not a file or a number. */
-const PROGRAM_ERRORS: ReadonlySet<ErrorCode> = new Set(['SHAPE', 'DTYPE', 'OPTION', 'ARGUMENT', 'NO_DERIVATIVE', 'TRACE'])
+const PROGRAM_ERRORS: ReadonlySet<ErrorCode> = new Set([
+  'SHAPE',
+  'DTYPE',
+  'OPTION',
+  'ARGUMENT',
+  'NO_DERIVATIVE',
+  'TRACE',
+])
 const own = fileURLToPath(new URL('.', import.meta.url))
 /** Frames that are looked through for the caller's: steepest's own lie above it. */
 const FRAMES = 60

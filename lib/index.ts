@@ -8,7 +8,24 @@ export { Tensor } from './tensor/tensor.js'
 export * from './ops/index.js'
 export type { TensorMethods } from './ops/methods.js'
 export { evaluate, readAll } from './graph/evaluate.js'
-export { checkpoint, compile, cond, customVjp, grad, hessian, hvp, jacobian, jvp, linearize, perExampleGrads, scan, valueAndGrad, vjp, vmap, whileLoop } from './transform/index.js'
+export {
+  checkpoint,
+  compile,
+  cond,
+  customVjp,
+  grad,
+  hessian,
+  hvp,
+  jacobian,
+  jvp,
+  linearize,
+  perExampleGrads,
+  scan,
+  valueAndGrad,
+  vjp,
+  vmap,
+  whileLoop,
+} from './transform/index.js'
 export * as nn from './nn/index.js'
 export * as optim from './optim/index.js'
 export * as data from './data/index.js'

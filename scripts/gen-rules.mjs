@@ -41,12 +41,14 @@ function parseRule(struct, file) {
     return m && (m[1].startsWith('"') ? joined(m[1]) : Number(m[1]))
   }
   const slotBlock = block(text, /constexpr SlotInfo slots\[\] = \{/, file) ?? ''
-  const slots = [...slotBlock.matchAll(/\{"(\w+)",\s*([-\w.]+),\s*Sign::(\w+),\s*((?:"(?:[^"\\]|\\.)*"\s*)+)\}/g)].map((m) => ({
-    name: m[1],
-    initial: Number(m[2]),
-    positive: m[3] === 'positive',
-    doc: joined(m[4]),
-  }))
+  const slots = [...slotBlock.matchAll(/\{"(\w+)",\s*([-\w.]+),\s*Sign::(\w+),\s*((?:"(?:[^"\\]|\\.)*"\s*)+)\}/g)].map(
+    (m) => ({
+      name: m[1],
+      initial: Number(m[2]),
+      positive: m[3] === 'positive',
+      doc: joined(m[4]),
+    }),
+  )
   const hypers = []
   for (const line of (block(text, /struct Hyper \{/, file) ?? '').split('\n')) {
     if (!line.trim()) continue
@@ -55,9 +57,19 @@ function parseRule(struct, file) {
     if (m[1] === 'Flag') hypers.push({ name: m[2], value: m[3] === 'true', doc: m[4] })
     else hypers.push({ name: m[2], value: Number(m[3]), ...parseRange(m[4], file) })
   }
-  const rule = { struct, name: field('name'), title: field('title'), lr: field('lr'), paper: field('paper'), doc: field('doc'), slots, hypers }
+  const rule = {
+    struct,
+    name: field('name'),
+    title: field('title'),
+    lr: field('lr'),
+    paper: field('paper'),
+    doc: field('doc'),
+    slots,
+    hypers,
+  }
   for (const key of ['name', 'title', 'paper', 'doc', 'lr']) {
-    if (rule[key] === null || rule[key] === '' || Number.isNaN(rule[key])) throw new Error(`${file}: about has no .${key}`)
+    if (rule[key] === null || rule[key] === '' || Number.isNaN(rule[key]))
+      throw new Error(`${file}: about has no .${key}`)
   }
   const of = field('of')
   if (of) rule.variant = { of, when: field('when').split('=')[0], equals: field('when').split('=')[1] }
@@ -68,13 +80,15 @@ function parseRule(struct, file) {
 const structs = [...readFileSync(join(folder, 'all.h'), 'utf8').matchAll(/^\s*X\((\w+)\)/gm)].map((m) => m[1])
 const files = new Map()
 for (const file of readdirSync(folder).filter((f) => f.endsWith('.h'))) {
-  for (const m of readFileSync(join(folder, file), 'utf8').matchAll(/^struct (\w+) \{\n {2}static constexpr About/gm)) files.set(m[1], file)
+  for (const m of readFileSync(join(folder, file), 'utf8').matchAll(/^struct (\w+) \{\n {2}static constexpr About/gm))
+    files.set(m[1], file)
 }
 const rules = structs.map((struct) => {
   if (!files.has(struct)) throw new Error(`all.h lists ${struct}, and no header in native/rules defines it`)
   return parseRule(struct, files.get(struct))
 })
-for (const [struct, file] of files) if (!structs.includes(struct)) throw new Error(`${file} is not in the list of all.h`)
+for (const [struct, file] of files)
+  if (!structs.includes(struct)) throw new Error(`${file} is not in the list of all.h`)
 
 const quote = (s) => `'${s.replace(/\\/g, '\\\\').replace(/'/g, "\\'")}'`
 const number = (x) => (x === Infinity ? 'Infinity' : x === -Infinity ? '-Infinity' : String(x))
@@ -123,7 +137,10 @@ function optionsOf(base) {
 }
 
 function showRange(h) {
-  return `${h.openMin ? '(' : '['}${number(h.min)}, ${number(h.max)}${h.openMax ? ')' : ']'}`.replaceAll('Infinity', '∞')
+  return `${h.openMin ? '(' : '['}${number(h.min)}, ${number(h.max)}${h.openMax ? ')' : ']'}`.replaceAll(
+    'Infinity',
+    '∞',
+  )
 }
 
 function optimizer(base) {
@@ -136,13 +153,17 @@ function optimizer(base) {
   )
   for (const [choice, values] of choices) {
     const variants = rules.filter((r) => r.variant?.of === base.name && r.variant.when === choice)
-    const docs = variants.map((r) => (r.variant.equals === undefined ? r.doc : `\`${r.variant.equals}\`: ${r.doc}`)).join(' ')
+    const docs = variants
+      .map((r) => (r.variant.equals === undefined ? r.doc : `\`${r.variant.equals}\`: ${r.doc}`))
+      .join(' ')
     lines.push(`  /** ${docs} */\n  ${choice}?: ${values.length ? values.map(quote).join(' | ') : 'boolean'}`)
   }
   if (options.some((h) => h.name === 'beta1') && options.some((h) => h.name === 'beta2')) {
     lines.push('  /** Both betas at once, as papers write them. */\n  betas?: readonly [number, number]')
   }
-  const slots = base.slots.length ? ` State per parameter: ${base.slots.map((s) => `${s.name} (${s.doc})`).join(', ')}.` : ''
+  const slots = base.slots.length
+    ? ` State per parameter: ${base.slots.map((s) => `${s.name} (${s.doc})`).join(', ')}.`
+    : ''
   return `/** Hyper-parameters of \`${base.name}\`. */
 export interface ${name} extends RuleOptions {
 ${lines.join('\n')}

@@ -63,6 +63,10 @@ if (!write) {
   if (!clangTidy || !works(clangTidy, ['--version'])) console.log('skipped: clang-tidy could not be had')
   else if (!existsSync(join(root, 'build', 'compile_commands.json')))
     console.log('skipped: clang-tidy works on what npm run compile leaves in build')
-  else await tidy(clangTidy, sources.filter((file) => /^native\/(runtime|addon)\/.*\.cc$/.test(file)))
+  else
+    await tidy(
+      clangTidy,
+      sources.filter((file) => /^native\/(runtime|addon)\/.*\.cc$/.test(file)),
+    )
 }
 process.exitCode = failed ? 1 : 0

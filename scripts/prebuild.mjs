@@ -10,7 +10,10 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const release = join(root, 'build', 'Release')
 const prebuildify = createRequire(import.meta.url)('prebuildify')
 
-const built = spawnSync(process.execPath, [join(root, 'scripts', 'build.mjs'), '--native'], { cwd: root, stdio: 'inherit' })
+const built = spawnSync(process.execPath, [join(root, 'scripts', 'build.mjs'), '--native'], {
+  cwd: root,
+  stdio: 'inherit',
+})
 if (built.status !== 0) process.exit(built.status ?? 1)
 
 /** The OpenMP runtime that oneDNN loads on this machine. */

@@ -16,7 +16,16 @@ function run(program, args) {
 
 if (!existsSync(typedoc)) {
   mkdirSync(folder, { recursive: true })
-  run('npm', ['install', '--prefix', folder, '--no-save', '--no-audit', '--no-fund', 'typedoc@0.28.20', 'typescript@5.9.3'])
+  run('npm', [
+    'install',
+    '--prefix',
+    folder,
+    '--no-save',
+    '--no-audit',
+    '--no-fund',
+    'typedoc@0.28.20',
+    'typescript@5.9.3',
+  ])
 }
 run(process.execPath, [
   typedoc,

@@ -27,10 +27,16 @@ test('a GPT learns a sequence, is saved, loaded and writes it', async () => {
   try {
     const context = 16
     const model = new GPT2({ vocabSize: 8, context, layers: 1, heads: 2, width: 32, seed: 3 })
-    const rows = (from: number) => Int32Array.from({ length: 4 * context }, (_, i) => (3 * (Math.floor(i / context) + (i % context) + from)) % 8)
+    const rows = (from: number) =>
+      Int32Array.from({ length: 4 * context }, (_, i) => (3 * (Math.floor(i / context) + (i % context) + from)) % 8)
     const batch = { inputIds: { data: rows(0), shape: [4, context] }, targets: { data: rows(1), shape: [4, context] } }
     const config = { model_type: 'gpt2', vocab_size: 8, n_positions: context, n_layer: 1, n_head: 2, n_embd: 32 }
-    const result = await train(model, Array.from({ length: 120 }, () => batch) as never, { optimizer: adamw({ lr: 1e-2 }), steps: 120, out, config })
+    const result = await train(model, Array.from({ length: 120 }, () => batch) as never, {
+      optimizer: adamw({ lr: 1e-2 }),
+      steps: 120,
+      out,
+      config,
+    })
     expect(result).toMatchObject({ reason: 'done', step: 120 })
     expect(result.loss).toBeLessThan(0.1)
     const sampler = new Sampler(await loadModel(result.path!))

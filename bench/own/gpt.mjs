@@ -17,7 +17,8 @@ const step = () => {
   const ids = Int32Array.from({ length: batch * (context + 1) }, () => Math.floor(Math.random() * vocabSize))
   const rows = (from) => {
     const out = new Int32Array(batch * context)
-    for (let b = 0; b < batch; b++) out.set(ids.subarray(b * (context + 1) + from, b * (context + 1) + from + context), b * context)
+    for (let b = 0; b < batch; b++)
+      out.set(ids.subarray(b * (context + 1) + from, b * (context + 1) + from + context), b * context)
     return new HostArray(out, [batch, context])
   }
   return trainer.step([{ inputIds: rows(0), targets: rows(1) }], { lr: 1e-3, step: ++done })

@@ -30,26 +30,47 @@ interface Field {
 const KINDS = [Float32Array, Float64Array, Int32Array, Uint8Array]
 
 const dtypeOf = (data: TypedArray): DType =>
-  data instanceof Float32Array ? 'float32' : data instanceof Float64Array ? 'float64' : data instanceof Int32Array ? 'int32' : 'uint8'
+  data instanceof Float32Array
+    ? 'float32'
+    : data instanceof Float64Array
+      ? 'float64'
+      : data instanceof Int32Array
+        ? 'int32'
+        : 'uint8'
 
 function fieldOf(who: string, field: ArrayField): Field {
   const { data, shape } = ArrayBuffer.isView(field) ? { data: field, shape: [field.length] } : (field ?? {})
   if (!KINDS.some((kind) => data instanceof kind) || !Array.isArray(shape)) {
     const rule = 'must be a Float32Array, Float64Array, Int32Array or Uint8Array, or { data, shape }'
-    throw new SteepestError('DATA', { who, rule, got: data === undefined ? typeof field : Object.prototype.toString.call(data).slice(8, -1) })
+    throw new SteepestError('DATA', {
+      who,
+      rule,
+      got: data === undefined ? typeof field : Object.prototype.toString.call(data).slice(8, -1),
+    })
   }
   const size = shape.reduce((n, d) => n * d, 1)
   if (shape.length === 0 || size !== data.length) {
     const got = `[${shape.join(', ')}] for ${data.length} numbers`
-    throw new SteepestError('SHAPE', { who, rule: 'the shape must have examples as its first axis and hold all numbers', got })
+    throw new SteepestError('SHAPE', {
+      who,
+      rule: 'the shape must have examples as its first axis and hold all numbers',
+      got,
+    })
   }
   return { data, shape, dtype: dtypeOf(data), width: shape[0] === 0 ? 0 : size / shape[0] }
 }
 
 /** A batch of a record of arrays; `who` for messages. */
-export function batchOf(record: Readonly<Record<string, ArrayField>>, who = 'batch'): Record<string, Omit<Field, 'width'>> {
+export function batchOf(
+  record: Readonly<Record<string, ArrayField>>,
+  who = 'batch',
+): Record<string, Omit<Field, 'width'>> {
   if (typeof record !== 'object' || record === null) {
-    throw new SteepestError('DATA', { who, rule: 'must be a record of typed arrays or { data, shape }', got: typeof record })
+    throw new SteepestError('DATA', {
+      who,
+      rule: 'must be a record of typed arrays or { data, shape }',
+      got: typeof record,
+    })
   }
   return Object.fromEntries(
     Object.entries(record).map(([name, field]) => {
@@ -72,18 +93,31 @@ export function fromArrays(arrays: Readonly<Record<string, ArrayField>>, options
   const { batch, accumulate = 1, shuffle = true, seed = 0, epochs = Number.POSITIVE_INFINITY } = options
   for (const [name, value] of Object.entries({ batch, accumulate })) {
     if (!Number.isSafeInteger(value) || value < 1) {
-      throw new SteepestError('OPTION', { who, rule: `\`${name}\` must be a whole number of 1 or more`, got: String(value) })
+      throw new SteepestError('OPTION', {
+        who,
+        rule: `\`${name}\` must be a whole number of 1 or more`,
+        got: String(value),
+      })
     }
   }
   const fields = Object.entries(arrays).map(([name, field]) => [name, fieldOf(`arrays.${name}`, field)] as const)
   const examples = fields[0]?.[1].shape[0] ?? 0
   for (const [name, field] of fields) {
     if (field.shape[0] === examples) continue
-    throw new SteepestError('SHAPE', { who: `arrays.${name}`, rule: `all fields must have as many examples as ${fields[0][0]}`, got: `${field.shape[0]} for ${examples}` })
+    throw new SteepestError('SHAPE', {
+      who: `arrays.${name}`,
+      rule: `all fields must have as many examples as ${fields[0][0]}`,
+      got: `${field.shape[0]} for ${examples}`,
+    })
   }
   if (examples < batch) {
     const fix = examples > 0 ? `Give more, or a batch of at most ${examples}` : 'Give some'
-    throw new SteepestError('DATA', { who, rule: 'there must be as many examples as a batch has', got: `${examples} for a batch of ${batch}`, fix })
+    throw new SteepestError('DATA', {
+      who,
+      rule: 'there must be as many examples as a batch has',
+      got: `${examples} for a batch of ${batch}`,
+      fix,
+    })
   }
 
   let epoch = 0
@@ -121,7 +155,11 @@ export function fromArrays(arrays: Readonly<Record<string, ArrayField>>, options
       const from = state as { epoch: number; at: number; examples: number; seed: number; shuffle: boolean } | null
       if (from?.examples !== examples || from.seed !== seed || from.shuffle !== shuffle) {
         const got = `${examples} examples and seed ${seed} for ${from?.examples} and ${from?.seed}`
-        throw new SteepestError('CHECKPOINT', { who, rule: 'a run goes on with the data, seed and shuffling that it began with', got })
+        throw new SteepestError('CHECKPOINT', {
+          who,
+          rule: 'a run goes on with the data, seed and shuffling that it began with',
+          got,
+        })
       }
       epoch = from.epoch
       at = from.at

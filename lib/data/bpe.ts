@@ -41,7 +41,11 @@ function breather(signal?: AbortSignal): () => Promise<void> {
 }
 
 /** Distinct words and how often they occur, in the order of their first occurrence. */
-async function countWords(text: string, separator: string | null, breathe: () => Promise<void>): Promise<Map<string, number>> {
+async function countWords(
+  text: string,
+  separator: string | null,
+  breathe: () => Promise<void>,
+): Promise<Map<string, number>> {
   const counts = new Map<string, number>()
   for (const document of separator ? text.split(separator) : [text]) {
     for (const piece of textPieces(document)) {
@@ -169,7 +173,8 @@ export async function trainMerges(text: string, options: BpeOptions): Promise<Me
     const rule = `vocabSize is an integer from ${256 + special} to ${MAX_VOCAB}`
     throw new SteepestError('OPTION', { who: 'trainBpe', rule, got: String(vocabSize) })
   }
-  if (text.length === 0) throw new SteepestError('DATA', { who: 'trainBpe', rule: 'the text to learn a vocabulary from is not empty' })
+  if (text.length === 0)
+    throw new SteepestError('DATA', { who: 'trainBpe', rule: 'the text to learn a vocabulary from is not empty' })
   const breathe = breather(signal)
   const pairs = new Pairs(new Words(await countWords(text, endOfText, breathe)))
   const left: number[] = []
@@ -193,7 +198,15 @@ export function bpeTokenizerJson({ left, right }: Merges, endOfText: string | nu
   const tokens = [...BYTE_CHARS]
   for (let i = 0; i < left.length; i++) tokens.push(tokens[left[i]] + tokens[right[i]])
   const vocab = tokens.map((token, id): [string, number] => [token, id])
-  const added = { id: tokens.length, content: endOfText, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }
+  const added = {
+    id: tokens.length,
+    content: endOfText,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
+  }
   if (endOfText !== null) vocab.push([endOfText, tokens.length])
   const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true }
   return {

@@ -1,7 +1,13 @@
 import { SteepestError } from '../errors.js'
 import { BYTE_CHARS, GPT2_PATTERN, tokenBytes } from './bytelevel.js'
 import { PairHeap } from './pairheap.js'
-import { type DecodeOptions, type EncodeOptions, saveTokenizer, type StreamDecoder, type Tokenizer } from './tokenizer.js'
+import {
+  type DecodeOptions,
+  type EncodeOptions,
+  saveTokenizer,
+  type StreamDecoder,
+  type Tokenizer,
+} from './tokenizer.js'
 
 interface AddedToken {
   readonly id: number
@@ -14,10 +20,16 @@ interface AddedToken {
 
 interface ByteLevelJson {
   readonly added_tokens?: readonly AddedToken[]
-  readonly model: { readonly vocab: Record<string, number>; readonly merges: readonly (string | readonly [string, string])[] }
+  readonly model: {
+    readonly vocab: Record<string, number>
+    readonly merges: readonly (string | readonly [string, string])[]
+  }
 }
 
-type Part = { readonly type?: unknown; readonly add_prefix_space?: unknown; readonly use_regex?: unknown } | null | undefined
+type Part =
+  | { readonly type?: unknown; readonly add_prefix_space?: unknown; readonly use_regex?: unknown }
+  | null
+  | undefined
 
 /** The parts of any `tokenizer.json` that are looked at. */
 interface TokenizerJson {
@@ -31,7 +43,14 @@ interface TokenizerJson {
 
 /** Whether a `tokenizer.json` is GPT-2's byte-level BPE and nothing more, so that {@link ByteLevelTokenizer} gives the same ids. */
 export function isByteLevel(json: object): json is ByteLevelJson {
-  const { normalizer, pre_tokenizer: pre, post_processor: post, decoder, model, added_tokens: added } = json as TokenizerJson
+  const {
+    normalizer,
+    pre_tokenizer: pre,
+    post_processor: post,
+    decoder,
+    model,
+    added_tokens: added,
+  } = json as TokenizerJson
   return (
     model?.type === 'BPE' &&
     !model.continuing_subword_prefix &&
@@ -89,14 +108,22 @@ export class ByteLevelTokenizer implements Tokenizer {
     this.vocabSize = Math.max(this.bytes.length, ...[...this.addedIds.keys()].map((id) => id + 1))
     this.byteIds = Int32Array.from(BYTE_CHARS, (char) => ids.get(char)!)
     const contents = [...this.added.keys()].sort((a, b) => b.length - a.length)
-    if (contents.length) this.addedPattern = new RegExp(`(${contents.map((c) => c.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')).join('|')})`, 'u')
+    if (contents.length)
+      this.addedPattern = new RegExp(
+        `(${contents.map((c) => c.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')).join('|')})`,
+        'u',
+      )
     this.endOfText = endOfText === undefined ? undefined : (this.added.get(endOfText)?.id ?? ids.get(endOfText))
     model.merges.forEach((merge, rank) => {
       const [a, b] = typeof merge === 'string' ? merge.split(' ', 2) : merge
       const pair = [ids.get(a), ids.get(b), ids.get(a + b)]
       if (pair.some((id) => id === undefined)) {
         const got = JSON.stringify(merge)
-        throw new SteepestError('FORMAT', { who: 'tokenizer.json', rule: 'a merge joins two tokens of the vocabulary to a third', got })
+        throw new SteepestError('FORMAT', {
+          who: 'tokenizer.json',
+          rule: 'a merge joins two tokens of the vocabulary to a third',
+          got,
+        })
       }
       const key = this.key(pair[0]!, pair[1]!)
       if (!this.ranks.has(key)) this.ranks.set(key, rank)

@@ -40,7 +40,9 @@ function packageFolder(name: string, from = require): string | undefined {
 
 function filesOf(folder: string | undefined, ending: RegExp, recursive = false): string[] {
   if (folder === undefined || !statSync(folder, { throwIfNoEntry: false })) return []
-  const names = readdirSync(folder, { recursive, encoding: 'utf8' }).filter((name) => ending.test(name) && !/(^|[\\/])node_modules[\\/]/.test(name))
+  const names = readdirSync(folder, { recursive, encoding: 'utf8' }).filter(
+    (name) => ending.test(name) && !/(^|[\\/])node_modules[\\/]/.test(name),
+  )
   return names.sort().map((name) => join(folder, name))
 }
 
@@ -65,9 +67,14 @@ const ownPackages: Candidate = {
   name: 'the sources of steepest and of the packages that it is made with',
   files: () => {
     const root = join(dirname(realpathSync(new URL(import.meta.url))), '../..')
-    const { dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { dependencies: Record<string, string> }
+    const { dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+      dependencies: Record<string, string>
+    }
     const own = ['lib', 'dist'].flatMap((folder) => filesOf(join(root, folder), /\.(d\.ts|js|ts|md)$/, true))
-    return [...own, ...Object.keys(dependencies).flatMap((name) => filesOf(packageFolder(name), /\.(d\.ts|[mc]?js|ts|md)$/, true))]
+    return [
+      ...own,
+      ...Object.keys(dependencies).flatMap((name) => filesOf(packageFolder(name), /\.(d\.ts|[mc]?js|ts|md)$/, true)),
+    ]
   },
 }
 
@@ -98,7 +105,13 @@ export function defaultCorpus(candidates: readonly Candidate[] = [typescript, no
     if (text.length < LEAST) continue
     const name = `${candidate.name} (${files.length} files)`
     const missing = candidates[0].name
-    return candidate === candidates[0] ? { name, text } : { name, text, note: `${missing} are not installed, so this run learns from ${candidate.name}` }
+    return candidate === candidates[0]
+      ? { name, text }
+      : { name, text, note: `${missing} are not installed, so this run learns from ${candidate.name}` }
   }
-  throw new SteepestError('DATA', { who: 'train', rule: 'there is no text on this machine to train on by default', fix: 'Name one: steepest train book.txt' })
+  throw new SteepestError('DATA', {
+    who: 'train',
+    rule: 'there is no text on this machine to train on by default',
+    fix: 'Name one: steepest train book.txt',
+  })
 }

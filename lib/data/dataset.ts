@@ -54,19 +54,38 @@ export function vocabFor(bytes: number): number {
   return VOCABS.findLast(([least]) => bytes >= least)![1]
 }
 
-async function chooseTokenizer(text: string, bytes: number, options: TextOptions): Promise<[Tokenizer, line: string, chosen?: string]> {
+async function chooseTokenizer(
+  text: string,
+  bytes: number,
+  options: TextOptions,
+): Promise<[Tokenizer, line: string, chosen?: string]> {
   const { tokenizer, vocab, signal, onProgress } = options
   if (tokenizer !== undefined && tokenizer !== 'bytes') {
     if (vocab !== undefined) {
-      throw new SteepestError('OPTION', { who: 'vocab', rule: 'is the size of a tokenizer that is trained, and one was given', got: tokenizer, fix: 'Leave out one of the two' })
+      throw new SteepestError('OPTION', {
+        who: 'vocab',
+        rule: 'is the size of a tokenizer that is trained, and one was given',
+        got: tokenizer,
+        fix: 'Leave out one of the two',
+      })
     }
     const loaded = await loadTokenizer(tokenizer)
     return [loaded, `${basename(tokenizer)}, ${loaded.vocabSize} entries`]
   }
   const entries = vocab ?? vocabFor(bytes)
-  if (tokenizer === 'bytes' || entries === 257) return [byteTokenizer(), 'bytes, 257 entries', vocab === undefined && tokenizer === undefined ? '257: the text is too short for byte pairs' : undefined]
-  const trained = await trainBpe(text.slice(0, SAMPLE), { vocabSize: entries, signal, onProgress: (done) => onProgress?.('learning byte pairs', done) })
-  const chosen = vocab === undefined ? `${trained.vocabSize}: for ${(bytes / 1e6).toPrecision(2)} MB of text` : undefined
+  if (tokenizer === 'bytes' || entries === 257)
+    return [
+      byteTokenizer(),
+      'bytes, 257 entries',
+      vocab === undefined && tokenizer === undefined ? '257: the text is too short for byte pairs' : undefined,
+    ]
+  const trained = await trainBpe(text.slice(0, SAMPLE), {
+    vocabSize: entries,
+    signal,
+    onProgress: (done) => onProgress?.('learning byte pairs', done),
+  })
+  const chosen =
+    vocab === undefined ? `${trained.vocabSize}: for ${(bytes / 1e6).toPrecision(2)} MB of text` : undefined
   return [trained, `byte pairs, ${trained.vocabSize} entries`, chosen]
 }
 
@@ -82,7 +101,10 @@ export async function openText(options: TextOptions = {}): Promise<TextData> {
   const text = corpus?.text ?? (await readText(file!))
   const bytes = Buffer.byteLength(text)
   const [tokenizer, tokenizerLine, vocabChosen] = await chooseTokenizer(text, bytes, options)
-  const tokens = await encodeText(tokenizer, text, { signal, onProgress: (done) => onProgress?.('reading the text', done) })
+  const tokens = await encodeText(tokenizer, text, {
+    signal,
+    onProgress: (done) => onProgress?.('reading the text', done),
+  })
   const name = corpus?.name ?? basename(file!)
   return { name, file, bytes, tokenizer, tokenizerLine, vocabChosen, tokens, note: corpus?.note }
 }

@@ -33,7 +33,11 @@ export function fromGenerator(
   checkOptions('fromGenerator', options, ['accumulate', 'epochs'])
   const { accumulate = 1, epochs = 1 } = options
   if (!Number.isSafeInteger(accumulate) || accumulate < 1) {
-    throw new SteepestError('OPTION', { who: 'fromGenerator', rule: '`accumulate` must be a whole number of 1 or more', got: String(accumulate) })
+    throw new SteepestError('OPTION', {
+      who: 'fromGenerator',
+      rule: '`accumulate` must be a whole number of 1 or more',
+      got: String(accumulate),
+    })
   }
   let epoch = 0
   let taken = 0
@@ -50,7 +54,12 @@ export function fromGenerator(
         taken++
         return item.value
       }
-      if (taken === 0) throw new SteepestError('DATA', { who: 'fromGenerator', rule: 'an epoch must have at least one batch', got: `none in epoch ${epoch}` })
+      if (taken === 0)
+        throw new SteepestError('DATA', {
+          who: 'fromGenerator',
+          rule: 'an epoch must have at least one batch',
+          got: `none in epoch ${epoch}`,
+        })
       iterator = undefined
       epoch++
       taken = 0
@@ -85,7 +94,11 @@ export function fromGenerator(
       taken = 0
       while (taken < from.taken) {
         if ((await take()) === undefined || epoch !== from.epoch) {
-          throw new SteepestError('CHECKPOINT', { who: 'fromGenerator', rule: 'the generator must make the batches that it made before', got: `fewer than ${from.taken} in epoch ${from.epoch}` })
+          throw new SteepestError('CHECKPOINT', {
+            who: 'fromGenerator',
+            rule: 'the generator must make the batches that it made before',
+            got: `fewer than ${from.taken} in epoch ${from.epoch}`,
+          })
         }
       }
     },

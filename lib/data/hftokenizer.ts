@@ -1,6 +1,12 @@
 import { createRequire } from 'node:module'
 import { SteepestError } from '../errors.js'
-import { type DecodeOptions, type EncodeOptions, saveTokenizer, type StreamDecoder, type Tokenizer } from './tokenizer.js'
+import {
+  type DecodeOptions,
+  type EncodeOptions,
+  saveTokenizer,
+  type StreamDecoder,
+  type Tokenizer,
+} from './tokenizer.js'
 
 /** What is used of Hugging Face's library. Its own declarations (0.2.0) do not resolve in a project of ES modules. */
 interface Library {
@@ -37,7 +43,14 @@ export class HuggingFaceTokenizer implements Tokenizer {
     private readonly sources: Readonly<Record<string, string>>,
     endOfText: string | undefined,
   ) {
-    const complete = { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...json }
+    const complete = {
+      added_tokens: [],
+      normalizer: null,
+      pre_tokenizer: null,
+      post_processor: null,
+      decoder: null,
+      ...json,
+    }
     this.library = makeLibrary(complete, config)
     let size = 0
     for (const id of this.library.get_vocab().values()) size = Math.max(size, id + 1)
@@ -54,7 +67,11 @@ export class HuggingFaceTokenizer implements Tokenizer {
     if (missing >= 0) {
       if (this.unknown !== undefined) return Int32Array.from(ids, (id) => id ?? this.unknown!)
       const got = JSON.stringify(tokens[missing])
-      throw new SteepestError('DATA', { who: 'tokenizer', rule: 'the vocabulary has every token of the text or an unknown token', got })
+      throw new SteepestError('DATA', {
+        who: 'tokenizer',
+        rule: 'the vocabulary has every token of the text or an unknown token',
+        got,
+      })
     }
     return Int32Array.from(ids as number[])
   }
@@ -63,7 +80,8 @@ export class HuggingFaceTokenizer implements Tokenizer {
     let text = ''
     let run: number[] = []
     const flush = () => {
-      if (run.length) text += this.library.decode(run, { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false })
+      if (run.length)
+        text += this.library.decode(run, { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false })
       run = []
     }
     for (let i = 0; i < ids.length; i++) {

@@ -35,11 +35,20 @@ const NORMALIZED = { data: Uint8Array.of(1), shape: [1], dtype: 'uint8' } as con
 
 function checkCount(who: string, name: string, value: number): void {
   if (Number.isSafeInteger(value) && value >= 1) return
-  throw new SteepestError('OPTION', { who, rule: `\`${name}\` must be a whole number of 1 or more`, got: String(value) })
+  throw new SteepestError('OPTION', {
+    who,
+    rule: `\`${name}\` must be a whole number of 1 or more`,
+    got: String(value),
+  })
 }
 
 /** One micro-batch `[batch, context]`; rows beyond those that `fill` writes count for nothing. */
-function tokenBatch(batch: number, context: number, rows: number, fill: (row: number, inputs: Int32Array, targets: Int32Array) => number) {
+function tokenBatch(
+  batch: number,
+  context: number,
+  rows: number,
+  fill: (row: number, inputs: Int32Array, targets: Int32Array) => number,
+) {
   const inputs = new Int32Array(batch * context)
   const targets = new Int32Array(batch * context)
   const ids = new Int32Array(batch)
@@ -133,13 +142,34 @@ export class TextLoader implements StepSource {
       throw new SteepestError('CHECKPOINT', { who, rule, got, fix })
     }
     const whole = (x: unknown): x is number => Number.isSafeInteger(x) && Number(x) >= 0
-    if (!whole(from?.epoch) || !whole(from.at)) differs('a data position has an epoch and a place in it', JSON.stringify(state), 'Resume from another checkpoint')
+    if (!whole(from?.epoch) || !whole(from.at))
+      differs('a data position has an epoch and a place in it', JSON.stringify(state), 'Resume from another checkpoint')
     const { epoch, at } = from as TextPosition
-    if (from?.context !== context) differs('a run goes on with the context that it began with', `${context} for ${from?.context}`, `Give a context of ${from?.context}`)
-    if (from?.seed !== seed) differs('a run goes on with the seed that it began with', `${seed} for ${from?.seed}`, `Give the seed ${from?.seed}`)
-    if (from?.text !== this.text) differs('the run was begun on another text, tokenizer or split', '', 'Give the ones that it began with, or begin a new run')
+    if (from?.context !== context)
+      differs(
+        'a run goes on with the context that it began with',
+        `${context} for ${from?.context}`,
+        `Give a context of ${from?.context}`,
+      )
+    if (from?.seed !== seed)
+      differs(
+        'a run goes on with the seed that it began with',
+        `${seed} for ${from?.seed}`,
+        `Give the seed ${from?.seed}`,
+      )
+    if (from?.text !== this.text)
+      differs(
+        'the run was begun on another text, tokenizer or split',
+        '',
+        'Give the ones that it began with, or begin a new run',
+      )
     this.enter(epoch, at)
-    if (at > this.windows.count) differs('a data position lies within its epoch', `${at} of ${this.windows.count}`, 'Resume from another checkpoint')
+    if (at > this.windows.count)
+      differs(
+        'a data position lies within its epoch',
+        `${at} of ${this.windows.count}`,
+        'Resume from another checkpoint',
+      )
   }
 }
 

@@ -94,7 +94,11 @@ export async function* fromWorker(
   checkOptions('fromWorker', options, ['data', 'ahead'])
   const { data, ahead = 4 } = options
   if (!Number.isSafeInteger(ahead) || ahead < 1) {
-    throw new SteepestError('OPTION', { who: 'fromWorker', rule: '`ahead` must be a whole number of 1 or more', got: String(ahead) })
+    throw new SteepestError('OPTION', {
+      who: 'fromWorker',
+      rule: '`ahead` must be a whole number of 1 or more',
+      got: String(ahead),
+    })
   }
   type Message = { batch: unknown } | { done: true } | { error: string }
   const arrived: Message[] = []
@@ -113,7 +117,11 @@ export async function* fromWorker(
       const message = arrived.shift()!
       if ('done' in message) return
       if ('error' in message) {
-        throw new SteepestError('DATA', { who: String(url), rule: 'the generator on a worker thread must not fail', got: message.error })
+        throw new SteepestError('DATA', {
+          who: String(url),
+          rule: 'the generator on a worker thread must not fail',
+          got: message.error,
+        })
       }
       worker.postMessage(1)
       yield message.batch

@@ -31,7 +31,11 @@ const LEAST_WINDOWS = 4
 export function splitTokens(tokens: Int32Array, options: SplitOptions): Split {
   const { context, validation = 0.1, who = 'text' } = options
   if (!(validation > 0 && validation <= 0.5)) {
-    throw new SteepestError('OPTION', { who: 'splitTokens', rule: '`validation` must be above 0 and at most 0.5', got: String(validation) })
+    throw new SteepestError('OPTION', {
+      who: 'splitTokens',
+      rule: '`validation` must be above 0 and at most 0.5',
+      got: String(validation),
+    })
   }
   const n = tokens.length
   const held = Math.max(Math.round(n * validation), context + 1)

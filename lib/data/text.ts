@@ -19,7 +19,11 @@ export async function readText(path: string, fs: FileSystem = nodeFileSystem): P
       if (size === 0) throw bad('the text must not be empty', '0 bytes', 'Give a file with some text in it')
       if (size > constants.MAX_STRING_LENGTH) {
         const most = Math.floor(constants.MAX_STRING_LENGTH / 1e6)
-        throw bad(`a text is at most ${most} MB long`, `${Math.ceil(size / 1e6)} MB`, 'Cut it into files and train on one after the other')
+        throw bad(
+          `a text is at most ${most} MB long`,
+          `${Math.ceil(size / 1e6)} MB`,
+          'Cut it into files and train on one after the other',
+        )
       }
       const decoder = new TextDecoder('utf-8', { fatal: true })
       const parts: string[] = []
@@ -31,7 +35,8 @@ export async function readText(path: string, fs: FileSystem = nodeFileSystem): P
         await setImmediate()
       }
       const text = parts.join('')
-      if (text.trim() === '') throw bad('the text must not be empty', 'white space alone', 'Give a file with some text in it')
+      if (text.trim() === '')
+        throw bad('the text must not be empty', 'white space alone', 'Give a file with some text in it')
       return text
     } finally {
       await file.close()

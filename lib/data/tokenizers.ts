@@ -10,8 +10,12 @@ import type { Tokenizer } from './tokenizer.js'
 const CONFIG = { tokenizer_class: 'PreTrainedTokenizerFast', clean_up_tokenization_spaces: false }
 
 function ofJson(json: object, endOfText: string | null): ByteLevelTokenizer {
-  const config = endOfText === null ? CONFIG : { ...CONFIG, bos_token: endOfText, eos_token: endOfText, unk_token: endOfText }
-  const files = { 'tokenizer.json': JSON.stringify(json, null, 1), 'tokenizer_config.json': `${JSON.stringify(config, null, 2)}\n` }
+  const config =
+    endOfText === null ? CONFIG : { ...CONFIG, bos_token: endOfText, eos_token: endOfText, unk_token: endOfText }
+  const files = {
+    'tokenizer.json': JSON.stringify(json, null, 1),
+    'tokenizer_config.json': `${JSON.stringify(config, null, 2)}\n`,
+  }
   return new ByteLevelTokenizer(json, files, endOfText ?? undefined)
 }
 
@@ -54,7 +58,11 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
   } catch (error) {
     if (error instanceof SteepestError) throw error
     const got = (error as Error).message
-    throw new SteepestError('FORMAT', { who: main, rule: 'it describes a tokenizer that steepest can run', got }, { cause: error })
+    throw new SteepestError(
+      'FORMAT',
+      { who: main, rule: 'it describes a tokenizer that steepest can run', got },
+      { cause: error },
+    )
   }
 }
 

@@ -32,7 +32,14 @@ function pushBody(words: number[], plan: Plan, body: PlanBody): void {
   for (const word of program) words.push(word)
 }
 
-function pushAttr(words: number[], op: OpDef, name: string, type: AttrType, value: Attrs[string], body: PlanBody): void {
+function pushAttr(
+  words: number[],
+  op: OpDef,
+  name: string,
+  type: AttrType,
+  value: Attrs[string],
+  body: PlanBody,
+): void {
   if (type === 'ints' || type === 'floats') {
     const list = value as readonly number[]
     words.push(list.length, ...list)
@@ -42,13 +49,32 @@ function pushAttr(words: number[], op: OpDef, name: string, type: AttrType, valu
   else if (type === 'int' || type === 'float') words.push(value as number)
   else if (Array.isArray(type)) {
     const at = type.indexOf(value as string)
-    if (at < 0) throw new SteepestError('OPTION', { who: op.name, rule: `\`${name}\` must be one of ${type.join(', ')}`, got: String(value) })
+    if (at < 0)
+      throw new SteepestError('OPTION', {
+        who: op.name,
+        rule: `\`${name}\` must be one of ${type.join(', ')}`,
+        got: String(value),
+      })
     words.push(at)
   } else throw new Error(`attribute ${name} of ${op.name} cannot be encoded`)
 }
 
-function pushOperand(words: number[], o: Aval & { offset: number; strides: readonly number[] }, space: number, index: number, base: number): void {
-  words.push(space, index, base + o.offset * bytesOf(o.dtype), dtypeCode(o.dtype), o.shape.length, ...o.shape, ...o.strides)
+function pushOperand(
+  words: number[],
+  o: Aval & { offset: number; strides: readonly number[] },
+  space: number,
+  index: number,
+  base: number,
+): void {
+  words.push(
+    space,
+    index,
+    base + o.offset * bytesOf(o.dtype),
+    dtypeCode(o.dtype),
+    o.shape.length,
+    ...o.shape,
+    ...o.strides,
+  )
 }
 
 function pushPlaced(words: number[], o: Operand): void {

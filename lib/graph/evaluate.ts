@@ -17,7 +17,12 @@ export interface Pending extends Storage {
 
 export const pendingOf = (t: Tensor): Pending => t.storage as Pending
 
-const wrap = (buffer: NativeBuffer, queue?: Queue, ticket?: number): Pending => ({ buffer, bytes: buffer.bytes, queue, ticket })
+const wrap = (buffer: NativeBuffer, queue?: Queue, ticket?: number): Pending => ({
+  buffer,
+  bytes: buffer.bytes,
+  queue,
+  ticket,
+})
 
 let eager: { queue: Queue; arena: NativeArena; threads: number } | undefined
 /** The queue and arena of everything that is not a training run of its own. */
@@ -81,15 +86,27 @@ function bufferOf(t: Tensor): NativeBuffer {
 }
 
 /** Runs an executable on concrete tensors; gives native memory for every output. */
-export function launch(executable: Executable, inputs: readonly Tensor[], outputs: readonly Tensor[], where = eagerQueue()): Pending[] {
+export function launch(
+  executable: Executable,
+  inputs: readonly Tensor[],
+  outputs: readonly Tensor[],
+  where = eagerQueue(),
+): Pending[] {
   for (const t of inputs) {
     const { queue, ticket } = pendingOf(t)
     if (queue && queue !== where.queue && ticket !== undefined && queue.busy(ticket)) {
-      throw new SteepestError('ARGUMENT', { who: 'run', rule: 'a tensor is still being computed by another run', got: showAval(t), fix: 'Await it first' })
+      throw new SteepestError('ARGUMENT', {
+        who: 'run',
+        rule: 'a tensor is still being computed by another run',
+        got: showAval(t),
+        fix: 'Await it first',
+      })
     }
   }
   const { plan } = executable
-  const bindings = plan.externals.map((buf, i) => (i < inputs.length ? bufferOf(inputs[i]) : new (native().Buffer)(buf.bytes)))
+  const bindings = plan.externals.map((buf, i) =>
+    i < inputs.length ? bufferOf(inputs[i]) : new (native().Buffer)(buf.bytes),
+  )
   const ticket = where.queue.submit(executable, bindings, where.arena)
   return outputs.map((_, i) => wrap(bindings[plan.outputs[i]], where.queue, ticket))
 }

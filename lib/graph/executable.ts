@@ -1,4 +1,13 @@
-import { fromNative, type JobOptions, native, type NativeArena, type NativeBuffer, type NativeOutcome, type NativeProgram, type NativeStream } from '../addon.js'
+import {
+  fromNative,
+  type JobOptions,
+  native,
+  type NativeArena,
+  type NativeBuffer,
+  type NativeOutcome,
+  type NativeProgram,
+  type NativeStream,
+} from '../addon.js'
 import { SteepestError } from '../errors.js'
 import { encode, encodeAlone } from './encode.js'
 import type { Graph } from './graph.js'
@@ -34,7 +43,11 @@ function planned(graph: Graph, donated: ReadonlySet<number>): Plan {
 }
 
 /** Rewrites, plans and loads a graph. */
-export function build(graph: Graph, donated: ReadonlySet<number> = new Set(), device: 'cpu' | 'null' = 'cpu'): Executable {
+export function build(
+  graph: Graph,
+  donated: ReadonlySet<number> = new Set(),
+  device: 'cpu' | 'null' = 'cpu',
+): Executable {
   const plan = planned(graph, donated)
   try {
     return { plan, program: new (native().Program)(encode(plan, planBody), plan.constants, native().threads(), device) }
@@ -58,12 +71,20 @@ const FAULT_RULES = {
   factorization: 'a matrix could not be factorized (singular, or not positive definite)',
   cancelled: 'the run was cancelled',
 }
-const FAULT_CODES = { nonFinite: 'NON_FINITE', index: 'ARGUMENT', factorization: 'ARGUMENT', cancelled: 'ABORTED' } as const
+const FAULT_CODES = {
+  nonFinite: 'NON_FINITE',
+  index: 'ARGUMENT',
+  factorization: 'ARGUMENT',
+  cancelled: 'ABORTED',
+} as const
 
 export class FaultError extends SteepestError {
   readonly fault: Fault
   constructor(fault: Fault) {
-    super(FAULT_CODES[fault.kind], { who: fault.scope ? `${fault.scope}: ${fault.op}` : fault.op, rule: FAULT_RULES[fault.kind] })
+    super(FAULT_CODES[fault.kind], {
+      who: fault.scope ? `${fault.scope}: ${fault.op}` : fault.op,
+      rule: FAULT_RULES[fault.kind],
+    })
     this.fault = fault
   }
 }
@@ -139,5 +160,9 @@ function errorOf(outcome: NativeOutcome, executable: Executable): Error {
     return fromNative('run', Object.assign(new Error(outcome.message), { code: outcome.code }))
   }
   const at = executable.plan.instructions[outcome.instruction]
-  return new FaultError({ kind: FAULTS[outcome.fault as keyof typeof FAULTS], op: at?.op.name ?? 'run', scope: at?.scope ?? '' })
+  return new FaultError({
+    kind: FAULTS[outcome.fault as keyof typeof FAULTS],
+    op: at?.op.name ?? 'run',
+    scope: at?.scope ?? '',
+  })
 }

@@ -46,7 +46,8 @@ class Precedence {
   /** The nodes with every node after those that it has to follow. */
   sorted(): Node[] {
     const waiting = new Map<Node, number>()
-    for (const node of this.nodes) for (const next of this.followers(node)) waiting.set(next, (waiting.get(next) ?? 0) + 1)
+    for (const node of this.nodes)
+      for (const next of this.followers(node)) waiting.set(next, (waiting.get(next) ?? 0) + 1)
     const out = this.nodes.filter((node) => !waiting.has(node))
     for (let i = 0; i < out.length; i++) {
       for (const next of this.followers(out[i])) {
@@ -116,7 +117,8 @@ function updatesInPlace(precedence: Precedence, donated: ReadonlySet<Tensor>, re
 /** Light nodes that nothing but updates reads. */
 function lightNodes(precedence: Precedence, results: ReadonlySet<Tensor>): Set<Node> {
   const readers = new Map<Node, Node[]>()
-  for (const node of precedence.nodes) for (const t of node.inputs) readers.set(t.node, [...(readers.get(t.node) ?? []), node])
+  for (const node of precedence.nodes)
+    for (const t of node.inputs) readers.set(t.node, [...(readers.get(t.node) ?? []), node])
   const light = new Set<Node>()
   for (const node of [...precedence.nodes].reverse()) {
     if (node.op.kind !== 'view' && node.op.name !== 'elementwise') continue
@@ -155,7 +157,8 @@ export function order(graph: Graph, donated: ReadonlySet<Tensor>): Order {
     place.set(node, own)
     for (const next of precedence.followers(node)) {
       const there = place.get(next)
-      if (!there || there.at < own.at || (there.at === own.at && there.depth <= own.depth)) place.set(next, { at: own.at, depth: own.depth + 1 })
+      if (!there || there.at < own.at || (there.at === own.at && there.depth <= own.depth))
+        place.set(next, { at: own.at, depth: own.depth + 1 })
     }
   }
   const sorted = [...nodes].sort((a, b) => {

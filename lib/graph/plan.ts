@@ -61,7 +61,14 @@ export const align = (n: number): number => Math.ceil(n / ALIGNMENT) * ALIGNMENT
 const whole = (o: Operand): boolean => o.offset === 0 && isContiguous(o.shape, o.strides)
 
 class Planner {
-  readonly instructions: { op: OpDef; attrs: Attrs; inputs: Operand[]; outputs: Operand[]; scope: string; node?: Node }[] = []
+  readonly instructions: {
+    op: OpDef
+    attrs: Attrs
+    inputs: Operand[]
+    outputs: Operand[]
+    scope: string
+    node?: Node
+  }[] = []
   readonly bufs: Buf[] = []
   readonly externals: Buf[] = []
   readonly operands = new Map<Tensor, Operand>()
@@ -131,7 +138,9 @@ class Planner {
   kernel(node: Node, donated: ReadonlySet<Buf>, inPlace: boolean): void {
     const { op, attrs } = node
     const strided = op.strided ?? []
-    const inputs = node.inputs.map((t, i) => (strided === 'all' || strided.includes(i) ? this.operand(t) : this.contiguous(t)))
+    const inputs = node.inputs.map((t, i) =>
+      strided === 'all' || strided.includes(i) ? this.operand(t) : this.contiguous(t),
+    )
     const updates = op.updates?.(attrs, inputs.length) ?? []
     const outputs = node.outputs.map((t, i) => {
       const target = updates.find(([o]) => o === i)
@@ -150,7 +159,8 @@ class Planner {
 /** The value whose memory an output is, looking through views that change nothing but shape. */
 function source(t: Tensor): Tensor {
   let at = t
-  while (at.node.op.name === 'reshape' || at.node.op.name === 'alias' || at.node.op.name === 'stopGradient') at = at.node.inputs[0]
+  while (at.node.op.name === 'reshape' || at.node.op.name === 'alias' || at.node.op.name === 'stopGradient')
+    at = at.node.inputs[0]
   return at
 }
 
@@ -161,7 +171,11 @@ function source(t: Tensor): Tensor {
  * @param donated inputs of the graph whose memory an update may overwrite
  * @param workspace scratch bytes that an instruction asks for
  */
-export function makePlan(graph: Graph, donated: ReadonlySet<number>, workspace: (i: Omit<Instruction, 'workspace'>) => number): Plan {
+export function makePlan(
+  graph: Graph,
+  donated: ReadonlySet<number>,
+  workspace: (i: Omit<Instruction, 'workspace'>) => number,
+): Plan {
   const planner = new Planner()
   const donatedBufs = new Set<Buf>()
   graph.inputs.forEach((t, i) => {
@@ -236,7 +250,8 @@ function reuseInPlace(instructions: readonly Instruction[]): void {
       const to = finalBuf(out.buf)
       if (from === to || to.space !== 'arena' || from.space !== 'arena' || to.into || to.first !== at) continue
       if (from.last !== at || used.has(from) || used.has(to)) continue
-      if (!whole(input) || !whole(out) || bytesOf(input.dtype) !== bytesOf(out.dtype) || from.bytes !== to.bytes) continue
+      if (!whole(input) || !whole(out) || bytesOf(input.dtype) !== bytesOf(out.dtype) || from.bytes !== to.bytes)
+        continue
       // Another operand of the same buffer (a view of it) would be read after it was overwritten.
       if (instruction.inputs.some((other, j) => j !== i && finalBuf(other.buf) === from && !whole(other))) continue
       to.into = from
@@ -261,4 +276,3 @@ function encodeConstants(planner: Planner): Uint8Array {
   }
   return new Uint8Array(view.buffer)
 }
-

@@ -14,7 +14,10 @@ export function rebuild(graph: Graph, rewrite: Rewrite, map = new Map<Tensor, Te
     if (isLeaf(node)) continue
     if (node.outputs.every((t) => map.has(t))) continue
     const inputs = node.inputs.map(get)
-    const outputs = withNodeScope(node, () => rewrite(node, inputs) ?? makeNode(node.op, inputs, node.attrs, node.outputs))
+    const outputs = withNodeScope(
+      node,
+      () => rewrite(node, inputs) ?? makeNode(node.op, inputs, node.attrs, node.outputs),
+    )
     node.outputs.forEach((t, i) => map.set(t, outputs[i]))
   }
   return { inputs: graph.inputs.map(get), outputs: graph.outputs.map(get) }

@@ -64,7 +64,10 @@ export function viewLayout(node: Node, input: Layout): Layout | null {
       const starts = node.attrs.starts as number[]
       const steps = node.attrs.steps as number[]
       if (out.includes(0)) return { offset, strides: stridesOf(out) }
-      return { offset: starts.reduce((at, s, i) => at + s * strides[i], offset), strides: strides.map((s, i) => s * steps[i]) }
+      return {
+        offset: starts.reduce((at, s, i) => at + s * strides[i], offset),
+        strides: strides.map((s, i) => s * steps[i]),
+      }
     }
     case 'flip': {
       if (out.includes(0)) return input
@@ -76,7 +79,10 @@ export function viewLayout(node: Node, input: Layout): Layout | null {
     }
     case 'broadcastTo': {
       const lead = out.length - shape.length
-      return { offset, strides: out.map((d, i) => (i < lead || (shape[i - lead] === 1 && d !== 1) ? 0 : strides[i - lead])) }
+      return {
+        offset,
+        strides: out.map((d, i) => (i < lead || (shape[i - lead] === 1 && d !== 1) ? 0 : strides[i - lead])),
+      }
     }
     default:
       throw new Error(`view ${node.op.name} has no layout rule`)

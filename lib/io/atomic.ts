@@ -187,6 +187,7 @@ function inUse(name: string, pid: number, thread: number, modified: number): boo
 }
 
 function checkFileName(who: string, name: string): void {
-  if (name !== '' && name === basename(name) && !name.startsWith('.') && !name.includes('\0') && !name.includes('\\')) return
+  if (name !== '' && name === basename(name) && !name.startsWith('.') && !name.includes('\0') && !name.includes('\\'))
+    return
   throw new SteepestError('ARGUMENT', { who, rule: 'a file in it must have a plain name', got: JSON.stringify(name) })
 }

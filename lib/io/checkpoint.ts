@@ -92,7 +92,11 @@ export async function saveCheckpoint(
   const fs = options.fs ?? nodeFileSystem
   const dir = join(runDir, checkpointName(step))
   if (!Number.isSafeInteger(step) || step < 0) {
-    throw new SteepestError('ARGUMENT', { who: runDir, rule: 'the step of a checkpoint is a non-negative integer', got: String(step) })
+    throw new SteepestError('ARGUMENT', {
+      who: runDir,
+      rule: 'the step of a checkpoint is a non-negative integer',
+      got: String(step),
+    })
   }
   checkKeep(options.keep)
   await cleanLeftovers(runDir, fs)
@@ -108,11 +112,18 @@ export async function saveCheckpoint(
       await put('config.json', `${JSON.stringify(parts.config, null, 2)}\n`)
       await put('model.safetensors', safetensorsChunks(join(dir, 'model.safetensors'), parts.model, { format: 'pt' }))
       if (parts.optimizer) {
-        await put('optimizer.safetensors', safetensorsChunks(join(dir, 'optimizer.safetensors'), parts.optimizer, { format: 'pt' }))
+        await put(
+          'optimizer.safetensors',
+          safetensorsChunks(join(dir, 'optimizer.safetensors'), parts.optimizer, { format: 'pt' }),
+        )
       }
       for (const [name, content] of Object.entries(parts.tokenizer ?? {}).sort(([a], [b]) => (a < b ? -1 : 1))) {
         if (OWN_FILES.includes(name)) {
-          throw new SteepestError('ARGUMENT', { who: dir, rule: 'a tokenizer file must not have the name of another file', got: name })
+          throw new SteepestError('ARGUMENT', {
+            who: dir,
+            rule: 'a tokenizer file must not have the name of another file',
+            got: name,
+          })
         }
         await put(name, content)
       }
@@ -131,7 +142,7 @@ export async function saveCheckpoint(
  */
 export async function loadCheckpoint(
   dir: string,
-  options: { readonly verify?: boolean; /** @internal */ readonly fs?: FileSystem } = {},
+  options: { readonly verify?: boolean /** @internal */; readonly fs?: FileSystem } = {},
 ): Promise<Checkpoint> {
   const fs = options.fs ?? nodeFileSystem
   const saved = await readState(dir, fs)

@@ -28,7 +28,13 @@ export const FILE_DTYPES = {
 export type FileDType = keyof typeof FILE_DTYPES
 
 /** The name in a file of each of steepest's dtypes. */
-export const fileDType: Record<DType, FileDType> = { float32: 'F32', bfloat16: 'BF16', float64: 'F64', int32: 'I32', uint8: 'U8' }
+export const fileDType: Record<DType, FileDType> = {
+  float32: 'F32',
+  bfloat16: 'BF16',
+  float64: 'F64',
+  int32: 'I32',
+  uint8: 'U8',
+}
 
 type Numbers = Float32Array | Float64Array
 type Widen = (bytes: Uint8Array) => Numbers
@@ -50,7 +56,13 @@ function halves(): Float32Array {
     const exponent = (bits >> 10) & 31
     const fraction = bits & 1023
     const size =
-      exponent === 31 ? (fraction ? NaN : Infinity) : exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24
+      exponent === 31
+        ? fraction
+          ? NaN
+          : Infinity
+        : exponent
+          ? (1 + fraction / 1024) * 2 ** (exponent - 15)
+          : fraction * 2 ** -24
     table[bits] = bits & 0x8000 ? -size : size
   }
   halfTable = table

@@ -144,5 +144,9 @@ export function fileError(path: string, what: string, error: unknown): SteepestE
   if (error instanceof SteepestError) return error
   const code = errorCode(error)
   const [why, fix] = REASONS[code] ?? [error instanceof Error ? error.message : String(error)]
-  return new SteepestError('FILE', { who: path, rule: `cannot be ${what}: ${why}${code ? ` (${code})` : ''}`, fix }, { cause: error })
+  return new SteepestError(
+    'FILE',
+    { who: path, rule: `cannot be ${what}: ${why}${code ? ` (${code})` : ''}`, fix },
+    { cause: error },
+  )
 }

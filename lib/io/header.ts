@@ -27,15 +27,22 @@ const show = (x: unknown): string => {
 }
 
 function bad(path: string, rule: string, got?: string): never {
-  throw new SteepestError('FORMAT', { who: path, rule, got, fix: 'The file is damaged or no safetensors file: copy it again' })
+  throw new SteepestError('FORMAT', {
+    who: path,
+    rule,
+    got,
+    fix: 'The file is damaged or no safetensors file: copy it again',
+  })
 }
 
 /** The length of the header from the first eight bytes. */
 export function headerLength(path: string, first: Uint8Array, fileBytes: number): number {
-  if (fileBytes < 8) bad(path, 'a safetensors file begins with the length of its header in 8 bytes', `a file of ${fileBytes} bytes`)
+  if (fileBytes < 8)
+    bad(path, 'a safetensors file begins with the length of its header in 8 bytes', `a file of ${fileBytes} bytes`)
   const length = new DataView(first.buffer, first.byteOffset, 8).getBigUint64(0, true)
   if (length > MAX_HEADER) bad(path, `the header is at most ${MAX_HEADER} bytes`, `a length of ${length}`)
-  if (length > fileBytes - 8) bad(path, 'the header lies within the file', `a header of ${length} bytes in a file of ${fileBytes}`)
+  if (length > fileBytes - 8)
+    bad(path, 'the header lies within the file', `a header of ${length} bytes in a file of ${fileBytes}`)
   return Number(length)
 }
 
@@ -74,7 +81,8 @@ function parseMetadata(path: string, metadata: unknown): Record<string, string> 
   if (metadata === undefined) return {}
   if (!isRecord(metadata)) bad(path, '`__metadata__` is an object of strings', show(metadata))
   for (const [key, value] of Object.entries(metadata)) {
-    if (typeof value !== 'string') bad(path, '`__metadata__` is an object of strings', `${show(value)} for ${show(key)}`)
+    if (typeof value !== 'string')
+      bad(path, '`__metadata__` is an object of strings', `${show(value)} for ${show(key)}`)
   }
   return metadata as Record<string, string>
 }
@@ -84,7 +92,8 @@ function parseTensor(path: string, name: string, entry: unknown, start: number, 
   const fail = (rule: string, got: unknown): never => failText(rule, show(got))
   if (!isRecord(entry)) return fail('is described by an object', entry)
   for (const key of Object.keys(entry)) {
-    if (!['dtype', 'shape', 'data_offsets'].includes(key)) fail('has a dtype, a shape and data_offsets, nothing else', key)
+    if (!['dtype', 'shape', 'data_offsets'].includes(key))
+      fail('has a dtype, a shape and data_offsets, nothing else', key)
   }
   const { dtype, shape, data_offsets: offsets } = entry
   if (typeof dtype !== 'string' || !Object.hasOwn(FILE_DTYPES, dtype)) return fail('the dtype is a known one', dtype)
@@ -111,7 +120,8 @@ function checkCover(path: string, tensors: readonly FileTensor[], start: number,
     at += t.bytes
     before = t.name
   }
-  if (at !== fileBytes) bad(path, 'the tensors fill the file to its end', `${fileBytes - at} bytes after the last tensor`)
+  if (at !== fileBytes)
+    bad(path, 'the tensors fill the file to its end', `${fileBytes - at} bytes after the last tensor`)
 }
 
 /** JSON.parse takes the last of two equal keys; a file with two would be read differently elsewhere. */

@@ -29,7 +29,8 @@ export async function readSmallFile(path: string, fs: FileSystem = nodeFileSyste
     const file = await fs.open(path, 'read')
     try {
       const size = await file.size()
-      if (size > SMALL) throw new SteepestError('FORMAT', { who: path, rule: `it is at most ${SMALL} bytes`, got: `${size}` })
+      if (size > SMALL)
+        throw new SteepestError('FORMAT', { who: path, rule: `it is at most ${SMALL} bytes`, got: `${size}` })
       const bytes = new Uint8Array(size)
       await readFully(path, file, bytes, 0)
       return bytes

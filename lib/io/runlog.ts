@@ -142,7 +142,8 @@ async function readLines(path: string, fs: FileSystem): Promise<string[]> {
 export async function readRunLog(path: string, fs: FileSystem = nodeFileSystem): Promise<JsonRecord[]> {
   const lines = await readLines(path, fs).catch((error) => Promise.reject(fileError(path, 'read', error)))
   return lines.map((line, i) => {
-    if (!isObject(line)) throw new SteepestError('FORMAT', { who: `${path}:${i + 1}`, rule: 'each line is a JSON object' })
+    if (!isObject(line))
+      throw new SteepestError('FORMAT', { who: `${path}:${i + 1}`, rule: 'each line is a JSON object' })
     return JSON.parse(line) as JsonRecord
   })
 }

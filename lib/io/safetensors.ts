@@ -49,7 +49,8 @@ class SafetensorsFile implements Safetensors {
 
   private tensor(name: string): StoredTensor {
     const tensor = this.tensors.get(name)
-    if (!tensor) throw new SteepestError('ARGUMENT', { who: this.path, rule: `there is no tensor ${JSON.stringify(name)} in it` })
+    if (!tensor)
+      throw new SteepestError('ARGUMENT', { who: this.path, rule: `there is no tensor ${JSON.stringify(name)} in it` })
     return tensor
   }
 
@@ -58,9 +59,14 @@ class SafetensorsFile implements Safetensors {
     const size = as ? tensor.shape.reduce((n, d) => n * d, bytesOf(as)) : tensor.bytes
     if (target.length !== size) {
       const what = `${as ?? tensor.dtype}[${tensor.shape.join(', ')}]`
-      throw new SteepestError('ARGUMENT', { who: name, rule: `the target holds ${what}, ${size} bytes`, got: `${target.length} bytes` })
+      throw new SteepestError('ARGUMENT', {
+        who: name,
+        rule: `the target holds ${what}, ${size} bytes`,
+        got: `${target.length} bytes`,
+      })
     }
-    if (as && fileDType[as] !== tensor.dtype) return this.readPieces(name, (bytes, offset) => target.set(bytes, offset), as)
+    if (as && fileDType[as] !== tensor.dtype)
+      return this.readPieces(name, (bytes, offset) => target.set(bytes, offset), as)
     try {
       await readFully(tensor.file, this.files.get(tensor.file)!, target, tensor.offset)
     } catch (error) {
@@ -82,10 +88,16 @@ class SafetensorsFile implements Safetensors {
   }
 }
 
-async function readPieces(file: OpenFile, tensor: StoredTensor, take: (bytes: Uint8Array, offset: number) => void, as?: DType): Promise<void> {
+async function readPieces(
+  file: OpenFile,
+  tensor: StoredTensor,
+  take: (bytes: Uint8Array, offset: number) => void,
+  as?: DType,
+): Promise<void> {
   const { name, dtype } = tensor
   const converted = as !== undefined && fileDType[as] !== dtype
-  if (converted && !convertible(dtype, as)) throw new SteepestError('DTYPE', { who: name, rule: `a ${dtype} of a file cannot be read as ${as}` })
+  if (converted && !convertible(dtype, as))
+    throw new SteepestError('DTYPE', { who: name, rule: `a ${dtype} of a file cannot be read as ${as}` })
   const each = FILE_DTYPES[dtype] / 8
   const scratch = new Uint8Array(Math.min(PIECE, tensor.bytes))
   for (let at = 0; at < tensor.bytes; at += PIECE) {
@@ -100,7 +112,11 @@ async function readPieces(file: OpenFile, tensor: StoredTensor, take: (bytes: Ui
       numbers = convert(piece, dtype, as, at / each)
     } catch (error) {
       if (!(error instanceof RangeError)) throw error
-      throw new SteepestError('DTYPE', { who: `${tensor.file}: ${name}`, rule: `every number fits ${as}`, got: error.message })
+      throw new SteepestError('DTYPE', {
+        who: `${tensor.file}: ${name}`,
+        rule: `every number fits ${as}`,
+        got: error.message,
+      })
     }
     take(numbers, (at / each) * bytesOf(as))
   }
@@ -122,7 +138,10 @@ export async function openSafetensors(path: string, fs: FileSystem = nodeFileSys
     for (const name of ['model.safetensors', 'model.safetensors.index.json']) {
       if (await fs.info(join(path, name))) return openSafetensors(join(path, name), fs)
     }
-    throw new SteepestError('FILE', { who: path, rule: 'the folder holds model.safetensors or model.safetensors.index.json' })
+    throw new SteepestError('FILE', {
+      who: path,
+      rule: 'the folder holds model.safetensors or model.safetensors.index.json',
+    })
   }
   if (path.endsWith('.json')) return openSharded(path, fs)
   const { file, header } = await openOne(path, fs)
@@ -172,8 +191,14 @@ async function openSharded(path: string, fs: FileSystem): Promise<Safetensors> {
         else wrongMap(path, name, shard, named ? `the index says ${named}` : 'the index does not name it')
       }
     }
-    for (const [name, shard] of map) if (!tensors.has(name)) wrongMap(path, name, shard, 'it is not in that shard', true)
-    return new SafetensorsFile(path, metadata, new Map([...map.keys()].map((name) => [name, tensors.get(name)!])), files)
+    for (const [name, shard] of map)
+      if (!tensors.has(name)) wrongMap(path, name, shard, 'it is not in that shard', true)
+    return new SafetensorsFile(
+      path,
+      metadata,
+      new Map([...map.keys()].map((name) => [name, tensors.get(name)!])),
+      files,
+    )
   } catch (error) {
     await closeAll(files.values())
     throw fileError(path, 'read', error)
@@ -198,7 +223,8 @@ async function readIndex(path: string, fs: FileSystem) {
   const map = json?.weight_map
   if (typeof map !== 'object' || map === null || Array.isArray(map)) return fail('the index has a `weight_map`')
   for (const shard of Object.values(map)) {
-    if (typeof shard !== 'string' || !/^[^/\\]+\.safetensors$/.test(shard)) fail('`weight_map` gives plain .safetensors file names')
+    if (typeof shard !== 'string' || !/^[^/\\]+\.safetensors$/.test(shard))
+      fail('`weight_map` gives plain .safetensors file names')
   }
   const metadata = Object.entries(json?.metadata ?? {}).map(([key, value]) => [key, String(value)])
   return { map: new Map(Object.entries(map as Record<string, string>)), metadata: Object.fromEntries(metadata) }

@@ -24,8 +24,13 @@ const VERSION = 1
 
 /** Random counters do not survive being rounded to null, so what JSON cannot hold is an error. */
 function checkJson(who: string, value: unknown, path: string): void {
-  const special = typeof value === 'object' && value !== null && !Array.isArray(value) && Object.prototype.toString.call(value) !== '[object Object]'
-  const bad = (typeof value === 'number' && !Number.isFinite(value)) || ['bigint', 'function', 'symbol'].includes(typeof value)
+  const special =
+    typeof value === 'object' &&
+    value !== null &&
+    !Array.isArray(value) &&
+    Object.prototype.toString.call(value) !== '[object Object]'
+  const bad =
+    (typeof value === 'number' && !Number.isFinite(value)) || ['bigint', 'function', 'symbol'].includes(typeof value)
   if (bad || special) {
     throw new SteepestError('ARGUMENT', {
       who,
@@ -66,8 +71,10 @@ export async function readState(dir: string, fs: FileSystem): Promise<SavedState
   } catch {
     return fail(path, 'the file is corrupt: it is not JSON')
   }
-  if (json?.format !== FORMAT) fail(path, 'the file is corrupt or of another program: it does not say that it is a steepest checkpoint')
-  if (json.version !== VERSION) fail(path, `this version of steepest reads version ${VERSION} of its checkpoints`, String(json.version))
+  if (json?.format !== FORMAT)
+    fail(path, 'the file is corrupt or of another program: it does not say that it is a steepest checkpoint')
+  if (json.version !== VERSION)
+    fail(path, `this version of steepest reads version ${VERSION} of its checkpoints`, String(json.version))
   const { crc32: crc, ...body } = json
   if (crc32(JSON.stringify(body)) !== crc) fail(path, 'the file is corrupt: its checksum does not fit')
   return body as unknown as SavedState
@@ -79,7 +86,8 @@ export async function verifyFiles(dir: string, saved: SavedState, checksums: boo
     const path = join(dir, name)
     const info = await fs.info(path).catch((error) => Promise.reject(fileError(path, 'read', error)))
     if (!info) fail(path, 'the file is missing')
-    if (info.bytes !== digest.bytes) fail(path, `the file is corrupt: it has ${digest.bytes} bytes in a whole checkpoint`, `${info.bytes}`)
+    if (info.bytes !== digest.bytes)
+      fail(path, `the file is corrupt: it has ${digest.bytes} bytes in a whole checkpoint`, `${info.bytes}`)
     if (checksums && (await fileChecksum(path, digest.bytes, fs)) !== digest.crc32) {
       fail(path, 'the file is corrupt: its checksum does not fit')
     }

@@ -25,7 +25,10 @@ export async function* safetensorsChunks(
   const list = [...sources].map((source) => {
     const dtype: FileDType = source.dtype in fileDType ? fileDType[source.dtype as DType] : (source.dtype as FileDType)
     if (!Object.hasOwn(FILE_DTYPES, dtype)) {
-      throw new SteepestError('DTYPE', { who, rule: `${JSON.stringify(source.name)}: a file cannot hold dtype ${source.dtype}` })
+      throw new SteepestError('DTYPE', {
+        who,
+        rule: `${JSON.stringify(source.name)}: a file cannot hold dtype ${source.dtype}`,
+      })
     }
     const bits = source.shape.reduce((n, d) => n * d, FILE_DTYPES[dtype])
     return { source, dtype, bytes: bits / 8, width: FILE_DTYPES[dtype] }
@@ -39,7 +42,11 @@ export async function* safetensorsChunks(
   let at = 0
   for (const { source, dtype, bytes } of list) {
     if (names.has(source.name)) {
-      throw new SteepestError('ARGUMENT', { who, rule: 'each tensor has a name of its own', got: JSON.stringify(source.name) })
+      throw new SteepestError('ARGUMENT', {
+        who,
+        rule: 'each tensor has a name of its own',
+        got: JSON.stringify(source.name),
+      })
     }
     names.add(source.name)
     entries.push([source.name, { dtype, shape: source.shape, data_offsets: [at, at + bytes] }])
@@ -51,7 +58,9 @@ export async function* safetensorsChunks(
 
 /** Written entry by entry: an object would move names that look like numbers to the front. */
 function headerBytes(entries: readonly [string, object][]): Uint8Array {
-  const json = Buffer.from(`{${entries.map(([name, entry]) => `${JSON.stringify(name)}:${JSON.stringify(entry)}`).join(',')}}`)
+  const json = Buffer.from(
+    `{${entries.map(([name, entry]) => `${JSON.stringify(name)}:${JSON.stringify(entry)}`).join(',')}}`,
+  )
   const padded = Math.ceil(json.length / 8) * 8
   const out = Buffer.alloc(8 + padded, 0x20)
   out.writeBigUInt64LE(BigInt(padded), 0)

@@ -79,7 +79,14 @@ class Attention extends Module {
   private split(x: Tensor): Tensor[] {
     const [batch, time] = x.shape
     const qkv = withScope('c_attn', () => this.c_attn.forward(x))
-    return [0, 1, 2].map((i) => reshape(slice(qkv, [null, null, [i * this.width, (i + 1) * this.width]]), [batch, time, this.heads, this.width / this.heads]))
+    return [0, 1, 2].map((i) =>
+      reshape(slice(qkv, [null, null, [i * this.width, (i + 1) * this.width]]), [
+        batch,
+        time,
+        this.heads,
+        this.width / this.heads,
+      ]),
+    )
   }
   private join(y: Tensor): Tensor {
     const [batch, time] = y.shape
@@ -88,7 +95,13 @@ class Attention extends Module {
   /** As `forward`, and the keys and values that further tokens look back at. */
   fill(x: Tensor, context: number): { y: Tensor; cache: LayerCache } {
     const [q, k, v] = this.split(x)
-    const grown = (t: Tensor) => pad(t, [[0, 0], [0, context - t.shape[1]], [0, 0], [0, 0]])
+    const grown = (t: Tensor) =>
+      pad(t, [
+        [0, 0],
+        [0, context - t.shape[1]],
+        [0, 0],
+        [0, 0],
+      ])
     return { y: this.join(attention(q, k, v, { causal: true })), cache: { k: grown(k), v: grown(v) } }
   }
   /** One token a row, [B, 1, C], that looks back at a cache. */
@@ -104,7 +117,12 @@ class Attention extends Module {
   forward(x: Tensor, ctx: Context): Tensor {
     const [q, k, v] = this.split(x)
     const drops = ctx.training && this.dropout > 0
-    return this.join(attention(q, k, v, { causal: true, ...(drops ? { dropout: this.dropout, key: ctx.requireKey('attention'), site: ctx.site() } : {}) }))
+    return this.join(
+      attention(q, k, v, {
+        causal: true,
+        ...(drops ? { dropout: this.dropout, key: ctx.requireKey('attention'), site: ctx.site() } : {}),
+      }),
+    )
   }
 }
 
@@ -173,9 +191,24 @@ export class GPT2 extends Module {
   constructor(config: GPT2Config) {
     super()
     checkOptions('GPT2', config, KNOWN)
-    const { vocabSize, context, layers, heads, width, hidden = 4 * width, dropout = 0, eps = 1e-5, dtype = 'float32', seed = 0 } = config
+    const {
+      vocabSize,
+      context,
+      layers,
+      heads,
+      width,
+      hidden = 4 * width,
+      dropout = 0,
+      eps = 1e-5,
+      dtype = 'float32',
+      seed = 0,
+    } = config
     if (width % heads !== 0) {
-      throw new SteepestError('OPTION', { who: 'GPT2', rule: '`heads` must divide `width`', got: `${heads} heads for width ${width}` })
+      throw new SteepestError('OPTION', {
+        who: 'GPT2',
+        rule: '`heads` must divide `width`',
+        got: `${heads} heads for width ${width}`,
+      })
     }
     this.config = { vocabSize, context, layers, heads, width, hidden, dropout, eps, dtype, seed }
     const keys = new Keys(seed)
@@ -192,7 +225,11 @@ export class GPT2 extends Module {
   hidden(inputIds: Tensor, ctx: Context): Tensor {
     const [, time] = inputIds.shape
     if (time > this.config.context) {
-      throw new SteepestError('SHAPE', { who: 'GPT2', rule: 'a row must not be longer than the context', got: `${time} tokens for a context of ${this.config.context}` })
+      throw new SteepestError('SHAPE', {
+        who: 'GPT2',
+        rule: 'a row must not be longer than the context',
+        got: `${time} tokens for a context of ${this.config.context}`,
+      })
     }
     const { wte, wpe, h, ln_f } = this.transformer
     return withScope('transformer', () => {
@@ -204,7 +241,10 @@ export class GPT2 extends Module {
     })
   }
 
-  private through(x: Tensor, attend: (attn: Attention, normed: Tensor, layer: number) => { y: Tensor; cache: LayerCache }): { hidden: Tensor; layers: LayerCache[] } {
+  private through(
+    x: Tensor,
+    attend: (attn: Attention, normed: Tensor, layer: number) => { y: Tensor; cache: LayerCache },
+  ): { hidden: Tensor; layers: LayerCache[] } {
     const ctx = new Context()
     const layers: LayerCache[] = []
     const y = this.transformer.h.reduce(

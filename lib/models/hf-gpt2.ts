@@ -12,12 +12,22 @@ const FIXED: Readonly<Record<string, readonly unknown[]>> = {
   tie_word_embeddings: [true],
 }
 
-const DTYPES: Record<DType, string | undefined> = { float32: 'float32', bfloat16: 'bfloat16', float64: 'float64', int32: undefined, uint8: undefined }
+const DTYPES: Record<DType, string | undefined> = {
+  float32: 'float32',
+  bfloat16: 'bfloat16',
+  float64: 'float64',
+  int32: undefined,
+  uint8: undefined,
+}
 
 function count(who: string, config: ConfigJson, key: string): number {
   const value = config[key]
   if (Number.isSafeInteger(value) && Number(value) >= 1) return Number(value)
-  throw new SteepestError('FORMAT', { who, rule: `\`${key}\` must be a whole number of 1 or more`, got: JSON.stringify(value) ?? 'nothing' })
+  throw new SteepestError('FORMAT', {
+    who,
+    rule: `\`${key}\` must be a whole number of 1 or more`,
+    got: JSON.stringify(value) ?? 'nothing',
+  })
 }
 
 /** GPT-2 in a Hugging Face folder. */
@@ -27,13 +37,19 @@ export const gpt2Folder: FolderFormat<GPT2> = {
   build(who, config, { dtype, dropout = 0 }) {
     for (const [key, values] of Object.entries(FIXED)) {
       if (config[key] === undefined || values.includes(config[key])) continue
-      throw new SteepestError('FORMAT', { who, rule: `steepest has GPT-2 with \`${key}\` ${values.join(' or ')}`, got: JSON.stringify(config[key]) })
+      throw new SteepestError('FORMAT', {
+        who,
+        rule: `steepest has GPT-2 with \`${key}\` ${values.join(' or ')}`,
+        got: JSON.stringify(config[key]),
+      })
     }
     const eps = config.layer_norm_epsilon ?? 1e-5
-    if (typeof eps !== 'number' || !(eps > 0)) throw new SteepestError('FORMAT', { who, rule: '`layer_norm_epsilon` must be above 0', got: JSON.stringify(eps) })
+    if (typeof eps !== 'number' || !(eps > 0))
+      throw new SteepestError('FORMAT', { who, rule: '`layer_norm_epsilon` must be above 0', got: JSON.stringify(eps) })
     const width = count(who, config, 'n_embd')
     const heads = count(who, config, 'n_head')
-    if (width % heads !== 0) throw new SteepestError('FORMAT', { who, rule: '`n_head` must divide `n_embd`', got: `${heads} for ${width}` })
+    if (width % heads !== 0)
+      throw new SteepestError('FORMAT', { who, rule: '`n_head` must divide `n_embd`', got: `${heads} for ${width}` })
     return new GPT2({
       vocabSize: count(who, config, 'vocab_size'),
       context: count(who, config, 'n_positions'),

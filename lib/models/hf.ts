@@ -11,7 +11,7 @@ import { toBytes } from '../tensor/bytes.js'
 import { bytesOf, type DType } from '../tensor/dtype.js'
 import { showShape, sizeOf } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
-import { GPT2 } from './gpt2.js'
+import type { GPT2 } from './gpt2.js'
 import { gpt2Folder } from './hf-gpt2.js'
 
 /** What `config.json` says. */
@@ -48,14 +48,23 @@ async function readConfig(dir: string): Promise<ConfigJson> {
   const path = join(dir, 'config.json')
   const info = await nodeFileSystem.info(dir).catch(() => undefined)
   if (!info?.folder) {
-    throw new SteepestError('FILE', { who: dir, rule: 'a model is a folder with config.json and model.safetensors', got: info ? 'a file' : 'nothing of that name', fix: 'Check the path' })
+    throw new SteepestError('FILE', {
+      who: dir,
+      rule: 'a model is a folder with config.json and model.safetensors',
+      got: info ? 'a file' : 'nothing of that name',
+      fix: 'Check the path',
+    })
   }
   const text = new TextDecoder().decode(await readSmallFile(path))
   try {
     const json: unknown = JSON.parse(text)
     if (typeof json === 'object' && json !== null && !Array.isArray(json)) return json as ConfigJson
   } catch (error) {
-    throw new SteepestError('FORMAT', { who: path, rule: 'must be JSON', got: (error as Error).message.slice(0, 120) }, { cause: error })
+    throw new SteepestError(
+      'FORMAT',
+      { who: path, rule: 'must be JSON', got: (error as Error).message.slice(0, 120) },
+      { cause: error },
+    )
   }
   throw new SteepestError('FORMAT', { who: path, rule: 'must hold a JSON object' })
 }
@@ -67,7 +76,12 @@ function dtypeOf(file: Safetensors): DType {
 }
 
 /** The tensors of the file by their names in the model, all there and of the right shapes. */
-function matched(dir: string, file: Safetensors, format: FolderFormat<never>, wanted: Readonly<Record<string, Tensor>>): Map<string, string> {
+function matched(
+  dir: string,
+  file: Safetensors,
+  format: FolderFormat<never>,
+  wanted: Readonly<Record<string, Tensor>>,
+): Map<string, string> {
   const byName = new Map<string, string>()
   for (const { name, shape } of file.tensors.values()) {
     const own = format.nameOf(name)
@@ -75,17 +89,31 @@ function matched(dir: string, file: Safetensors, format: FolderFormat<never>, wa
     const target = wanted[own]
     if (!target) {
       const near = nearest(own, Object.keys(wanted))
-      throw new SteepestError('FORMAT', { who: dir, rule: `a ${format.type} of this config.json has no tensor ${name}`, fix: near ? `It has ${near}` : 'config.json and weights must come from the same save' })
+      throw new SteepestError('FORMAT', {
+        who: dir,
+        rule: `a ${format.type} of this config.json has no tensor ${name}`,
+        fix: near ? `It has ${near}` : 'config.json and weights must come from the same save',
+      })
     }
     if (shape.join() !== target.shape.join()) {
-      throw new SteepestError('SHAPE', { who: `${dir}: ${name}`, rule: `config.json asks for ${showShape(target.shape)}`, got: showShape(shape), fix: 'config.json and weights must come from the same save' })
+      throw new SteepestError('SHAPE', {
+        who: `${dir}: ${name}`,
+        rule: `config.json asks for ${showShape(target.shape)}`,
+        got: showShape(shape),
+        fix: 'config.json and weights must come from the same save',
+      })
     }
     byName.set(own, name)
   }
   const missing = Object.keys(wanted).filter((name) => !byName.has(name))
   if (missing.length > 0) {
     const more = missing.length > 1 ? ` and ${missing.length - 1} more` : ''
-    throw new SteepestError('FORMAT', { who: dir, rule: 'the weights of every layer must be there', got: `none for ${missing[0]}${more}`, fix: 'Copy all files of the model into the folder' })
+    throw new SteepestError('FORMAT', {
+      who: dir,
+      rule: 'the weights of every layer must be there',
+      got: `none for ${missing[0]}${more}`,
+      fix: 'Copy all files of the model into the folder',
+    })
   }
   return byName
 }
@@ -103,7 +131,11 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
   const format = FORMATS.find((f) => f.type === config.model_type)
   if (!format) {
     const known = FORMATS.map((f) => f.type).join(', ')
-    throw new SteepestError('FORMAT', { who: join(dir, 'config.json'), rule: `\`model_type\` must be one that steepest has: ${known}`, got: JSON.stringify(config.model_type) ?? 'none' })
+    throw new SteepestError('FORMAT', {
+      who: join(dir, 'config.json'),
+      rule: `\`model_type\` must be one that steepest has: ${known}`,
+      got: JSON.stringify(config.model_type) ?? 'none',
+    })
   }
   const file = await openSafetensors(dir)
   try {
@@ -128,7 +160,11 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
 export function configOf(model: unknown): ConfigJson {
   const format = FORMATS.find((f) => f.keeps(model))
   if (format) return format.config(model as never)
-  throw new SteepestError('ARGUMENT', { who: 'saveModel', rule: 'a folder can hold the models that steepest has', got: model?.constructor?.name ?? typeof model })
+  throw new SteepestError('ARGUMENT', {
+    who: 'saveModel',
+    rule: 'a folder can hold the models that steepest has',
+    got: model?.constructor?.name ?? typeof model,
+  })
 }
 
 /**
@@ -137,7 +173,11 @@ export function configOf(model: unknown): ConfigJson {
  *
  * @throws SteepestError FILE where a file cannot be written
  */
-export async function saveModel(dir: string, model: FolderModel, tokenizer?: { files(): Readonly<Record<string, string>> }): Promise<void> {
+export async function saveModel(
+  dir: string,
+  model: FolderModel,
+  tokenizer?: { files(): Readonly<Record<string, string>> },
+): Promise<void> {
   const config = configOf(model)
   await nodeFileSystem.makeFolder(dir)
   const { parameters, state } = namedTensors(model)
@@ -149,6 +189,7 @@ export async function saveModel(dir: string, model: FolderModel, tokenizer?: { f
     return { name, dtype: t.dtype, shape: t.shape, read }
   })
   await writeSafetensors(join(dir, 'model.safetensors'), sources, { format: 'pt' })
-  for (const [name, content] of Object.entries(tokenizer?.files() ?? {})) await atomicWriteFile(join(dir, name), content)
+  for (const [name, content] of Object.entries(tokenizer?.files() ?? {}))
+    await atomicWriteFile(join(dir, name), content)
   await atomicWriteFile(join(dir, 'config.json'), `${JSON.stringify(config, null, 2)}\n`)
 }

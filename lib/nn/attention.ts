@@ -34,13 +34,31 @@ export class MultiHeadAttention extends Module {
 
   constructor(width: number, heads: number, options: AttentionOptions = {}) {
     super()
-    checkOptions('MultiHeadAttention', options, ['kvHeads', 'causal', 'window', 'dropout', 'bias', 'rotaryBase', 'dtype', 'init', 'seed'])
+    checkOptions('MultiHeadAttention', options, [
+      'kvHeads',
+      'causal',
+      'window',
+      'dropout',
+      'bias',
+      'rotaryBase',
+      'dtype',
+      'init',
+      'seed',
+    ])
     const kvHeads = options.kvHeads ?? heads
     if (width % heads !== 0) {
-      throw new SteepestError('OPTION', { who: 'MultiHeadAttention', rule: '`heads` must divide the width', got: `${heads} heads for width ${width}` })
+      throw new SteepestError('OPTION', {
+        who: 'MultiHeadAttention',
+        rule: '`heads` must divide the width',
+        got: `${heads} heads for width ${width}`,
+      })
     }
     if (heads % kvHeads !== 0) {
-      throw new SteepestError('OPTION', { who: 'MultiHeadAttention', rule: '`kvHeads` must divide `heads`', got: `${kvHeads} for ${heads}` })
+      throw new SteepestError('OPTION', {
+        who: 'MultiHeadAttention',
+        rule: '`kvHeads` must divide `heads`',
+        got: `${kvHeads} for ${heads}`,
+      })
     }
     this.heads = heads
     this.kvHeads = kvHeads

@@ -23,16 +23,36 @@ const KNOWN = ['stride', 'padding', 'dilation', 'groups', 'bias', 'dtype', 'init
 abstract class Conv extends Module {
   weight: Tensor
   bias: Tensor | null
-  protected readonly how: { stride?: number | readonly number[]; padding?: number | readonly number[] | 'same' | 'valid'; dilation?: number | readonly number[]; groups?: number }
+  protected readonly how: {
+    stride?: number | readonly number[]
+    padding?: number | readonly number[] | 'same' | 'valid'
+    dilation?: number | readonly number[]
+    groups?: number
+  }
 
   constructor(who: string, inputs: number, outputs: number, kernel: readonly number[], options: ConvOptions) {
     super()
     checkOptions(who, options, KNOWN)
-    const { stride, padding, dilation, groups = 1, dtype = 'float32', init = fanInUniform(), key = defaultKeys().next() } = options
+    const {
+      stride,
+      padding,
+      dilation,
+      groups = 1,
+      dtype = 'float32',
+      init = fanInUniform(),
+      key = defaultKeys().next(),
+    } = options
     this.how = { stride, padding, dilation, groups }
     const shape = [outputs, inputs / groups, ...kernel]
     this.weight = init(key, shape, dtype)
-    const bound = 1 / Math.sqrt(Math.max(1, shape.slice(1).reduce((n, d) => n * d, 1)))
+    const bound =
+      1 /
+      Math.sqrt(
+        Math.max(
+          1,
+          shape.slice(1).reduce((n, d) => n * d, 1),
+        ),
+      )
     this.bias = (options.bias ?? true) ? uniform(bound)(random.foldIn(key, 1), [outputs], dtype) : null
   }
 }

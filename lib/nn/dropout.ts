@@ -9,12 +9,18 @@ export class Dropout extends Module {
 
   constructor(p = 0.5) {
     super()
-    if (!(p >= 0 && p < 1)) throw new SteepestError('OPTION', { who: 'Dropout', rule: '`p` must be in [0, 1)', got: String(p) })
+    if (!(p >= 0 && p < 1))
+      throw new SteepestError('OPTION', { who: 'Dropout', rule: '`p` must be in [0, 1)', got: String(p) })
     this.p = p
   }
 
   forward(x: Tensor, ctx: Context): Tensor {
     if (!ctx.training || this.p === 0) return x
-    return dropout(x, { p: this.p, key: ctx.requireKey('Dropout'), ids: x.rank > 0 && ctx.ids?.shape[0] === x.shape[0] ? ctx.ids : undefined, site: ctx.site() })
+    return dropout(x, {
+      p: this.p,
+      key: ctx.requireKey('Dropout'),
+      ids: x.rank > 0 && ctx.ids?.shape[0] === x.shape[0] ? ctx.ids : undefined,
+      site: ctx.site(),
+    })
   }
 }

@@ -12,7 +12,11 @@ export class Embedding extends Module {
   constructor(count: number, width: number, options: { init?: Initializer; dtype?: DType; key?: Tensor } = {}) {
     super()
     checkOptions('Embedding', options, ['init', 'dtype', 'key'])
-    this.weight = (options.init ?? normal(1))(options.key ?? defaultKeys().next(), [count, width], options.dtype ?? 'float32')
+    this.weight = (options.init ?? normal(1))(
+      options.key ?? defaultKeys().next(),
+      [count, width],
+      options.dtype ?? 'float32',
+    )
   }
 
   forward(ids: Tensor): Tensor {

@@ -22,15 +22,26 @@ export class MLP extends Module {
   layers: Linear[]
   readonly activation: Activation
 
-  constructor(widths: readonly number[], options: { activation?: Activation; bias?: boolean; dtype?: DType; seed?: number } = {}) {
+  constructor(
+    widths: readonly number[],
+    options: { activation?: Activation; bias?: boolean; dtype?: DType; seed?: number } = {},
+  ) {
     super()
     checkOptions('MLP', options, ['activation', 'bias', 'dtype', 'seed'])
     const keys = new Keys(options.seed ?? 0)
     this.activation = options.activation ?? 'relu'
-    this.layers = widths.slice(1).map((outputs, i) => new Linear(widths[i], outputs, { bias: options.bias, dtype: options.dtype, key: keys.next() }))
+    this.layers = widths
+      .slice(1)
+      .map(
+        (outputs, i) => new Linear(widths[i], outputs, { bias: options.bias, dtype: options.dtype, key: keys.next() }),
+      )
   }
 
   forward(x: Tensor): Tensor {
-    return this.layers.reduce((h, layer, i) => withScope(`layers.${i}`, () => (i === 0 ? layer.forward(h) : layer.forward(activations[this.activation](h)))), x)
+    return this.layers.reduce(
+      (h, layer, i) =>
+        withScope(`layers.${i}`, () => (i === 0 ? layer.forward(h) : layer.forward(activations[this.activation](h)))),
+      x,
+    )
   }
 }

@@ -1,7 +1,7 @@
 import { SteepestError } from '../errors.js'
 import { random } from '../ops/random.js'
 import { isFloat } from '../tensor/dtype.js'
-import { Tensor, withScope } from '../tensor/tensor.js'
+import { type Tensor, withScope } from '../tensor/tensor.js'
 import { flatten } from '../transform/tree.js'
 
 /** What a model sees beside its batch. */
@@ -41,7 +41,11 @@ export class Context {
   /** The key, or an error that says who needs one. */
   requireKey(who: string): Tensor {
     if (!this.key) {
-      throw new SteepestError('ARGUMENT', { who, rule: 'random numbers need a key while training', fix: 'Give one: new Context({ training: true, key: random.key(0) })' })
+      throw new SteepestError('ARGUMENT', {
+        who,
+        rule: 'random numbers need a key while training',
+        fix: 'Give one: new Context({ training: true, key: random.key(0) })',
+      })
     }
     return this.key
   }

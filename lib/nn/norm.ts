@@ -101,7 +101,8 @@ export class BatchNorm extends Module {
       center = mean(x, { axis: axes })
       spread = variance(x, { axis: axes })
       const n = x.size / x.shape[1]
-      const keep = (old: Tensor, now: Tensor) => add(mul(old, 1 - this.momentum), mul(cast(stopGradient(now), old.dtype), this.momentum))
+      const keep = (old: Tensor, now: Tensor) =>
+        add(mul(old, 1 - this.momentum), mul(cast(stopGradient(now), old.dtype), this.momentum))
       ctx.write(this.runningMean, keep(this.runningMean, center))
       ctx.write(this.runningVar, keep(this.runningVar, mul(spread, n / Math.max(1, n - 1))))
     }

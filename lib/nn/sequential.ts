@@ -14,6 +14,10 @@ export class Sequential extends Module {
   }
 
   forward(x: Tensor, ctx: Context): Tensor {
-    return this.layers.reduce((h, layer, i) => withScope(`layers.${i}`, () => (typeof layer === 'function' ? layer(h, ctx) : layer.forward(h, ctx))), x)
+    return this.layers.reduce(
+      (h, layer, i) =>
+        withScope(`layers.${i}`, () => (typeof layer === 'function' ? layer(h, ctx) : layer.forward(h, ctx))),
+      x,
+    )
   }
 }

@@ -26,18 +26,38 @@ export class TransformerBlock extends Module {
   constructor(width: number, heads: number, options: BlockOptions = {}) {
     super()
     const { hidden = 4 * width, activation = 'gelu', norm = 'layer', ...rest } = options
-    checkOptions('TransformerBlock', rest, ['kvHeads', 'causal', 'window', 'dropout', 'bias', 'rotaryBase', 'dtype', 'init', 'seed'])
+    checkOptions('TransformerBlock', rest, [
+      'kvHeads',
+      'causal',
+      'window',
+      'dropout',
+      'bias',
+      'rotaryBase',
+      'dtype',
+      'init',
+      'seed',
+    ])
     const { dtype, bias, seed = 0 } = rest
     const make = () => (norm === 'rms' ? new RMSNorm(width, { dtype }) : new LayerNorm(width, { dtype }))
     this.norm1 = make()
     this.attention = new MultiHeadAttention(width, heads, rest)
     this.norm2 = make()
-    this.mlp = new MLP([width, hidden, width], { activation: activation in activations ? activation : 'gelu', bias, dtype, seed: seed + 1 })
+    this.mlp = new MLP([width, hidden, width], {
+      activation: activation in activations ? activation : 'gelu',
+      bias,
+      dtype,
+      seed: seed + 1,
+    })
     this.dropout = new Dropout(rest.dropout ?? 0)
   }
 
   forward(x: Tensor, ctx: Context): Tensor {
-    const mixed = withScope('attention', () => this.attention.forward(withScope('norm1', () => this.norm1.forward(x)), ctx))
+    const mixed = withScope('attention', () =>
+      this.attention.forward(
+        withScope('norm1', () => this.norm1.forward(x)),
+        ctx,
+      ),
+    )
     const h = add(x, this.dropout.forward(mixed, ctx))
     const fed = withScope('mlp', () => this.mlp.forward(withScope('norm2', () => this.norm2.forward(h))))
     return add(h, this.dropout.forward(fed, ctx))

@@ -13,7 +13,11 @@ interface AxisOption {
 
 const requireCount = (who: string, what: string, n: number, least = 0): void => {
   if (!Number.isSafeInteger(n) || n < least) {
-    throw new SteepestError('ARGUMENT', { who, rule: `${what} must be a whole number of ${least} or more`, got: `${n}` })
+    throw new SteepestError('ARGUMENT', {
+      who,
+      rule: `${what} must be a whole number of ${least} or more`,
+      got: `${n}`,
+    })
   }
 }
 
@@ -28,7 +32,10 @@ const concatRow = defineOp<{ axis: number }>({
   infer: (inputs, { axis }) => {
     const [first, ...rest] = inputs
     for (const x of rest) {
-      const fits = x.shape.length === first.shape.length && x.dtype === first.dtype && x.shape.every((d, i) => i === axis || d === first.shape[i])
+      const fits =
+        x.shape.length === first.shape.length &&
+        x.dtype === first.dtype &&
+        x.shape.every((d, i) => i === axis || d === first.shape[i])
       if (!fits) {
         throw new SteepestError('SHAPE', {
           who: 'concat',
@@ -37,7 +44,12 @@ const concatRow = defineOp<{ axis: number }>({
         })
       }
     }
-    return [{ shape: first.shape.map((d, i) => (i === axis ? inputs.reduce((n, x) => n + x.shape[axis], 0) : d)), dtype: first.dtype }]
+    return [
+      {
+        shape: first.shape.map((d, i) => (i === axis ? inputs.reduce((n, x) => n + x.shape[axis], 0) : d)),
+        dtype: first.dtype,
+      },
+    ]
   },
   vjp: ({ inputs, grads: [g], attrs: { axis }, needs }) => {
     let at = 0
@@ -56,23 +68,36 @@ const concatRow = defineOp<{ axis: number }>({
 })
 
 const part = (x: Tensor, axis: number, start: number, end: number): Tensor =>
-  slice(x, x.shape.map((_, i) => (i === axis ? [start, end] : null)))
+  slice(
+    x,
+    x.shape.map((_, i) => (i === axis ? [start, end] : null)),
+  )
 
 /** The tensors one after another along an axis; their other lengths are equal. Mixed dtypes become the widest of them. */
 export function concat(tensors: readonly Tensor[], options: AxisOption = {}): Tensor {
   checkOptions('concat', options, ['axis'])
-  if (tensors.length === 0) throw new SteepestError('ARGUMENT', { who: 'concat', rule: 'there must be at least one tensor' })
+  if (tensors.length === 0)
+    throw new SteepestError('ARGUMENT', { who: 'concat', rule: 'there must be at least one tensor' })
   const axis = normalizeAxis('concat', options.axis ?? 0, tensors[0].rank)
   const dtype = tensors.map((t) => t.dtype).reduce(promote)
-  return tensors.length === 1 ? tensors[0] : concatRow(tensors.map((t) => cast(t, dtype)), { axis })[0]
+  return tensors.length === 1
+    ? tensors[0]
+    : concatRow(
+        tensors.map((t) => cast(t, dtype)),
+        { axis },
+      )[0]
 }
 
 /** Tensors of one shape side by side along a new axis. */
 export function stack(tensors: readonly Tensor[], options: AxisOption = {}): Tensor {
   checkOptions('stack', options, ['axis'])
-  if (tensors.length === 0) throw new SteepestError('ARGUMENT', { who: 'stack', rule: 'there must be at least one tensor' })
+  if (tensors.length === 0)
+    throw new SteepestError('ARGUMENT', { who: 'stack', rule: 'there must be at least one tensor' })
   const axis = normalizeAxis('stack', options.axis ?? 0, tensors[0].rank + 1)
-  return concat(tensors.map((t) => expandDims(t, axis)), { axis })
+  return concat(
+    tensors.map((t) => expandDims(t, axis)),
+    { axis },
+  )
 }
 
 /**
@@ -89,7 +114,10 @@ export function split(x: Tensor, parts: number | readonly number[], options: Axi
   if (lengths.some((d) => !Number.isInteger(d) || d < 0) || lengths.reduce((a, b) => a + b, 0) !== n) {
     throw new SteepestError('SHAPE', {
       who: 'split',
-      rule: typeof parts === 'number' ? 'the parts must be equal' : 'the lengths must be whole and add up to that of the axis',
+      rule:
+        typeof parts === 'number'
+          ? 'the parts must be equal'
+          : 'the lengths must be whole and add up to that of the axis',
       got: `${typeof parts === 'number' ? `${parts} parts` : `[${parts.join(', ')}]`} of a length of ${n}`,
       fix: typeof parts === 'number' ? 'Give a list of lengths' : undefined,
     })
@@ -107,8 +135,14 @@ const padRow = defineOp<{ before: number[]; after: number[]; value: number }>({
   attrs: { before: 'ints', after: 'ints', value: 'float' },
   strided: 'all',
   infer: ([x], { before, after }) => [{ shape: x.shape.map((d, i) => before[i] + d + after[i]), dtype: x.dtype }],
-  vjp: ({ inputs: [x], grads: [g], attrs: { before } }) => [slice(g!, x.shape.map((d, i) => [before[i], before[i] + d]))],
-  batch: ({ inputs, attrs }): Tensor[] => padRow(inputs, { ...attrs, before: [0, ...attrs.before], after: [0, ...attrs.after] }),
+  vjp: ({ inputs: [x], grads: [g], attrs: { before } }) => [
+    slice(
+      g!,
+      x.shape.map((d, i) => [before[i], before[i] + d]),
+    ),
+  ],
+  batch: ({ inputs, attrs }): Tensor[] =>
+    padRow(inputs, { ...attrs, before: [0, ...attrs.before], after: [0, ...attrs.after] }),
   flops: () => 0,
 })
 
@@ -121,7 +155,11 @@ const padRow = defineOp<{ before: number[]; after: number[]; value: number }>({
 export function pad(x: Tensor, widths: readonly (readonly number[])[], options: { value?: number } = {}): Tensor {
   checkOptions('pad', options, ['value'])
   if (widths.length !== x.rank || widths.some((w) => w.length !== 2)) {
-    throw new SteepestError('SHAPE', { who: 'pad', rule: 'there must be one pair of widths per axis', got: `${widths.length} for ${showShape(x.shape)}` })
+    throw new SteepestError('SHAPE', {
+      who: 'pad',
+      rule: 'there must be one pair of widths per axis',
+      got: `${widths.length} for ${showShape(x.shape)}`,
+    })
   }
   for (const w of widths) for (const n of w) requireCount('pad', 'widths', n)
   if (widths.every(([a, b]) => a === 0 && b === 0)) return x
@@ -142,7 +180,11 @@ export function repeat(x: Tensor, count: number, options: AxisOption = {}): Tens
   checkOptions('repeat', options, ['axis'])
   requireCount('repeat', 'the count', count)
   const axis = normalizeAxis('repeat', options.axis ?? 0, x.rank)
-  return interleave(x, x.shape.map((_, i) => (i === axis ? count : 1)), (n, d) => [d, n])
+  return interleave(
+    x,
+    x.shape.map((_, i) => (i === axis ? count : 1)),
+    (n, d) => [d, n],
+  )
 }
 
 /** Repeats axes by a broadcast beside (`order`: before or after) each axis that is repeated, so that the rank stays small. */
@@ -189,7 +231,11 @@ export function arange(first: number, second?: number | ArangeOptions, third?: A
   const { step = 1 } = options
   const size = Math.max(0, Math.ceil((stop - start) / step))
   if (!Number.isSafeInteger(size)) {
-    throw new SteepestError('ARGUMENT', { who: 'arange', rule: 'start, stop and step must be finite and the step not 0', got: `${start}, ${stop}, ${step}` })
+    throw new SteepestError('ARGUMENT', {
+      who: 'arange',
+      rule: 'start, stop and step must be finite and the step not 0',
+      got: `${start}, ${stop}, ${step}`,
+    })
   }
   const dtype = options.dtype ?? (Number.isInteger(start) && Number.isInteger(step) ? 'int32' : 'float32')
   return iotaRow([], { start, step, size, dtype })[0]

@@ -3,7 +3,23 @@ import { arange } from './assemble.js'
 import type { AttentionAttrs } from './attention.js'
 import { type OpRow, statisticsOf, wide } from './batching.js'
 import { defineOp, FLOATS, requireDtype } from './define.js'
-import { add, cast, div, equal, exp, greaterEqual, isFinite, lessEqual, log, logicalAnd, mul, notEqual, sub, tanh, where } from './elementwise.js'
+import {
+  add,
+  cast,
+  div,
+  equal,
+  exp,
+  greaterEqual,
+  isFinite,
+  lessEqual,
+  log,
+  logicalAnd,
+  mul,
+  notEqual,
+  sub,
+  tanh,
+  where,
+} from './elementwise.js'
 import { matmul } from './matmul.js'
 import { max, sum } from './reduce.js'
 import { broadcastTo, expandDims, reshape, swapAxes, transpose } from './shape.js'
@@ -34,13 +50,33 @@ export function operandsOf(inputs: readonly Tensor[], at: number, attrs: Attenti
   }
 }
 
-type DropoutAttrs = { batch: number; heads: number; queries: number; keys: number; rate: number; site: number; examples: number; ids: boolean; dtype: DType }
+type DropoutAttrs = {
+  batch: number
+  heads: number
+  queries: number
+  keys: number
+  rate: number
+  site: number
+  examples: number
+  ids: boolean
+  dtype: DType
+}
 
 const dropoutRow: OpRow<DropoutAttrs> = defineOp<DropoutAttrs>({
   name: 'attentionDropout',
   kind: 'kernel',
   doc: 'The factors that dropout inside attention multiplies its weights with, [batch, heads, queries, keys].',
-  attrs: { batch: 'int', heads: 'int', queries: 'int', keys: 'int', rate: 'float', site: 'int', examples: 'int', ids: 'bool', dtype: 'dtype' },
+  attrs: {
+    batch: 'int',
+    heads: 'int',
+    queries: 'int',
+    keys: 'int',
+    rate: 'float',
+    site: 'int',
+    examples: 'int',
+    ids: 'bool',
+    dtype: 'dtype',
+  },
   infer: ([key], { batch, heads, queries, keys, dtype }) => {
     requireDtype('attentionDropout', key, ['int32'], 'key')
     requireDtype('attentionDropout', { shape: [], dtype }, FLOATS)
@@ -48,7 +84,11 @@ const dropoutRow: OpRow<DropoutAttrs> = defineOp<DropoutAttrs>({
   },
   vjp: () => [null, null],
   batch: ({ inputs: [key, ids], batched, size, attrs }) => {
-    const each = batched[0] ? broadcastTo(reshape(key, [size, -1, 2]), [size, attrs.batch, 2]) : key.rank === 2 ? broadcastTo(key, [size, ...key.shape]) : undefined
+    const each = batched[0]
+      ? broadcastTo(reshape(key, [size, -1, 2]), [size, attrs.batch, 2])
+      : key.rank === 2
+        ? broadcastTo(key, [size, ...key.shape])
+        : undefined
     const all = ids && (batched[1] ? ids : broadcastTo(ids, [size, ...ids.shape]))
     const given = [each ? reshape(each, [-1, 2]) : key, ...(all ? [reshape(all, [-1])] : [])]
     const [out] = dropoutRow(given, { ...attrs, batch: attrs.batch * size })
@@ -71,7 +111,8 @@ const fromKeyHead = (x: Tensor, time: number, heads: number): Tensor => {
 }
 
 /** [B, H, T, S] as [B, Hk, share·T, S], and back. */
-const grouped = (x: Tensor, keyHeads: number): Tensor => reshape(x, [x.shape[0], keyHeads, (x.shape[1] / keyHeads) * x.shape[2], x.shape[3]])
+const grouped = (x: Tensor, keyHeads: number): Tensor =>
+  reshape(x, [x.shape[0], keyHeads, (x.shape[1] / keyHeads) * x.shape[2], x.shape[3]])
 
 const lastTwo = (x: Tensor): Tensor => swapAxes(x, -1, -2)
 const headsFirst = (x: Tensor): Tensor => transpose(x, [0, 2, 1, 3])
@@ -89,7 +130,8 @@ function visible(queries: number, keys: number, o: AttentionOperands, attrs: Att
   const offset = keys - queries
   if (right >= 0 || attrs.causal) also(lessEqual(j, add(diagonal, offset + right)))
   if (attrs.windowLeft >= 0) also(greaterEqual(j, add(diagonal, offset - attrs.windowLeft)))
-  if (o.querySegments) also(equal(expandDims(expandDims(o.querySegments, 1), 3), expandDims(expandDims(o.keySegments!, 1), 2)))
+  if (o.querySegments)
+    also(equal(expandDims(expandDims(o.querySegments, 1), 3), expandDims(expandDims(o.keySegments!, 1), 2)))
   if (o.keyMask) also(expandDims(expandDims(notEqual(o.keyMask, 0), 1), 2))
   return seen
 }
@@ -120,7 +162,8 @@ function weightsOf(q: Tensor, k: Tensor, o: AttentionOperands, attrs: AttentionA
   const seen = visible(queries, keys, o, attrs)
   if (seen) scores = where(seen, scores, -Infinity)
   // A row that sees nothing has the maximum -Infinity, and weights of zero.
-  const top = keys > 0 ? stopGradient(max(scores, LAST)) : broadcastTo(mul(sum(scores, LAST), 0), [...shape.slice(0, 3), 1])
+  const top =
+    keys > 0 ? stopGradient(max(scores, LAST)) : broadcastTo(mul(sum(scores, LAST), 0), [...shape.slice(0, 3), 1])
   const shift = where(isFinite(top), top, 0)
   const e = exp(sub(scores, shift))
   const total = sum(e, LAST)
@@ -155,7 +198,10 @@ export function defineAttention(inputs: readonly Tensor[], attrs: AttentionAttrs
  * @internal The gradients dq, dk, dv and that of the scores before the cap, in primitive ops. The weights are computed again from q and k,
  * so that the derivative of this sees that they depend on them. Inputs q, k, v, out, log-sum-exp, gradient of out, optional operands.
  */
-export function defineGradients(inputs: readonly Tensor[], attrs: AttentionAttrs): { dq: Tensor; dk: Tensor; dv: Tensor; dscores: Tensor } {
+export function defineGradients(
+  inputs: readonly Tensor[],
+  attrs: AttentionAttrs,
+): { dq: Tensor; dk: Tensor; dv: Tensor; dscores: Tensor } {
   const [q, k, v, , , g] = inputs
   const [batch, queries, heads] = q.shape
   const [, keys, keyHeads] = k.shape

@@ -36,7 +36,15 @@ function featureOf(x: Tensor, feature: 'elu' | 'relu' | 'none'): Tensor {
 function chunks(x: Tensor, size: number): Tensor {
   const [batch, heads, time, depth] = x.shape
   const count = Math.ceil(time / size)
-  return reshape(pad(x, [[0, 0], [0, 0], [0, count * size - time], [0, 0]]), [batch, heads, count, size, depth])
+  return reshape(
+    pad(x, [
+      [0, 0],
+      [0, 0],
+      [0, count * size - time],
+      [0, 0],
+    ]),
+    [batch, heads, count, size, depth],
+  )
 }
 
 /** Within a chunk by its small matrix of scores, before it by the sum of the products of keys and values. */
@@ -58,15 +66,27 @@ export function linearAttention(q: Tensor, k: Tensor, v: Tensor, options: Linear
   const { causal = false, feature = 'elu', normalize = true, eps = 1e-6, chunk = 64 } = options
   for (const t of [q, k, v]) requireDtype(WHO, t, FLOATS)
   const fits = q.rank === 4 && k.rank === 4 && v.rank === 4 && sameShape(k.shape.slice(0, 3), v.shape.slice(0, 3))
-  if (!fits || q.shape[0] !== k.shape[0] || q.shape[2] !== k.shape[2] || q.shape[3] !== k.shape[3] || (causal && q.shape[1] !== k.shape[1])) {
+  if (
+    !fits ||
+    q.shape[0] !== k.shape[0] ||
+    q.shape[2] !== k.shape[2] ||
+    q.shape[3] !== k.shape[3] ||
+    (causal && q.shape[1] !== k.shape[1])
+  ) {
     throw new SteepestError('SHAPE', {
       who: WHO,
       rule: 'q must be [B, T, H, D], k [B, S, H, D] and v [B, S, H, E], with S = T where it is causal',
       got: [q, k, v].map((t) => showShape(t.shape)).join(', '),
     })
   }
-  if (!['elu', 'relu', 'none'].includes(feature)) throw new SteepestError('OPTION', { who: WHO, rule: '`feature` must be elu, relu or none', got: String(feature) })
-  if (!Number.isInteger(chunk) || chunk < 1) throw new SteepestError('OPTION', { who: WHO, rule: '`chunk` must be a whole number of 1 or more', got: String(chunk) })
+  if (!['elu', 'relu', 'none'].includes(feature))
+    throw new SteepestError('OPTION', { who: WHO, rule: '`feature` must be elu, relu or none', got: String(feature) })
+  if (!Number.isInteger(chunk) || chunk < 1)
+    throw new SteepestError('OPTION', {
+      who: WHO,
+      rule: '`chunk` must be a whole number of 1 or more',
+      got: String(chunk),
+    })
   const dtype = statisticsOf(q.dtype)
   const [a, b, c] = [q, k, v].map((t) => transpose(cast(t, dtype), [0, 2, 1, 3]))
   const [query, key] = [featureOf(a, feature), featureOf(b, feature)]
@@ -74,6 +94,8 @@ export function linearAttention(q: Tensor, k: Tensor, v: Tensor, options: Linear
   const values = normalize ? concat([c, ones([...c.shape.slice(0, 3), 1], dtype)], { axis: 3 }) : c
   const mixed = causal ? causalSums(query, key, values, chunk) : matmul(query, matmul(lastTwo(key), values))
   const width = v.shape[3]
-  const y = normalize ? div(slice(mixed, [null, null, null, [0, width]]), add(slice(mixed, [null, null, null, [width, width + 1]]), eps)) : mixed
+  const y = normalize
+    ? div(slice(mixed, [null, null, null, [0, width]]), add(slice(mixed, [null, null, null, [width, width + 1]]), eps))
+    : mixed
   return cast(transpose(y, [0, 2, 1, 3]), q.dtype)
 }

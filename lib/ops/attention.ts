@@ -52,7 +52,8 @@ const flops = (products: number) => (inputs: readonly Aval[], _: readonly Aval[]
   const keys = k.shape[1]
   const full = queries * keys
   const seen = attrs.causal && queries === keys ? (full + queries) / 2 : full
-  const band = attrs.windowLeft >= 0 && attrs.windowRight >= 0 ? queries * (attrs.windowLeft + attrs.windowRight + 1) : full
+  const band =
+    attrs.windowLeft >= 0 && attrs.windowRight >= 0 ? queries * (attrs.windowLeft + attrs.windowRight + 1) : full
   return products * 2 * batch * heads * depth * Math.min(seen, band)
 }
 
@@ -137,7 +138,8 @@ const backwardRow: OpRow<AttentionAttrs> = defineOp<AttentionAttrs>({
   flops: flops(5),
 })
 
-const biasOf = <T>(inputs: readonly T[], attrs: AttentionAttrs): T => inputs[6 + 2 * Number(attrs.segments) + Number(attrs.keyMask)]
+const biasOf = <T>(inputs: readonly T[], attrs: AttentionAttrs): T =>
+  inputs[6 + 2 * Number(attrs.segments) + Number(attrs.keyMask)]
 
 const biasBackwardRow: OpRow<AttentionAttrs> = defineOp<AttentionAttrs>({
   name: 'attentionBiasBackward',
@@ -199,7 +201,11 @@ const KNOWN = ['causal', 'window', 'scale', 'softCap', 'segments', 'keyMask', 'b
 
 function want(what: string, t: Aval, shapes: readonly (readonly number[])[], dtypes: readonly Aval['dtype'][]): void {
   if (!shapes.some((s) => sameShape(s, t.shape))) {
-    throw new SteepestError('SHAPE', { who: WHO, rule: `\`${what}\` must have the shape ${shapes.map(showShape).join(' or ')}`, got: showAval(t) })
+    throw new SteepestError('SHAPE', {
+      who: WHO,
+      rule: `\`${what}\` must have the shape ${shapes.map(showShape).join(' or ')}`,
+      got: showAval(t),
+    })
   }
   requireDtype(WHO, t, dtypes, `\`${what}\``)
 }
@@ -207,7 +213,13 @@ function want(what: string, t: Aval, shapes: readonly (readonly number[])[], dty
 function checkOperands(q: Tensor, k: Tensor, v: Tensor): void {
   requireDtype(WHO, q, FLOATS, 'queries')
   const fits =
-    q.rank === 4 && k.rank === 4 && sameShape(k.shape, v.shape) && k.shape[0] === q.shape[0] && k.shape[3] === q.shape[3] && k.shape[2] > 0 && q.shape[2] % k.shape[2] === 0
+    q.rank === 4 &&
+    k.rank === 4 &&
+    sameShape(k.shape, v.shape) &&
+    k.shape[0] === q.shape[0] &&
+    k.shape[3] === q.shape[3] &&
+    k.shape[2] > 0 &&
+    q.shape[2] % k.shape[2] === 0
   if (!fits) {
     throw new SteepestError('SHAPE', {
       who: WHO,
@@ -216,13 +228,23 @@ function checkOperands(q: Tensor, k: Tensor, v: Tensor): void {
     })
   }
   if (k.dtype !== q.dtype || v.dtype !== q.dtype) {
-    throw new SteepestError('DTYPE', { who: WHO, rule: 'q, k and v must have one dtype', got: [q, k, v].map((t) => t.dtype).join(', '), fix: 'Use cast' })
+    throw new SteepestError('DTYPE', {
+      who: WHO,
+      rule: 'q, k and v must have one dtype',
+      got: [q, k, v].map((t) => t.dtype).join(', '),
+      fix: 'Use cast',
+    })
   }
 }
 
 const limit = (n: number | null | undefined, what: string): number => {
   if (n === null || n === undefined) return -1
-  if (!Number.isInteger(n) || n < 0) throw new SteepestError('OPTION', { who: WHO, rule: `\`${what}\` must be whole numbers of 0 or more, or null`, got: String(n) })
+  if (!Number.isInteger(n) || n < 0)
+    throw new SteepestError('OPTION', {
+      who: WHO,
+      rule: `\`${what}\` must be whole numbers of 0 or more, or null`,
+      got: String(n),
+    })
   return n
 }
 
@@ -241,9 +263,16 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   const keys = k.shape[1]
   const { causal = false, window, softCap = 0, keyMask, bias, dropout = 0, key, site = 0, ids } = options
   const scale = options.scale ?? 1 / Math.sqrt(Math.max(1, depth))
-  if (!(softCap >= 0 && softCap < Infinity)) throw new SteepestError('OPTION', { who: WHO, rule: '`softCap` must be a positive number, or 0 for none', got: String(softCap) })
-  if (!(dropout >= 0 && dropout < 1)) throw new SteepestError('OPTION', { who: WHO, rule: '`dropout` must be in [0, 1)', got: String(dropout) })
-  if (dropout > 0 && !key) throw new SteepestError('ARGUMENT', { who: WHO, rule: 'dropout needs a `key`', fix: 'Give one: random.key(seed)' })
+  if (!(softCap >= 0 && softCap < Infinity))
+    throw new SteepestError('OPTION', {
+      who: WHO,
+      rule: '`softCap` must be a positive number, or 0 for none',
+      got: String(softCap),
+    })
+  if (!(dropout >= 0 && dropout < 1))
+    throw new SteepestError('OPTION', { who: WHO, rule: '`dropout` must be in [0, 1)', got: String(dropout) })
+  if (dropout > 0 && !key)
+    throw new SteepestError('ARGUMENT', { who: WHO, rule: 'dropout needs a `key`', fix: 'Give one: random.key(seed)' })
   const segments = pairOf(options.segments)
   segments.forEach((t, i) => want('segments', t, [[batch, i ? keys : queries]], ['int32']))
   if (keyMask) want('keyMask', keyMask, [[batch, keys]], ['uint8'])

@@ -23,7 +23,11 @@ const assignRow = defineOp({
   attrs: {},
   infer: ([state, value]) => {
     if (!sameShape(state.shape, value.shape) || state.dtype !== value.dtype) {
-      throw new SteepestError('SHAPE', { who: 'assign', rule: 'the value must have the shape and dtype of the state', got: `${showAval(value)} for ${showAval(state)}` })
+      throw new SteepestError('SHAPE', {
+        who: 'assign',
+        rule: 'the value must have the shape and dtype of the state',
+        got: `${showAval(value)} for ${showAval(state)}`,
+      })
     }
     return [state]
   },
@@ -42,7 +46,11 @@ const accumulateRow = defineOp({
   attrs: {},
   infer: ([sum, value]) => {
     if (!sameShape(sum.shape, value.shape)) {
-      throw new SteepestError('SHAPE', { who: 'accumulate', rule: 'the value must have the shape of the sum', got: `${showAval(value)} for ${showAval(sum)}` })
+      throw new SteepestError('SHAPE', {
+        who: 'accumulate',
+        rule: 'the value must have the shape of the sum',
+        got: `${showAval(value)} for ${showAval(sum)}`,
+      })
     }
     return [sum]
   },

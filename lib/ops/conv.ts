@@ -27,7 +27,8 @@ function conv(who: string, axes: number, x: Tensor, w: Tensor, options: Convolut
   requireDtype(who, x, FLOATS)
   const [batch, channels] = x.shape
   const [outputs, perGroup] = w.shape
-  const fits = x.rank === axes + 2 && w.rank === axes + 2 && x.dtype === w.dtype && Number.isSafeInteger(groups) && groups >= 1
+  const fits =
+    x.rank === axes + 2 && w.rank === axes + 2 && x.dtype === w.dtype && Number.isSafeInteger(groups) && groups >= 1
   if (!fits || perGroup * groups !== channels || outputs % groups !== 0) {
     const places = axes === 1 ? ['L', 'k'] : ['H, W', 'kh, kw']
     throw new SteepestError('SHAPE', {
@@ -37,7 +38,11 @@ function conv(who: string, axes: number, x: Tensor, w: Tensor, options: Convolut
     })
   }
   if (bias && (bias.rank !== 1 || bias.shape[0] !== outputs)) {
-    throw new SteepestError('SHAPE', { who, rule: '`bias` must be [out]', got: `${showShape(bias.shape)} for ${outputs} channels` })
+    throw new SteepestError('SHAPE', {
+      who,
+      rule: '`bias` must be [out]',
+      got: `${showShape(bias.shape)} for ${outputs} channels`,
+    })
   }
   const shape = windowShape(who, w.shape.slice(2), axes, options)
   const counts = windowCounts(who, x, shape)
@@ -53,7 +58,9 @@ function conv(who: string, axes: number, x: Tensor, w: Tensor, options: Convolut
  * Convolution (cross-correlation, as all of deep learning calls it) over one axis: x [N, C, L], w [out, C/groups, k] → [N, out, L'] with
  * L' = ⌊(L + padding − dilation·(k − 1) − 1) / stride⌋ + 1. The windows are gathered and multiplied by the kernel as one product.
  */
-export const conv1d = (x: Tensor, w: Tensor, options: ConvolutionOptions = {}): Tensor => conv('conv1d', 1, x, w, options)
+export const conv1d = (x: Tensor, w: Tensor, options: ConvolutionOptions = {}): Tensor =>
+  conv('conv1d', 1, x, w, options)
 
 /** The same over two axes: x [N, C, H, W], w [out, C/groups, kh, kw] → [N, out, H', W']. */
-export const conv2d = (x: Tensor, w: Tensor, options: ConvolutionOptions = {}): Tensor => conv('conv2d', 2, x, w, options)
+export const conv2d = (x: Tensor, w: Tensor, options: ConvolutionOptions = {}): Tensor =>
+  conv('conv2d', 2, x, w, options)

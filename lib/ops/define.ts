@@ -60,7 +60,9 @@ export interface OpDef<A extends Attrs = Attrs> {
 const table = new Map<string, OpDef>()
 
 /** Adds a row to the table and gives the function that makes its nodes. */
-export function defineOp<A extends Attrs = Record<never, never>>(def: OpDef<A>): (inputs: readonly Tensor[], attrs: A) => Tensor[] {
+export function defineOp<A extends Attrs = Record<never, never>>(
+  def: OpDef<A>,
+): (inputs: readonly Tensor[], attrs: A) => Tensor[] {
   if (table.has(def.name)) throw new Error(`op ${def.name} is defined twice`)
   const row = def as unknown as OpDef
   table.set(def.name, row)

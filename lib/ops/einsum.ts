@@ -21,19 +21,25 @@ const fail = (rule: string, got: string, fix?: string): never => {
 // Axes of `...` get names that cannot be written: digits, counted from the last.
 function nameAxes(label: string, rank: number, spec: string): string[] {
   const parts = label.split('...')
-  if (parts.length > 2 || parts.some((p) => !/^[a-zA-Z]*$/.test(p))) return fail('labels are letters and at most one `...`', `\`${label}\` in \`${spec}\``)
+  if (parts.length > 2 || parts.some((p) => !/^[a-zA-Z]*$/.test(p)))
+    return fail('labels are letters and at most one `...`', `\`${label}\` in \`${spec}\``)
   const letters = parts.join('').length
   const rest = rank - letters
-  if (rest < 0 || (parts.length === 1 && rest !== 0)) return fail('every axis must have a letter', `\`${label}\` for ${rank} axes`)
+  if (rest < 0 || (parts.length === 1 && rest !== 0))
+    return fail('every axis must have a letter', `\`${label}\` for ${rank} axes`)
   if (parts.length === 1) return [...label]
   return [...parts[0], ...Array.from({ length: rest }, (_, i) => `${rest - 1 - i}`), ...parts[1]]
 }
 
-function parse(spec: string, tensors: readonly Tensor[]): { terms: Term[]; output: string[]; lengths: Map<string, number> } {
+function parse(
+  spec: string,
+  tensors: readonly Tensor[],
+): { terms: Term[]; output: string[]; lengths: Map<string, number> } {
   const [left, right, ...more] = spec.replace(/\s/g, '').split('->')
   const labels = left.split(',')
   if (more.length > 0) fail('at most one `->`', `\`${spec}\``)
-  if (labels.length !== tensors.length) fail('one label per tensor, between commas', `\`${spec}\` for ${tensors.length} tensors`)
+  if (labels.length !== tensors.length)
+    fail('one label per tensor, between commas', `\`${spec}\` for ${tensors.length} tensors`)
   const lengths = new Map<string, number>()
   const terms = tensors.map((x, i) => {
     const names = nameAxes(labels[i], x.rank, spec)
@@ -42,7 +48,11 @@ function parse(spec: string, tensors: readonly Tensor[]): { terms: Term[]; outpu
       const d = x.shape[axis]
       const broadcasts = /\d/.test(name)
       if (lengths.has(name) && before !== d && !(broadcasts && (before === 1 || d === 1))) {
-        throw new SteepestError('SHAPE', { who, rule: 'axes of one name must have one length', got: `\`${broadcasts ? '...' : name}\` of ${before} and ${d} in \`${spec}\`` })
+        throw new SteepestError('SHAPE', {
+          who,
+          rule: 'axes of one name must have one length',
+          got: `\`${broadcasts ? '...' : name}\` of ${before} and ${d} in \`${spec}\``,
+        })
       }
       lengths.set(name, before === 1 ? d : before)
     })
@@ -52,14 +62,18 @@ function parse(spec: string, tensors: readonly Tensor[]): { terms: Term[]; outpu
   const dots = [...new Set(all.filter((n) => /\d/.test(n)))].sort((a, b) => Number(b) - Number(a))
   let output: string[]
   if (right === undefined) {
-    output = [...dots, ...[...new Set(all)].filter((n) => !dots.includes(n) && all.indexOf(n) === all.lastIndexOf(n)).sort()]
+    output = [
+      ...dots,
+      ...[...new Set(all)].filter((n) => !dots.includes(n) && all.indexOf(n) === all.lastIndexOf(n)).sort(),
+    ]
   } else {
     const hasDots = right.includes('...')
     output = nameAxes(right, right.replace('...', '').length + (hasDots ? dots.length : 0), spec)
     if (!hasDots && dots.length > 0) fail('the output must have `...` where an operand has it', `\`${spec}\``)
   }
   if (new Set(output).size !== output.length) fail('a letter may stand once in the output', `\`${spec}\``)
-  for (const name of output) if (!lengths.has(name)) fail('a letter of the output must be in an operand', `\`${name}\` in \`${spec}\``)
+  for (const name of output)
+    if (!lengths.has(name)) fail('a letter of the output must be in an operand', `\`${name}\` in \`${spec}\``)
   return { terms, output, lengths }
 }
 
@@ -88,15 +102,27 @@ function diagonal(term: Term): Term {
 // Axes in the order of `names`; a missing one has length 1.
 function align({ x, names }: Term, order: readonly string[]): Tensor {
   const present = order.filter((n) => names.includes(n))
-  const t = transpose(x, present.map((n) => names.indexOf(n)))
+  const t = transpose(
+    x,
+    present.map((n) => names.indexOf(n)),
+  )
   let next = 0
-  return reshape(t, order.map((n) => (names.includes(n) ? t.shape[next++] : 1)))
+  return reshape(
+    t,
+    order.map((n) => (names.includes(n) ? t.shape[next++] : 1)),
+  )
 }
 
 function contract(a: Term, b: Term, kept: ReadonlySet<string>, lengths: ReadonlyMap<string, number>): Term {
   const shared = a.names.filter((n) => b.names.includes(n))
-  const left = sumOver(a, a.names.filter((n) => !shared.includes(n) && !kept.has(n)))
-  const right = sumOver(b, b.names.filter((n) => !shared.includes(n) && !kept.has(n)))
+  const left = sumOver(
+    a,
+    a.names.filter((n) => !shared.includes(n) && !kept.has(n)),
+  )
+  const right = sumOver(
+    b,
+    b.names.filter((n) => !shared.includes(n) && !kept.has(n)),
+  )
   const summed = shared.filter((n) => !kept.has(n))
   const batch = shared.filter((n) => kept.has(n))
   const rows = without(left.names, shared)
@@ -144,5 +170,8 @@ export function einsum(spec: string, ...tensors: Tensor[]): Tensor {
     terms = [...terms.filter((_, t) => t !== best.i && t !== best.j), joined]
   }
   const last = sumOver(terms[0], without(terms[0].names, output))
-  return transpose(last.x, output.map((n) => last.names.indexOf(n)))
+  return transpose(
+    last.x,
+    output.map((n) => last.names.indexOf(n)),
+  )
 }

@@ -16,7 +16,9 @@ type Vjp = (ctx: VjpContext<NoAttrs>) => (Tensor | null)[]
 function batchRow(row: Row): (ctx: BatchContext<NoAttrs>) => Tensor[] {
   return ({ inputs, batched, size }) => {
     const rank = Math.max(...inputs.map((t, i) => t.rank - (batched[i] ? 1 : 0)))
-    const aligned = inputs.map((t, i) => (batched[i] ? reshape(t, [size, ...new Array<number>(rank - t.rank + 1).fill(1), ...t.shape.slice(1)]) : t))
+    const aligned = inputs.map((t, i) =>
+      batched[i] ? reshape(t, [size, ...new Array<number>(rank - t.rank + 1).fill(1), ...t.shape.slice(1)]) : t,
+    )
     const shape = broadcastShapes('vmap', ...aligned.map((t) => t.shape))
     return [row(...aligned.map((t) => broadcastTo(t, shape)))]
   }
@@ -42,7 +44,12 @@ function define({ name, doc, vjp, dtypes, result = (d) => d, flops = 1 }: RowOpt
     infer: (inputs) => {
       const operand = inputs[inputs.length - 1]
       if (dtypes && !dtypes.includes(operand.dtype)) {
-        throw new SteepestError('DTYPE', { who: name, rule: `operands must be ${dtypes.join(' or ')}`, got: inputs.map(showAval).join(' and '), fix: 'Use cast' })
+        throw new SteepestError('DTYPE', {
+          who: name,
+          rule: `operands must be ${dtypes.join(' or ')}`,
+          got: inputs.map(showAval).join(' and '),
+          fix: 'Use cast',
+        })
       }
       return [{ shape: operand.shape, dtype: result(operand.dtype) }]
     },
@@ -54,7 +61,8 @@ function define({ name, doc, vjp, dtypes, result = (d) => d, flops = 1 }: RowOpt
   return row
 }
 
-const asTensor = (x: Operand, like: Aval | undefined): Tensor => (x instanceof Tensor ? x : scalar(x, like?.dtype ?? 'float32'))
+const asTensor = (x: Operand, like: Aval | undefined): Tensor =>
+  x instanceof Tensor ? x : scalar(x, like?.dtype ?? 'float32')
 
 /** Operands with one shape and one dtype. */
 function align(who: string, operands: readonly Operand[], dtype?: DType): Tensor[] {
@@ -109,7 +117,10 @@ const divRow = define({
   name: 'div',
   doc: 'a / b',
   dtypes: FLOATS,
-  vjp: ({ inputs: [, b], outputs: [y], grads: [g], needs }) => [needs[0] ? div(g!, b) : null, needs[1] ? neg(mul(div(g!, b), y)) : null],
+  vjp: ({ inputs: [, b], outputs: [y], grads: [g], needs }) => [
+    needs[0] ? div(g!, b) : null,
+    needs[1] ? neg(mul(div(g!, b), y)) : null,
+  ],
 })
 
 /** a / b; integers are divided as float32. */
@@ -247,13 +258,33 @@ const heavy = { flops: 10 }
 /** eˣ. */
 export const exp = unary({ name: 'exp', doc: 'e ** x', ...heavy, vjp: ({ outputs: [y], grads: [g] }) => [mul(g!, y)] })
 /** eˣ − 1, exact near 0. */
-export const expm1 = unary({ name: 'expm1', doc: 'e ** x - 1', ...heavy, vjp: ({ outputs: [y], grads: [g] }) => [mul(g!, add(y, 1))] })
+export const expm1 = unary({
+  name: 'expm1',
+  doc: 'e ** x - 1',
+  ...heavy,
+  vjp: ({ outputs: [y], grads: [g] }) => [mul(g!, add(y, 1))],
+})
 /** Natural logarithm. */
-export const log = unary({ name: 'log', doc: 'natural logarithm', ...heavy, vjp: ({ inputs: [x], grads: [g] }) => [div(g!, x)] })
+export const log = unary({
+  name: 'log',
+  doc: 'natural logarithm',
+  ...heavy,
+  vjp: ({ inputs: [x], grads: [g] }) => [div(g!, x)],
+})
 /** log(1 + x), exact near 0. */
-export const log1p = unary({ name: 'log1p', doc: 'log(1 + x)', ...heavy, vjp: ({ inputs: [x], grads: [g] }) => [div(g!, add(x, 1))] })
+export const log1p = unary({
+  name: 'log1p',
+  doc: 'log(1 + x)',
+  ...heavy,
+  vjp: ({ inputs: [x], grads: [g] }) => [div(g!, add(x, 1))],
+})
 /** √x. */
-export const sqrt = unary({ name: 'sqrt', doc: 'square root', flops: 2, vjp: ({ outputs: [y], grads: [g] }) => [div(mul(g!, 0.5), y)] })
+export const sqrt = unary({
+  name: 'sqrt',
+  doc: 'square root',
+  flops: 2,
+  vjp: ({ outputs: [y], grads: [g] }) => [div(mul(g!, 0.5), y)],
+})
 /** 1/√x. */
 export const rsqrt = unary({
   name: 'rsqrt',
@@ -262,11 +293,24 @@ export const rsqrt = unary({
   vjp: ({ inputs: [x], outputs: [y], grads: [g] }) => [mul(mul(g!, -0.5), div(y, x))],
 })
 /** x². */
-export const square = anyUnary({ name: 'square', doc: 'x * x', vjp: ({ inputs: [x], grads: [g] }) => [mul(g!, mul(x, 2))] })
+export const square = anyUnary({
+  name: 'square',
+  doc: 'x * x',
+  vjp: ({ inputs: [x], grads: [g] }) => [mul(g!, mul(x, 2))],
+})
 /** 1/x. */
-export const reciprocal = unary({ name: 'reciprocal', doc: '1 / x', vjp: ({ outputs: [y], grads: [g] }) => [neg(mul(g!, square(y)))] })
+export const reciprocal = unary({
+  name: 'reciprocal',
+  doc: '1 / x',
+  vjp: ({ outputs: [y], grads: [g] }) => [neg(mul(g!, square(y)))],
+})
 /** Hyperbolic tangent. */
-export const tanh = unary({ name: 'tanh', doc: 'hyperbolic tangent', ...heavy, vjp: ({ outputs: [y], grads: [g] }) => [mul(g!, sub(1, square(y)))] })
+export const tanh = unary({
+  name: 'tanh',
+  doc: 'hyperbolic tangent',
+  ...heavy,
+  vjp: ({ outputs: [y], grads: [g] }) => [mul(g!, sub(1, square(y)))],
+})
 /** Error function. */
 export const erf = unary({
   name: 'erf',
@@ -282,11 +326,26 @@ export const sigmoid = unary({
   vjp: ({ outputs: [y], grads: [g] }) => [mul(g!, mul(y, sub(1, y)))],
 })
 /** log(1 + eˣ), without overflow. */
-export const softplus = unary({ name: 'softplus', doc: 'log(1 + e ** x)', ...heavy, vjp: ({ inputs: [x], grads: [g] }) => [mul(g!, sigmoid(x))] })
+export const softplus = unary({
+  name: 'softplus',
+  doc: 'log(1 + e ** x)',
+  ...heavy,
+  vjp: ({ inputs: [x], grads: [g] }) => [mul(g!, sigmoid(x))],
+})
 /** Sine. */
-export const sin = unary({ name: 'sin', doc: 'sine', ...heavy, vjp: ({ inputs: [x], grads: [g] }) => [mul(g!, cos(x))] })
+export const sin = unary({
+  name: 'sin',
+  doc: 'sine',
+  ...heavy,
+  vjp: ({ inputs: [x], grads: [g] }) => [mul(g!, cos(x))],
+})
 /** Cosine. */
-export const cos = unary({ name: 'cos', doc: 'cosine', ...heavy, vjp: ({ inputs: [x], grads: [g] }) => [neg(mul(g!, sin(x)))] })
+export const cos = unary({
+  name: 'cos',
+  doc: 'cosine',
+  ...heavy,
+  vjp: ({ inputs: [x], grads: [g] }) => [neg(mul(g!, sin(x)))],
+})
 
 // Rounding -------------------------------------------------------------------------------------------------------------
 
@@ -300,7 +359,11 @@ export const round = anyUnary({ name: 'round', doc: 'the nearest whole number, h
 // Activations ----------------------------------------------------------------------------------------------------------
 
 /** max(x, 0); the derivative at 0 is 0. */
-export const relu = anyUnary({ name: 'relu', doc: 'max(x, 0)', vjp: ({ inputs: [x], grads: [g] }) => [where(greater(x, 0), g!, 0)] })
+export const relu = anyUnary({
+  name: 'relu',
+  doc: 'max(x, 0)',
+  vjp: ({ inputs: [x], grads: [g] }) => [where(greater(x, 0), g!, 0)],
+})
 
 /** The cotangent of an activation as one step; its own derivative comes from the formula in plain ops. */
 function activationGrad(name: string, doc: string, formula: (x: Tensor) => Tensor): (x: Tensor, g: Tensor) => Tensor {
@@ -328,10 +391,16 @@ const SQRT_HALF = Math.SQRT1_2
 const DENSITY = 1 / Math.sqrt(2 * Math.PI)
 
 // gelu'(x) = Φ(x) + xφ(x), so gelu''(x) = φ(x)(2 − x²).
-const geluSlope = (x: Tensor): Tensor => add(mul(add(erf(mul(x, SQRT_HALF)), 1), 0.5), mul(x, mul(exp(mul(square(x), -0.5)), DENSITY)))
+const geluSlope = (x: Tensor): Tensor =>
+  add(mul(add(erf(mul(x, SQRT_HALF)), 1), 0.5), mul(x, mul(exp(mul(square(x), -0.5)), DENSITY)))
 slopes.set(geluSlope, (x) => mul(mul(exp(mul(square(x), -0.5)), DENSITY), sub(2, square(x))))
 const geluGrad = activationGrad('geluGrad', 'g times the derivative of gelu at x', geluSlope)
-const geluRow = unary({ name: 'gelu', doc: 'x Phi(x)', flops: 12, vjp: ({ inputs: [x], grads: [g] }) => [geluGrad(x, g!)] })
+const geluRow = unary({
+  name: 'gelu',
+  doc: 'x Phi(x)',
+  flops: 12,
+  vjp: ({ inputs: [x], grads: [g] }) => [geluGrad(x, g!)],
+})
 
 const TANH_A = Math.sqrt(2 / Math.PI)
 const TANH_B = 0.044715
@@ -376,7 +445,12 @@ slopes.set(siluSlope, (x) => {
 })
 const siluGrad = activationGrad('siluGrad', 'g times the derivative of silu at x', siluSlope)
 /** x·sigmoid(x). */
-export const silu = unary({ name: 'silu', doc: 'x sigmoid(x)', flops: 11, vjp: ({ inputs: [x], grads: [g] }) => [siluGrad(x, g!)] })
+export const silu = unary({
+  name: 'silu',
+  doc: 'x sigmoid(x)',
+  flops: 11,
+  vjp: ({ inputs: [x], grads: [g] }) => [siluGrad(x, g!)],
+})
 
 // Conversion and the fused instruction ---------------------------------------------------------------------------------
 
@@ -405,9 +479,11 @@ defineOp<{ constants: number[]; code: number[]; outputs: number[]; shape: number
   strided: 'all',
   infer: (inputs, { code, outputs, constants, shape }) => {
     const first = inputs.length + constants.length
-    return outputs.map((r) => ({ shape, dtype: r < inputs.length ? inputs[r].dtype : DTYPES[code[(r - first) * 6 + 2]] }))
+    return outputs.map((r) => ({
+      shape,
+      dtype: r < inputs.length ? inputs[r].dtype : DTYPES[code[(r - first) * 6 + 2]],
+    }))
   },
   vjp: 'fused chains are made after differentiation',
   flops: (_, outputs, { code }) => (code.length / 6) * sizeOf(outputs[0]?.shape ?? []),
 })
-

@@ -8,13 +8,22 @@ import { mean, sum } from './reduce.js'
 import { reshape } from './shape.js'
 
 type Forward = { groups: number; eps: number; weight: boolean; bias: boolean }
-type Backward = { groups: number; eps: number; weight: boolean; dx: boolean; dweight: boolean; dbias: boolean; wide: boolean }
+type Backward = {
+  groups: number
+  eps: number
+  weight: boolean
+  dx: boolean
+  dweight: boolean
+  dbias: boolean
+  wide: boolean
+}
 
 const WHO = 'groupNorm'
 const size = (shape: readonly number[]): number => shape.reduce((n, d) => n * d, 1)
 
 // [N, C, …] as [N, groups, C/groups, area], its statistics, and the weight under it.
-const grouped = (x: Tensor, groups: number): Tensor => reshape(wide(x), [x.shape[0], groups, x.shape[1] / groups, size(x.shape.slice(2))])
+const grouped = (x: Tensor, groups: number): Tensor =>
+  reshape(wide(x), [x.shape[0], groups, x.shape[1] / groups, size(x.shape.slice(2))])
 const perChannel = (w: Tensor, groups: number): Tensor => reshape(wide(w), [groups, w.size / groups, 1])
 const OVER = { axis: [2, 3], keepDims: true }
 
@@ -34,14 +43,29 @@ const forwardRow: OpRow<Forward> = defineOp<Forward>({
   infer: (inputs, { groups }) => {
     const [x, ...weights] = inputs
     requireDtype(WHO, x, FLOATS)
-    if (x.shape.length < 2) throw new SteepestError('SHAPE', { who: WHO, rule: 'the input must be [N, C, …]', got: showAval(x) })
+    if (x.shape.length < 2)
+      throw new SteepestError('SHAPE', { who: WHO, rule: 'the input must be [N, C, …]', got: showAval(x) })
     if (!Number.isInteger(groups) || groups < 1 || x.shape[1] % groups !== 0) {
-      throw new SteepestError('OPTION', { who: WHO, rule: '`groups` must divide the channels', got: `${groups} groups for ${showShape(x.shape)}` })
+      throw new SteepestError('OPTION', {
+        who: WHO,
+        rule: '`groups` must divide the channels',
+        got: `${groups} groups for ${showShape(x.shape)}`,
+      })
     }
     for (const w of weights) {
-      if (!sameShape(w.shape, [x.shape[1]])) throw new SteepestError('SHAPE', { who: WHO, rule: `weight and bias must have the shape [${x.shape[1]}]`, got: showAval(w) })
+      if (!sameShape(w.shape, [x.shape[1]]))
+        throw new SteepestError('SHAPE', {
+          who: WHO,
+          rule: `weight and bias must have the shape [${x.shape[1]}]`,
+          got: showAval(w),
+        })
       requireDtype(WHO, w, x.dtype === 'bfloat16' ? ['bfloat16', 'float32'] : [x.dtype], 'weight and bias')
-      if (w.dtype !== weights[0].dtype) throw new SteepestError('DTYPE', { who: WHO, rule: 'weight and bias must have one dtype', got: weights.map(showAval).join(', ') })
+      if (w.dtype !== weights[0].dtype)
+        throw new SteepestError('DTYPE', {
+          who: WHO,
+          rule: 'weight and bias must have one dtype',
+          got: weights.map(showAval).join(', '),
+        })
     }
     const s: Aval = { shape: [x.shape[0], groups], dtype: statisticsOf(x.dtype) }
     return [{ shape: x.shape, dtype: x.dtype }, s, s]
@@ -50,16 +74,28 @@ const forwardRow: OpRow<Forward> = defineOp<Forward>({
     if (!g) return inputs.map(() => null)
     const wants = { dx: needs[0], dweight: weight && needs[1], dbias: bias && needs[1 + Number(weight)] }
     const isWide = inputs.length > 1 && inputs[1].dtype !== inputs[0].dtype
-    const given = backwardRow([inputs[0], g, outputs[2], outputs[1], ...(weight ? [inputs[1]] : [])], { groups, eps, weight, ...wants, wide: isWide })
+    const given = backwardRow([inputs[0], g, outputs[2], outputs[1], ...(weight ? [inputs[1]] : [])], {
+      groups,
+      eps,
+      weight,
+      ...wants,
+      wide: isWide,
+    })
     let at = 0
-    return [wants.dx ? given[at++] : null, ...(weight ? [wants.dweight ? given[at++] : null] : []), ...(bias ? [wants.dbias ? given[at++] : null] : [])]
+    return [
+      wants.dx ? given[at++] : null,
+      ...(weight ? [wants.dweight ? given[at++] : null] : []),
+      ...(bias ? [wants.dbias ? given[at++] : null] : []),
+    ]
   },
   batch: (ctx) => {
     const { attrs, batched, size: n } = ctx
     const x = withBatch(ctx, 0)
     const folded = reshape(x, [n * x.shape[1], ...x.shape.slice(2)])
     const own = batched.slice(1).includes(true)
-    const [y, ...rest] = own ? forwardRow([folded], { ...attrs, weight: false, bias: false }) : forwardRow([folded, ...ctx.inputs.slice(1)], attrs)
+    const [y, ...rest] = own
+      ? forwardRow([folded], { ...attrs, weight: false, bias: false })
+      : forwardRow([folded, ...ctx.inputs.slice(1)], attrs)
     const stats = rest.map((s) => reshape(s, [n, x.shape[1], attrs.groups]))
     const unfolded = reshape(y, x.shape)
     if (!own) return [unfolded, ...stats]
@@ -77,7 +113,11 @@ const forwardRow: OpRow<Forward> = defineOp<Forward>({
     let y = m.normal
     if (weight) y = mul(y, perChannel(inputs[1], groups))
     if (bias) y = add(y, perChannel(inputs[1 + Number(weight)], groups))
-    return [cast(reshape(y, x.shape), x.dtype), reshape(m.mean, [x.shape[0], groups]), reshape(m.rstd, [x.shape[0], groups])]
+    return [
+      cast(reshape(y, x.shape), x.dtype),
+      reshape(m.mean, [x.shape[0], groups]),
+      reshape(m.rstd, [x.shape[0], groups]),
+    ]
   },
   flops: ([x]) => 8 * size(x.shape),
   inplace: [[0, 0]],
@@ -104,11 +144,17 @@ const backwardRow: OpRow<Backward> = defineOp<Backward>({
       const dy = own ? cast(mul(wide(g), reshape(wide(ctx.inputs[4]), [n, 1, x.shape[2], ...spatial])), g.dtype) : g
       const weight = attrs.weight && !own
       const only = { ...attrs, weight, dweight: false, dbias: false, wide: false }
-      out.push(reshape(backwardRow([fold(x), fold(dy), fold(rstd), fold(center), ...(weight ? [ctx.inputs[4]] : [])], only)[0], x.shape))
+      out.push(
+        reshape(
+          backwardRow([fold(x), fold(dy), fold(rstd), fold(center), ...(weight ? [ctx.inputs[4]] : [])], only)[0],
+          x.shape,
+        ),
+      )
     }
     // Every example of the new axis has sums of its own.
     const dims = [n, x.shape[1], attrs.groups, x.shape[2] / attrs.groups, size(x.shape.slice(3))]
-    const total = (t: Tensor) => reshape(cast(sum(t, { axis: [1, 4] }), attrs.wide ? 'float32' : x.dtype), [n, x.shape[2]])
+    const total = (t: Tensor) =>
+      reshape(cast(sum(t, { axis: [1, 4] }), attrs.wide ? 'float32' : x.dtype), [n, x.shape[2]])
     const dy = reshape(wide(g), dims)
     if (attrs.dweight) {
       const under = (s: Tensor) => reshape(s, [...s.shape, 1, 1])

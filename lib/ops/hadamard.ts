@@ -14,7 +14,12 @@ const hadamardRow = defineOp<{ normalized: boolean }>({
     requireDtype(who, x, FLOATS)
     const n = x.shape.length === 0 ? 0 : x.shape[x.shape.length - 1]
     if (n < 1 || !Number.isInteger(Math.log2(n))) {
-      throw new SteepestError('SHAPE', { who, rule: 'the axis must be a power of two long', got: showAval(x), fix: 'Use pad first' })
+      throw new SteepestError('SHAPE', {
+        who,
+        rule: 'the axis must be a power of two long',
+        got: showAval(x),
+        fix: 'Use pad first',
+      })
     }
     return [{ shape: x.shape, dtype: x.dtype }]
   },
@@ -33,7 +38,8 @@ const hadamardRow = defineOp<{ normalized: boolean }>({
  */
 export function hadamard(x: Tensor, options: { axis?: number; normalized?: boolean } = {}): Tensor {
   checkOptions('hadamard', options, ['axis', 'normalized'])
-  if (x.rank === 0) throw new SteepestError('SHAPE', { who: 'hadamard', rule: 'the input needs at least one axis', got: showAval(x) })
+  if (x.rank === 0)
+    throw new SteepestError('SHAPE', { who: 'hadamard', rule: 'the input needs at least one axis', got: showAval(x) })
   const axis = normalizeAxis('hadamard', options.axis ?? -1, x.rank)
   const attrs = { normalized: options.normalized ?? true }
   if (axis === x.rank - 1) return hadamardRow([x], attrs)[0]

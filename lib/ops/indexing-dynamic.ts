@@ -39,7 +39,8 @@ const updateRow = defineOp<SliceAttrs>({
   ],
   batch: (ctx): Tensor[] => {
     const { batched, attrs } = ctx
-    if (batched[2] || attrs.batchDims > 0) return updateRow(everyBatched(ctx), { axis: attrs.axis + 1, batchDims: attrs.batchDims + 1 })
+    if (batched[2] || attrs.batchDims > 0)
+      return updateRow(everyBatched(ctx), { axis: attrs.axis + 1, batchDims: attrs.batchDims + 1 })
     const [x, update] = everyBatched(ctx)
     return updateRow([x, update, ctx.inputs[2]], { ...attrs, axis: attrs.axis + 1 })
   },
@@ -49,13 +50,18 @@ const updateRow = defineOp<SliceAttrs>({
 
 function startOf(who: string, start: Tensor): Tensor {
   requireDtype(who, start, INTS, 'the start')
-  if (start.rank !== 0) throw new SteepestError('SHAPE', { who, rule: 'the start must be one number', got: showAval(start) })
+  if (start.rank !== 0)
+    throw new SteepestError('SHAPE', { who, rule: 'the start must be one number', got: showAval(start) })
   return cast(start, 'int32')
 }
 
 function requireLength(who: string, x: Aval, axis: number, size: number): void {
   if (Number.isSafeInteger(size) && size >= 0 && size <= x.shape[axis]) return
-  throw new SteepestError('SHAPE', { who, rule: `the part must have a length in [0, ${x.shape[axis]}], that of the axis`, got: `${size}` })
+  throw new SteepestError('SHAPE', {
+    who,
+    rule: `the part must have a length in [0, ${x.shape[axis]}], that of the axis`,
+    got: `${size}`,
+  })
 }
 
 /**
@@ -80,7 +86,8 @@ export function dynamicSlice(x: Tensor, start: Tensor, options: { axis: number; 
 export function dynamicUpdateSlice(x: Tensor, update: Tensor, start: Tensor, options: { axis: number }): Tensor {
   checkOptions('dynamicUpdateSlice', options, ['axis'])
   const axis = normalizeAxis('dynamicUpdateSlice', options.axis, x.rank)
-  const fits = update.rank === x.rank && update.dtype === x.dtype && update.shape.every((d, i) => i === axis || d === x.shape[i])
+  const fits =
+    update.rank === x.rank && update.dtype === x.dtype && update.shape.every((d, i) => i === axis || d === x.shape[i])
   if (!fits) {
     throw new SteepestError('SHAPE', {
       who: 'dynamicUpdateSlice',

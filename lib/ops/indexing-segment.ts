@@ -13,7 +13,12 @@ const segmentMaxRow = defineOp<SliceAttrs & { segments: number }>({
   attrs: { axis: 'int', batchDims: 'int', segments: 'int' },
   infer: ([x, indices], { axis, batchDims, segments }) => {
     requireDtype('segmentMax', x, [...FLOATS, 'int32'])
-    return [{ shape: [...x.shape.slice(0, axis), segments, ...x.shape.slice(axis + indices.shape.length - batchDims)], dtype: x.dtype }]
+    return [
+      {
+        shape: [...x.shape.slice(0, axis), segments, ...x.shape.slice(axis + indices.shape.length - batchDims)],
+        dtype: x.dtype,
+      },
+    ]
   },
   vjp: ({ inputs: [x, indices], outputs: [y], grads: [g], attrs }) => {
     const { axis, batchDims } = attrs

@@ -26,7 +26,10 @@ export const takeRow = defineOp<SliceAttrs>({
   doc: 'Slices of an axis, by their indices.',
   attrs: { axis: 'int', batchDims: 'int' },
   infer: ([x, indices], { axis, batchDims }) => [
-    { shape: [...x.shape.slice(0, axis), ...indices.shape.slice(batchDims), ...x.shape.slice(axis + 1)], dtype: x.dtype },
+    {
+      shape: [...x.shape.slice(0, axis), ...indices.shape.slice(batchDims), ...x.shape.slice(axis + 1)],
+      dtype: x.dtype,
+    },
   ],
   vjp: ({ inputs: [x, indices], grads: [g], attrs }): (Tensor | null)[] => [
     segmentSumRow([g!, indices], { ...attrs, segments: x.shape[attrs.axis] })[0],
@@ -35,10 +38,13 @@ export const takeRow = defineOp<SliceAttrs>({
   batch: (ctx): Tensor[] => {
     const { inputs, batched, attrs } = ctx
     if (!batched[1]) return takeRow(inputs, { ...attrs, axis: attrs.axis + 1 })
-    if (batched[0] || attrs.batchDims > 0) return takeRow(everyBatched(ctx), { axis: attrs.axis + 1, batchDims: attrs.batchDims + 1 })
+    if (batched[0] || attrs.batchDims > 0)
+      return takeRow(everyBatched(ctx), { axis: attrs.axis + 1, batchDims: attrs.batchDims + 1 })
     // One table for all: the new axis is one more axis of the indices.
     const [y] = takeRow(inputs, attrs)
-    return [attrs.axis === 0 ? y : transpose(y, [attrs.axis, ...y.shape.map((_, i) => i).filter((i) => i !== attrs.axis)])]
+    return [
+      attrs.axis === 0 ? y : transpose(y, [attrs.axis, ...y.shape.map((_, i) => i).filter((i) => i !== attrs.axis)]),
+    ]
   },
   flops: () => 0,
 })
@@ -85,7 +91,12 @@ export function take(x: Tensor, indices: Tensor, options: { axis?: number } = {}
  * @param ids int32 or uint8, each in [0, classes)
  */
 export function embedding(table: Tensor, ids: Tensor): Tensor {
-  if (table.rank === 0) throw new SteepestError('SHAPE', { who: 'embedding', rule: 'the table must have at least one axis', got: showAval(table) })
+  if (table.rank === 0)
+    throw new SteepestError('SHAPE', {
+      who: 'embedding',
+      rule: 'the table must have at least one axis',
+      got: showAval(table),
+    })
   return takeRow([table, indexType('embedding', ids)], { axis: 0, batchDims: 0 })[0]
 }
 
@@ -109,14 +120,19 @@ export function requireSegments(who: string, x: Aval, ids: Aval, segments: numbe
     })
   }
   if (!Number.isSafeInteger(segments) || segments < 0) {
-    throw new SteepestError('ARGUMENT', { who, rule: 'the number of segments must be a whole number of 0 or more', got: `${segments}` })
+    throw new SteepestError('ARGUMENT', {
+      who,
+      rule: 'the number of segments must be a whole number of 0 or more',
+      got: `${segments}`,
+    })
   }
 }
 
 // Single elements along an axis ----------------------------------------------------------------------------------------
 
 function requireAlong(who: string, x: Aval, indices: Aval, axis: number): void {
-  const fits = (shape: Shape) => shape.length === x.shape.length && shape.every((d, i) => i === axis || d === x.shape[i])
+  const fits = (shape: Shape) =>
+    shape.length === x.shape.length && shape.every((d, i) => i === axis || d === x.shape[i])
   if (fits(indices.shape)) return
   throw new SteepestError('SHAPE', {
     who,
@@ -156,7 +172,11 @@ const scatterAddRow = defineOp<{ axis: number }>({
     }
     return [{ shape: x.shape, dtype: x.dtype }]
   },
-  vjp: ({ inputs: [, indices], grads: [g], attrs, needs }) => [g, null, needs[2] ? gatherRow([g!, indices], attrs)[0] : null],
+  vjp: ({ inputs: [, indices], grads: [g], attrs, needs }) => [
+    g,
+    null,
+    needs[2] ? gatherRow([g!, indices], attrs)[0] : null,
+  ],
   batch: (ctx): Tensor[] => scatterAddRow(everyBatched(ctx), { axis: ctx.attrs.axis + 1 }),
   flops: ([, , updates]) => sizeOf(updates.shape),
   inplace: [[0, 0]],

@@ -8,31 +8,55 @@ import { mean, sum } from './reduce.js'
 import { reshape, transpose } from './shape.js'
 
 type Forward = { axes: number; eps: number; weight: boolean; bias: boolean }
-type Backward = { axes: number; eps: number; weight: boolean; dx: boolean; dweight: boolean; dbias: boolean; wide: boolean }
+type Backward = {
+  axes: number
+  eps: number
+  weight: boolean
+  dx: boolean
+  dweight: boolean
+  dbias: boolean
+  wide: boolean
+}
 
 const lastAxes = (n: number): number[] => Array.from({ length: n }, (_, i) => i - n)
 
 function checkWeight(who: string, what: string, w: Aval, x: Aval, axes: number): void {
   const shape = x.shape.slice(x.shape.length - axes)
   if (!sameShape(w.shape, shape)) {
-    throw new SteepestError('SHAPE', { who, rule: `${what} must have the shape ${showShape(shape)} of the normalized axes`, got: showAval(w) })
+    throw new SteepestError('SHAPE', {
+      who,
+      rule: `${what} must have the shape ${showShape(shape)} of the normalized axes`,
+      got: showAval(w),
+    })
   }
   requireDtype(who, w, x.dtype === 'bfloat16' ? ['bfloat16', 'float32'] : [x.dtype], what)
 }
 
-function inferForward(who: string, inputs: readonly Aval[], { axes, weight, bias }: { axes: number; weight: boolean; bias: boolean }): Aval[] {
+function inferForward(
+  who: string,
+  inputs: readonly Aval[],
+  { axes, weight, bias }: { axes: number; weight: boolean; bias: boolean },
+): Aval[] {
   const [x] = inputs
   requireDtype(who, x, FLOATS)
-  if (axes < 1 || axes > x.shape.length) throw new SteepestError('SHAPE', { who, rule: 'the normalized axes must be axes of the input', got: showAval(x) })
+  if (axes < 1 || axes > x.shape.length)
+    throw new SteepestError('SHAPE', { who, rule: 'the normalized axes must be axes of the input', got: showAval(x) })
   if (weight) checkWeight(who, 'weight', inputs[1], x, axes)
   if (bias) checkWeight(who, 'bias', inputs[1 + Number(weight)], x, axes)
   if (weight && bias && inputs[1].dtype !== inputs[2].dtype) {
-    throw new SteepestError('DTYPE', { who, rule: 'weight and bias must have one dtype', got: `${inputs[1].dtype} and ${inputs[2].dtype}` })
+    throw new SteepestError('DTYPE', {
+      who,
+      rule: 'weight and bias must have one dtype',
+      got: `${inputs[1].dtype} and ${inputs[2].dtype}`,
+    })
   }
   return [{ shape: x.shape, dtype: x.dtype }]
 }
 
-const statistics = (x: Aval, axes: number): Aval => ({ shape: x.shape.slice(0, x.shape.length - axes), dtype: statisticsOf(x.dtype) })
+const statistics = (x: Aval, axes: number): Aval => ({
+  shape: x.shape.slice(0, x.shape.length - axes),
+  dtype: statisticsOf(x.dtype),
+})
 
 /** One family of rows for both norms: `centered` is layer norm. */
 function makeNorm(name: string, centered: boolean) {
@@ -50,7 +74,9 @@ function makeNorm(name: string, centered: boolean) {
   const forwardRow: OpRow<Forward> = defineOp<Forward>({
     name,
     kind: 'kernel',
-    doc: centered ? 'Layer norm over the last axes; also gives mean and 1/deviation.' : 'RMS norm over the last axes; also gives 1/rms.',
+    doc: centered
+      ? 'Layer norm over the last axes; also gives mean and 1/deviation.'
+      : 'RMS norm over the last axes; also gives 1/rms.',
     attrs: { axes: 'int', eps: 'float', weight: 'bool', bias: 'bool' },
     infer: (inputs, attrs) => {
       const s = statistics(inputs[0], attrs.axes)
@@ -62,15 +88,22 @@ function makeNorm(name: string, centered: boolean) {
       const rstd = outputs[centered ? 2 : 1]
       const wants = { dx: needs[0], dweight: weight && needs[1], dbias: bias && needs[1 + Number(weight)] }
       const narrow = weight || bias ? inputs[1].dtype === inputs[0].dtype : true
-      const given = backwardRow([inputs[0], g, rstd, ...(centered ? [outputs[1]] : []), ...(weight ? [inputs[1]] : [])], {
-        axes,
-        eps,
-        weight,
-        ...wants,
-        wide: !narrow,
-      })
+      const given = backwardRow(
+        [inputs[0], g, rstd, ...(centered ? [outputs[1]] : []), ...(weight ? [inputs[1]] : [])],
+        {
+          axes,
+          eps,
+          weight,
+          ...wants,
+          wide: !narrow,
+        },
+      )
       let at = 0
-      return [wants.dx ? given[at++] : null, ...(weight ? [wants.dweight ? given[at++] : null] : []), ...(bias ? [wants.dbias ? given[at++] : null] : [])]
+      return [
+        wants.dx ? given[at++] : null,
+        ...(weight ? [wants.dweight ? given[at++] : null] : []),
+        ...(bias ? [wants.dbias ? given[at++] : null] : []),
+      ]
     },
     batch: (ctx) => {
       const { attrs, batched } = ctx
@@ -121,7 +154,15 @@ function makeNorm(name: string, centered: boolean) {
         const own = attrs.weight && batched[weightAt]
         const dy = own ? cast(mul(wide(g), wide(alignBatched(ctx.inputs[weightAt], x.rank))), g.dtype) : g
         const weight = attrs.weight && !own
-        out.push(backwardRow([x, dy, ...stats, ...(weight ? [ctx.inputs[weightAt]] : [])], { ...attrs, weight, dweight: false, dbias: false, wide: false })[0])
+        out.push(
+          backwardRow([x, dy, ...stats, ...(weight ? [ctx.inputs[weightAt]] : [])], {
+            ...attrs,
+            weight,
+            dweight: false,
+            dbias: false,
+            wide: false,
+          })[0],
+        )
       }
       // Every example has sums of its own, over its other leading axes.
       const rows = { axis: Array.from({ length: x.rank - axes - 1 }, (_, i) => i + 1) }
@@ -141,7 +182,9 @@ function makeNorm(name: string, centered: boolean) {
       const rows = { axis: Array.from({ length: x.rank - axes }, (_, i) => i) }
       const total = (t: Tensor) => cast(rows.axis.length ? sum(t, rows) : t, isWide ? 'float32' : x.dtype)
       return [
-        ...(dx ? [cast(slope(normal, rstd, weight ? mul(dy, wide(inputs[inputs.length - 1])) : dy, axes), x.dtype)] : []),
+        ...(dx
+          ? [cast(slope(normal, rstd, weight ? mul(dy, wide(inputs[inputs.length - 1])) : dy, axes), x.dtype)]
+          : []),
         ...(dweight ? [total(mul(dy, normal))] : []),
         ...(dbias ? [total(dy)] : []),
       ]
@@ -179,7 +222,10 @@ function normalize(who: string, row: typeof layerRow, x: Tensor, options: NormOp
   const attrs = { axes: axes.length, eps, weight: options.weight !== undefined, bias: options.bias !== undefined }
   const inputs = [options.weight, options.bias].filter((t) => t !== undefined)
   const order = [...x.shape.map((_, i) => i).filter((i) => !axes.includes(i)), ...axes]
-  return transpose(row([transpose(x, order), ...inputs], attrs)[0], order.map((_, i) => order.indexOf(i)))
+  return transpose(
+    row([transpose(x, order), ...inputs], attrs)[0],
+    order.map((_, i) => order.indexOf(i)),
+  )
 }
 
 /**

@@ -22,7 +22,12 @@ export const shapeError = (who: string, rule: string, ...got: Aval[]): SteepestE
 export function requireMatrix(who: string, a: Aval): void {
   if (a.shape.length < 2) throw shapeError(who, 'the input must be a matrix or a stack of them', a)
   if (a.dtype === 'bfloat16') {
-    throw new SteepestError('DTYPE', { who, rule: 'input must be float32 or float64', got: a.dtype, fix: "Use cast(x, 'float32') first" })
+    throw new SteepestError('DTYPE', {
+      who,
+      rule: 'input must be float32 or float64',
+      got: a.dtype,
+      fix: "Use cast(x, 'float32') first",
+    })
   }
   requireDtype(who, a, ['float32', 'float64'])
 }

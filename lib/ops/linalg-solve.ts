@@ -9,15 +9,25 @@ import { dual, foldLower, requireSquare, shapeError, symmetricPart, widened } fr
 import { matmul } from './matmul.js'
 import { broadcastTo, expandDims, reshape } from './shape.js'
 
-const inferLike = (who: string) => (inputs: readonly Aval[]): Aval[] => {
-  requireSquare(who, inputs[0])
-  return [{ shape: inputs[0].shape, dtype: inputs[0].dtype }]
-}
+const inferLike =
+  (who: string) =>
+  (inputs: readonly Aval[]): Aval[] => {
+    requireSquare(who, inputs[0])
+    return [{ shape: inputs[0].shape, dtype: inputs[0].dtype }]
+  }
 
 function inferSolve(who: string, [a, b]: readonly Aval[]): Aval[] {
   const n = requireSquare(who, a)
-  if (b.dtype !== a.dtype) throw new SteepestError('DTYPE', { who, rule: 'both operands must have one dtype', got: `${showAval(a)} and ${showAval(b)}` })
-  const fits = b.shape.length === a.shape.length && b.shape[b.shape.length - 2] === n && sameShape(a.shape.slice(0, -2), b.shape.slice(0, -2))
+  if (b.dtype !== a.dtype)
+    throw new SteepestError('DTYPE', {
+      who,
+      rule: 'both operands must have one dtype',
+      got: `${showAval(a)} and ${showAval(b)}`,
+    })
+  const fits =
+    b.shape.length === a.shape.length &&
+    b.shape[b.shape.length - 2] === n &&
+    sameShape(a.shape.slice(0, -2), b.shape.slice(0, -2))
   if (!fits) throw shapeError(who, 'shapes must be [..., n, n] and [..., n, m]', a, b)
   return [{ shape: b.shape, dtype: b.dtype }]
 }
@@ -73,7 +83,8 @@ const solveRow = defineOp({
     return [needs[0] ? neg(matmul(gb, dual(x))) : null, needs[1] ? gb : null]
   },
   batch: (ctx): Tensor[] => solveRow(widened(ctx), {}),
-  flops: ([a, b]) => sizeOf(a.shape) * a.shape[a.shape.length - 1] * (2 / 3) + 2 * sizeOf(b.shape) * a.shape[a.shape.length - 1],
+  flops: ([a, b]) =>
+    sizeOf(a.shape) * a.shape[a.shape.length - 1] * (2 / 3) + 2 * sizeOf(b.shape) * a.shape[a.shape.length - 1],
 })
 
 const slogdetRow = defineOp({
@@ -87,7 +98,9 @@ const slogdetRow = defineOp({
     return [out, out]
   },
   // The sign is constant almost everywhere.
-  vjp: ({ inputs: [a], grads: [, g] }): (Tensor | null)[] => [g ? mul(dual(inverse(a)), expandDims(expandDims(g, -1), -1)) : null],
+  vjp: ({ inputs: [a], grads: [, g] }): (Tensor | null)[] => [
+    g ? mul(dual(inverse(a)), expandDims(expandDims(g, -1), -1)) : null,
+  ],
   batch: ({ inputs }): Tensor[] => slogdetRow(inputs, {}),
   flops: ([a]) => sizeOf(a.shape) * a.shape[a.shape.length - 1] * (2 / 3),
 })

@@ -30,7 +30,12 @@ function qrTall(q: Tensor, r: Tensor, gq: Tensor | null, gr: Tensor | null): Ten
   return dual(triangularSolveRow([r, dual(right)], { lower: false, transpose: false, unit: false })[0])
 }
 
-function qrGradient({ inputs: [a], outputs: [q, r], grads: [gq, gr], attrs }: VjpContext<{ complete: boolean }>): Tensor[] {
+function qrGradient({
+  inputs: [a],
+  outputs: [q, r],
+  grads: [gq, gr],
+  attrs,
+}: VjpContext<{ complete: boolean }>): Tensor[] {
   const [m, n] = a.shape.slice(-2)
   if (attrs.complete && m > n) {
     throw new SteepestError('NO_DERIVATIVE', {
@@ -90,7 +95,14 @@ const eighRow = defineOp({
 })
 
 // Townsend, "Differentiating the singular value decomposition" (2016).
-function svdGradient(u: Tensor, s: Tensor, vh: Tensor, gu: Tensor | null, gs: Tensor | null, gvh: Tensor | null): Tensor {
+function svdGradient(
+  u: Tensor,
+  s: Tensor,
+  vh: Tensor,
+  gu: Tensor | null,
+  gs: Tensor | null,
+  gvh: Tensor | null,
+): Tensor {
   const v = dual(vh)
   const gv = gvh && dual(gvh)
   const f = gu || gv ? gaps(mul(s, s)) : null

@@ -15,7 +15,11 @@ function checkLabels(who: string, rows: Aval, labels: Aval): void {
   requireDtype(who, labels, ['int32'], 'labels')
   const shape = rows.shape.slice(0, -1)
   if (rows.shape.length === 0 || !sameShape(labels.shape, shape)) {
-    throw new SteepestError('SHAPE', { who, rule: `labels must have the shape ${showShape(shape)}, one for each row`, got: `${showAval(labels)} for ${showAval(rows)}` })
+    throw new SteepestError('SHAPE', {
+      who,
+      rule: `labels must have the shape ${showShape(shape)}, one for each row`,
+      got: `${showAval(labels)} for ${showAval(rows)}`,
+    })
   }
 }
 
@@ -31,7 +35,10 @@ const crossEntropyRow: OpRow<CrossEntropyAttrs> = defineOp<CrossEntropyAttrs>({
     checkLabels('crossEntropy', logits, labels)
     return [rowValues(logits), rowValues(logits)]
   },
-  vjp: ({ inputs: [logits, labels], outputs: [, lse], grads: [g], attrs }) => [g ? crossEntropyBackwardRow([logits, labels, lse, g], attrs)[0] : null, null],
+  vjp: ({ inputs: [logits, labels], outputs: [, lse], grads: [g], attrs }) => [
+    g ? crossEntropyBackwardRow([logits, labels, lse, g], attrs)[0] : null,
+    null,
+  ],
   batch: (ctx) => crossEntropyRow([withBatch(ctx, 0), withBatch(ctx, 1)], ctx.attrs),
   define: ([logits, labels], attrs) => defineLosses(logits, labels, attrs),
   flops: ([logits]) => 20 * sizeOf(logits.shape),
@@ -44,7 +51,11 @@ const crossEntropyBackwardRow: OpRow<CrossEntropyAttrs> = defineOp<CrossEntropyA
   attrs: ATTRS,
   infer: ([logits]) => [{ shape: logits.shape, dtype: logits.dtype }],
   vjp: 'by its definition',
-  batch: (ctx) => crossEntropyBackwardRow([0, 1, 2, 3].map((i) => withBatch(ctx, i)), ctx.attrs),
+  batch: (ctx) =>
+    crossEntropyBackwardRow(
+      [0, 1, 2, 3].map((i) => withBatch(ctx, i)),
+      ctx.attrs,
+    ),
   define: ([logits, labels, , g], attrs) => [defineLogitGradient(logits, labels, g, attrs)],
   flops: ([logits]) => 20 * sizeOf(logits.shape),
   inplace: [[0, 0]],
@@ -53,7 +64,12 @@ const crossEntropyBackwardRow: OpRow<CrossEntropyAttrs> = defineOp<CrossEntropyA
 type LinearAttrs = CrossEntropyAttrs & { bias: boolean }
 type LinearBackwardAttrs = LinearAttrs & { dx: boolean; dweight: boolean; dbias: boolean }
 
-const rowsOnly = ({ ignoreIndex, labelSmoothing, softCap, zLoss }: CrossEntropyAttrs): CrossEntropyAttrs => ({ ignoreIndex, labelSmoothing, softCap, zLoss })
+const rowsOnly = ({ ignoreIndex, labelSmoothing, softCap, zLoss }: CrossEntropyAttrs): CrossEntropyAttrs => ({
+  ignoreIndex,
+  labelSmoothing,
+  softCap,
+  zLoss,
+})
 
 /** Logits of a linear layer; where weight [V, C] or bias [V] has the axis of a batch, x has it too. */
 function logitsOf(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
@@ -64,7 +80,10 @@ function logitsOf(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   return bias ? add(logits, bias.rank > 1 ? alignBatched(bias, x.rank) : bias) : logits
 }
 
-const flopsOf = (products: number) => ([x, weight]: readonly Aval[]) => products * 2 * sizeOf(x.shape) * weight.shape[0]
+const flopsOf =
+  (products: number) =>
+  ([x, weight]: readonly Aval[]) =>
+    products * 2 * sizeOf(x.shape) * weight.shape[0]
 
 const linearRow: OpRow<LinearAttrs> = defineOp<LinearAttrs>({
   name: 'linearCrossEntropy',
@@ -76,10 +95,18 @@ const linearRow: OpRow<LinearAttrs> = defineOp<LinearAttrs>({
     requireDtype(who, x, FLOATS)
     checkLabels(who, x, labels)
     if (weight.shape.length !== 2 || weight.shape[1] !== x.shape[x.shape.length - 1] || weight.dtype !== x.dtype) {
-      throw new SteepestError('SHAPE', { who, rule: `the weight must be ${x.dtype} [classes, ${x.shape[x.shape.length - 1]}]`, got: `${showAval(weight)} for ${showAval(x)}` })
+      throw new SteepestError('SHAPE', {
+        who,
+        rule: `the weight must be ${x.dtype} [classes, ${x.shape[x.shape.length - 1]}]`,
+        got: `${showAval(weight)} for ${showAval(x)}`,
+      })
     }
     if (bias && (!sameShape(bias.shape, [weight.shape[0]]) || bias.dtype !== x.dtype)) {
-      throw new SteepestError('SHAPE', { who, rule: `the bias must be ${x.dtype} [${weight.shape[0]}]`, got: showAval(bias) })
+      throw new SteepestError('SHAPE', {
+        who,
+        rule: `the bias must be ${x.dtype} [${weight.shape[0]}]`,
+        got: showAval(bias),
+      })
     }
     return [rowValues(x), rowValues(x)]
   },
@@ -89,7 +116,12 @@ const linearRow: OpRow<LinearAttrs> = defineOp<LinearAttrs>({
     const wants = { dx: needs[0], dweight: needs[1], dbias: attrs.bias && needs[3] }
     const given = linearBackwardRow([x, weight, labels, lse, g, ...bias], { ...attrs, ...wants })
     let at = 0
-    return [wants.dx ? given[at++] : null, wants.dweight ? given[at++] : null, null, ...(attrs.bias ? [wants.dbias ? given[at++] : null] : [])]
+    return [
+      wants.dx ? given[at++] : null,
+      wants.dweight ? given[at++] : null,
+      null,
+      ...(attrs.bias ? [wants.dbias ? given[at++] : null] : []),
+    ]
   },
   batch: (ctx) => {
     const { inputs, batched, attrs } = ctx
@@ -99,12 +131,19 @@ const linearRow: OpRow<LinearAttrs> = defineOp<LinearAttrs>({
     if (!batched[1] && !batched[3]) return linearRow([x, weight, labels, ...(bias ? [bias] : [])], attrs)
     return crossEntropyRow([logitsOf(x, weight, bias), labels], rowsOnly(attrs))
   },
-  define: ([x, weight, labels, bias], attrs) => defineLosses(logitsOf(wide(x), wide(weight), bias && wide(bias)), labels, rowsOnly(attrs)),
+  define: ([x, weight, labels, bias], attrs) =>
+    defineLosses(logitsOf(wide(x), wide(weight), bias && wide(bias)), labels, rowsOnly(attrs)),
   flops: flopsOf(1),
 })
 
 /** The gradients of a linear layer from that of its logits; sums over all leading axes but the first `kept`. */
-function linearGradients(x: Tensor, weight: Tensor, dlogits: Tensor, { dx, dweight, dbias }: LinearBackwardAttrs, kept: number): Tensor[] {
+function linearGradients(
+  x: Tensor,
+  weight: Tensor,
+  dlogits: Tensor,
+  { dx, dweight, dbias }: LinearBackwardAttrs,
+  kept: number,
+): Tensor[] {
   const lead = x.shape.slice(0, kept)
   const flat = (t: Tensor) => reshape(t, [...lead, sizeOf(t.shape.slice(kept, -1)), t.shape[t.rank - 1]])
   const d = flat(dlogits)
@@ -159,19 +198,41 @@ export interface CrossEntropyOptions {
 
 const KNOWN = ['reduction', 'ignoreIndex', 'labelSmoothing', 'softCap', 'zLoss', 'weights']
 
-function attrsOf(who: string, { ignoreIndex = -100, labelSmoothing = 0, softCap = 0, zLoss = 0 }: CrossEntropyOptions): CrossEntropyAttrs {
-  if (!Number.isInteger(ignoreIndex)) throw new SteepestError('OPTION', { who, rule: '`ignoreIndex` must be a whole number', got: String(ignoreIndex) })
-  if (!(labelSmoothing >= 0 && labelSmoothing <= 1)) throw new SteepestError('OPTION', { who, rule: '`labelSmoothing` must be in [0, 1]', got: String(labelSmoothing) })
-  if (!(softCap >= 0 && softCap < Infinity)) throw new SteepestError('OPTION', { who, rule: '`softCap` must be a positive number, or 0 for none', got: String(softCap) })
-  if (!Number.isFinite(zLoss)) throw new SteepestError('OPTION', { who, rule: '`zLoss` must be a finite number', got: String(zLoss) })
+function attrsOf(
+  who: string,
+  { ignoreIndex = -100, labelSmoothing = 0, softCap = 0, zLoss = 0 }: CrossEntropyOptions,
+): CrossEntropyAttrs {
+  if (!Number.isInteger(ignoreIndex))
+    throw new SteepestError('OPTION', { who, rule: '`ignoreIndex` must be a whole number', got: String(ignoreIndex) })
+  if (!(labelSmoothing >= 0 && labelSmoothing <= 1))
+    throw new SteepestError('OPTION', { who, rule: '`labelSmoothing` must be in [0, 1]', got: String(labelSmoothing) })
+  if (!(softCap >= 0 && softCap < Infinity))
+    throw new SteepestError('OPTION', {
+      who,
+      rule: '`softCap` must be a positive number, or 0 for none',
+      got: String(softCap),
+    })
+  if (!Number.isFinite(zLoss))
+    throw new SteepestError('OPTION', { who, rule: '`zLoss` must be a finite number', got: String(zLoss) })
   return { ignoreIndex, labelSmoothing, softCap, zLoss }
 }
 
-function reduce(who: string, losses: Tensor, labels: Tensor, options: CrossEntropyOptions, ignoreIndex: number): Tensor {
+function reduce(
+  who: string,
+  losses: Tensor,
+  labels: Tensor,
+  options: CrossEntropyOptions,
+  ignoreIndex: number,
+): Tensor {
   const { reduction = 'mean', weights } = options
-  if (!['mean', 'sum', 'none'].includes(reduction)) throw new SteepestError('OPTION', { who, rule: '`reduction` must be mean, sum or none', got: String(reduction) })
+  if (!['mean', 'sum', 'none'].includes(reduction))
+    throw new SteepestError('OPTION', { who, rule: '`reduction` must be mean, sum or none', got: String(reduction) })
   if (weights && !sameShape(weights.shape, labels.shape)) {
-    throw new SteepestError('SHAPE', { who, rule: `\`weights\` must have the shape ${showShape(labels.shape)} of the labels`, got: showAval(weights) })
+    throw new SteepestError('SHAPE', {
+      who,
+      rule: `\`weights\` must have the shape ${showShape(labels.shape)} of the labels`,
+      got: showAval(weights),
+    })
   }
   const w = weights && cast(weights, losses.dtype)
   const weighted = w ? mul(losses, w) : losses
@@ -203,7 +264,12 @@ export interface LinearCrossEntropyOptions extends CrossEntropyOptions {
  * The cross-entropy of the logits x·Wᵀ + b with labels [...], x [..., C] and weight [V, C], without ever holding all logits, neither in
  * the forward nor in the backward pass (Wijmans et al., "Cut your losses in large-vocabulary language models", 2024).
  */
-export function linearCrossEntropy(x: Tensor, weight: Tensor, labels: Tensor, options: LinearCrossEntropyOptions = {}): Tensor {
+export function linearCrossEntropy(
+  x: Tensor,
+  weight: Tensor,
+  labels: Tensor,
+  options: LinearCrossEntropyOptions = {},
+): Tensor {
   const who = 'linearCrossEntropy'
   checkOptions(who, options, [...KNOWN, 'bias'])
   const attrs = attrsOf(who, options)

@@ -26,28 +26,53 @@ function inferMatmul(inputs: readonly Aval[], attrs: MatmulAttrs): Aval[] {
   const [a, b] = inputs
   const who = 'matmul'
   if (inputs.length !== 2 + Number(attrs.bias) + Number(attrs.residual)) {
-    throw new SteepestError('ARGUMENT', { who, rule: 'one input per announced operand', got: `${inputs.length} inputs` })
+    throw new SteepestError('ARGUMENT', {
+      who,
+      rule: 'one input per announced operand',
+      got: `${inputs.length} inputs`,
+    })
   }
   requireDtype(who, a, FLOATS)
   const batch = a.shape.slice(0, -2)
   const m = a.shape.at(-2)!
   const k = a.shape.at(-1)!
   const n = b.shape.at(-1)!
-  if (a.shape.length < 2 || a.shape.length !== b.shape.length || !sameShape(batch, b.shape.slice(0, -2)) || b.shape.at(-2) !== k) {
-    throw new SteepestError('SHAPE', { who, rule: 'the row takes [..., M, K] and [..., K, N]', got: `${showShape(a.shape)} and ${showShape(b.shape)}` })
+  if (
+    a.shape.length < 2 ||
+    a.shape.length !== b.shape.length ||
+    !sameShape(batch, b.shape.slice(0, -2)) ||
+    b.shape.at(-2) !== k
+  ) {
+    throw new SteepestError('SHAPE', {
+      who,
+      rule: 'the row takes [..., M, K] and [..., K, N]',
+      got: `${showShape(a.shape)} and ${showShape(b.shape)}`,
+    })
   }
   const out = attrs.outDtype
   if (b.dtype !== a.dtype || (out !== a.dtype && !(a.dtype === 'bfloat16' && out === 'float32'))) {
-    throw new SteepestError('DTYPE', { who, rule: 'both operands have one dtype, the output the same or (for bfloat16) float32', got: `${a.dtype}, ${b.dtype}, ${out}` })
+    throw new SteepestError('DTYPE', {
+      who,
+      rule: 'both operands have one dtype, the output the same or (for bfloat16) float32',
+      got: `${a.dtype}, ${b.dtype}, ${out}`,
+    })
   }
   const shape = [...batch, m, n]
   const bias = attrs.bias ? inputs[2] : undefined
   const residual = attrs.residual ? inputs[inputs.length - 1] : undefined
   if (bias && (!sameShape(bias.shape, [n]) || bias.dtype !== a.dtype)) {
-    throw new SteepestError('SHAPE', { who, rule: `the bias must be ${showAval({ shape: [n], dtype: a.dtype })}`, got: showAval(bias) })
+    throw new SteepestError('SHAPE', {
+      who,
+      rule: `the bias must be ${showAval({ shape: [n], dtype: a.dtype })}`,
+      got: showAval(bias),
+    })
   }
   if (residual && (!sameShape(residual.shape, shape) || residual.dtype !== out)) {
-    throw new SteepestError('SHAPE', { who, rule: `the residual must be ${showAval({ shape, dtype: out })}`, got: showAval(residual) })
+    throw new SteepestError('SHAPE', {
+      who,
+      rule: `the residual must be ${showAval({ shape, dtype: out })}`,
+      got: showAval(residual),
+    })
   }
   return new Array<Aval>(attrs.preactivation ? 2 : 1).fill({ shape, dtype: out })
 }
@@ -103,7 +128,12 @@ function vjpMatmul({ inputs, outputs, attrs, grads, needs }: VjpContext<MatmulAt
     if (attrs.activation !== 'none') {
       const z = attrs.preactivation
         ? outputs[1]
-        : matmulRow(inputs.slice(0, attrs.bias ? 3 : 2), { ...PLAIN, scale: attrs.scale, bias: attrs.bias, outDtype: attrs.outDtype })[0]
+        : matmulRow(inputs.slice(0, attrs.bias ? 3 : 2), {
+            ...PLAIN,
+            scale: attrs.scale,
+            bias: attrs.bias,
+            outDtype: attrs.outDtype,
+          })[0]
       throughActivation = activationGrad(gy, z, attrs.activation)
     }
     g = g ? add(g, throughActivation) : throughActivation
@@ -121,7 +151,12 @@ function vjpMatmul({ inputs, outputs, attrs, grads, needs }: VjpContext<MatmulAt
 }
 
 // The same as separate ops, for operands that the fused form does not take.
-function unfused(inputs: readonly Tensor[], bias: Tensor | undefined, residual: Tensor | undefined, attrs: MatmulAttrs): Tensor[] {
+function unfused(
+  inputs: readonly Tensor[],
+  bias: Tensor | undefined,
+  residual: Tensor | undefined,
+  attrs: MatmulAttrs,
+): Tensor[] {
   let z = matmulRow(inputs, { ...PLAIN, scale: attrs.scale, outDtype: attrs.outDtype })[0]
   if (bias) z = add(z, cast(bias, attrs.outDtype))
   let y = activate(z, attrs.activation)
@@ -144,9 +179,15 @@ function batchMatmul({ inputs, batched, size, attrs }: BatchContext<MatmulAttrs>
   }
   a = widen(0)
   b = widen(1)
-  if (!batched[biasAt]) return matmulRow([a, b, ...(biasAt < 0 ? [] : [inputs[biasAt]]), ...(residual ? [residual] : [])], attrs)
+  if (!batched[biasAt])
+    return matmulRow([a, b, ...(biasAt < 0 ? [] : [inputs[biasAt]]), ...(residual ? [residual] : [])], attrs)
   const bias = inputs[biasAt]
-  return unfused([a, b], reshape(bias, [size, ...new Array<number>(a.rank - 2).fill(1), bias.shape[1]]), residual, attrs)
+  return unfused(
+    [a, b],
+    reshape(bias, [size, ...new Array<number>(a.rank - 2).fill(1), bias.shape[1]]),
+    residual,
+    attrs,
+  )
 }
 
 /** @internal The row itself: operands that fit, all attributes given. */
@@ -154,7 +195,14 @@ export const matmulRow = defineOp<MatmulAttrs>({
   name: 'matmul',
   kind: 'kernel',
   doc: 'activation(scale·a·b + bias) + residual over matrices in the last two axes; the second output is the value before the activation.',
-  attrs: { scale: 'float', bias: 'bool', residual: 'bool', activation: ['none', 'relu', 'gelu', 'geluTanh', 'silu', 'tanh'], preactivation: 'bool', outDtype: 'dtype' },
+  attrs: {
+    scale: 'float',
+    bias: 'bool',
+    residual: 'bool',
+    activation: ['none', 'relu', 'gelu', 'geluTanh', 'silu', 'tanh'],
+    preactivation: 'bool',
+    outDtype: 'dtype',
+  },
   infer: inferMatmul,
   vjp: vjpMatmul,
   batch: batchMatmul,
@@ -173,7 +221,12 @@ export const matmulRow = defineOp<MatmulAttrs>({
  */
 export function matmul(a: Tensor, b: Tensor): Tensor {
   if (a.rank === 0 || b.rank === 0) {
-    throw new SteepestError('SHAPE', { who: 'matmul', rule: 'operands must have an axis', got: `${showShape(a.shape)} and ${showShape(b.shape)}`, fix: 'Use mul for a scalar' })
+    throw new SteepestError('SHAPE', {
+      who: 'matmul',
+      rule: 'operands must have an axis',
+      got: `${showShape(a.shape)} and ${showShape(b.shape)}`,
+      fix: 'Use mul for a scalar',
+    })
   }
   const inner = b.rank === 1 ? b.shape[0] : b.shape[b.rank - 2]
   if (a.shape[a.rank - 1] !== inner) {
@@ -189,7 +242,10 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   const right = cast(b.rank === 1 ? reshape(b, [b.shape[0], 1]) : b, dtype)
   const y = product(left, right)
   if (a.rank > 1 && b.rank > 1) return y
-  return reshape(y, y.shape.filter((_, i) => !(a.rank === 1 && i === y.rank - 2) && !(b.rank === 1 && i === y.rank - 1)))
+  return reshape(
+    y,
+    y.shape.filter((_, i) => !(a.rank === 1 && i === y.rank - 2) && !(b.rank === 1 && i === y.rank - 1)),
+  )
 }
 
 /** @internal Operands of two axes or more and one dtype. */
@@ -219,7 +275,11 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const fits = weight.rank === 2 && x.rank > 0 && x.shape[x.rank - 1] === weight.shape[1]
   if (!fits || (bias && !sameShape(bias.shape, [weight.shape[0]]))) {
     const parts = [x, weight, ...(bias ? [bias] : [])].map((t) => showShape(t.shape))
-    throw new SteepestError('SHAPE', { who: 'linear', rule: 'shapes must be [..., in], [out, in] and [out]', got: parts.join(', ') })
+    throw new SteepestError('SHAPE', {
+      who: 'linear',
+      rule: 'shapes must be [..., in], [out, in] and [out]',
+      got: parts.join(', '),
+    })
   }
   const y = matmul(x, swapAxes(weight, 0, 1))
   return bias ? add(y, bias) : y

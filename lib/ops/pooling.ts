@@ -19,13 +19,16 @@ export interface PoolingOptions {
 function shapeOf(who: string, x: Tensor, options: PoolingOptions): WindowShape {
   checkOptions(who, options, ['size', 'stride', 'padding'])
   requireDtype(who, x, FLOATS)
-  if (x.rank !== 3 && x.rank !== 4) throw new SteepestError('SHAPE', { who, rule: 'x must be [N, C, L] or [N, C, H, W]', got: showShape(x.shape) })
+  if (x.rank !== 3 && x.rank !== 4)
+    throw new SteepestError('SHAPE', { who, rule: 'x must be [N, C, L] or [N, C, H, W]', got: showShape(x.shape) })
   const { size, stride = size, padding } = options
   return windowShape(who, size, x.rank - 2, { stride, padding })
 }
 
 /** The largest number of every window: [N, C, L] → [N, C, L'], [N, C, H, W] → [N, C, H', W']. What lies around `x` is −∞. */
-export const maxPool = (x: Tensor, options: PoolingOptions): Tensor => max(windows('maxPool', x, shapeOf('maxPool', x, options), Number.NEGATIVE_INFINITY), { axis: 2 })
+export const maxPool = (x: Tensor, options: PoolingOptions): Tensor =>
+  max(windows('maxPool', x, shapeOf('maxPool', x, options), Number.NEGATIVE_INFINITY), { axis: 2 })
 
 /** The mean of every window; zeros around `x` count, as they do in PyTorch by default. */
-export const avgPool = (x: Tensor, options: PoolingOptions): Tensor => mean(windows('avgPool', x, shapeOf('avgPool', x, options)), { axis: 2 })
+export const avgPool = (x: Tensor, options: PoolingOptions): Tensor =>
+  mean(windows('avgPool', x, shapeOf('avgPool', x, options)), { axis: 2 })

@@ -25,14 +25,23 @@ const CONSTANT = 'random numbers do not depend on an input in a differentiable w
 /** The axes of a stack of keys. */
 function keyAxes(who: string, key: Aval): Shape {
   if (key.dtype !== 'int32' || key.shape.length < 1 || key.shape[key.shape.length - 1] !== 2) {
-    throw new SteepestError('SHAPE', { who, rule: 'a key must be int32 [2]', got: showAval(key), fix: 'Make one: random.key(0)' })
+    throw new SteepestError('SHAPE', {
+      who,
+      rule: 'a key must be int32 [2]',
+      got: showAval(key),
+      fix: 'Make one: random.key(0)',
+    })
   }
   return key.shape.slice(0, -1)
 }
 
 function requireIds(who: string, ids: Aval, lead: Shape, shape: Shape): void {
   if (ids.dtype !== 'int32' || shape.length === 0 || !sameShape(ids.shape, [...lead, shape[0]])) {
-    throw new SteepestError('SHAPE', { who, rule: '`ids` must be int32, one per example (the first axis)', got: `${showAval(ids)} for ${shape.length ? shape[0] : 'no'} examples` })
+    throw new SteepestError('SHAPE', {
+      who,
+      rule: '`ids` must be int32, one per example (the first axis)',
+      got: `${showAval(ids)} for ${shape.length ? shape[0] : 'no'} examples`,
+    })
   }
 }
 
@@ -73,7 +82,11 @@ const foldRow = defineOp({
   infer: ([key, data]) => {
     const lead = keyAxes('foldKey', key)
     if (data.dtype !== 'int32' || !sameShape(data.shape, lead)) {
-      throw new SteepestError('SHAPE', { who: 'foldKey', rule: 'what is folded in must be int32, one per key', got: `${showAval(data)} for ${showAval(key)}` })
+      throw new SteepestError('SHAPE', {
+        who: 'foldKey',
+        rule: 'what is folded in must be int32, one per key',
+        got: `${showAval(data)} for ${showAval(key)}`,
+      })
     }
     return [{ shape: key.shape, dtype: 'int32' }]
   },
@@ -91,13 +104,20 @@ const dropoutRow = defineOp<{ p: number; site: number; ids: boolean }>({
     requireDtype(who, x, FLOATS)
     const lead = keyAxes(who, key)
     if (!sameShape(lead, x.shape.slice(0, lead.length))) {
-      throw new SteepestError('SHAPE', { who, rule: 'the axes of the keys must lead those of the input', got: `${showAval(x)} and ${showAval(key)}` })
+      throw new SteepestError('SHAPE', {
+        who,
+        rule: 'the axes of the keys must lead those of the input',
+        got: `${showAval(x)} and ${showAval(key)}`,
+      })
     }
     if (ids) requireIds(who, ids, lead, x.shape.slice(lead.length))
     return [{ shape: x.shape, dtype: x.dtype }]
   },
   // The mask depends on the key and the place only: drawn again, it is the same.
-  vjp: ({ inputs: [, ...rest], grads: [g], attrs }): (Tensor | null)[] => [dropoutRow([g!, ...rest], attrs)[0], ...rest.map(() => null)],
+  vjp: ({ inputs: [, ...rest], grads: [g], attrs }): (Tensor | null)[] => [
+    dropoutRow([g!, ...rest], attrs)[0],
+    ...rest.map(() => null),
+  ],
   batch: (ctx): Tensor[] => dropoutRow(widen(ctx), ctx.attrs),
   flops: (_, [out]) => 20 * sizeOf(out.shape),
   inplace: [[0, 0]],
@@ -114,7 +134,11 @@ const categoricalRow = defineOp<{ site: number; ids: boolean }>({
     const lead = keyAxes(who, key)
     const rank = logits.shape.length
     if (rank <= lead.length || logits.shape[rank - 1] === 0 || !sameShape(lead, logits.shape.slice(0, lead.length))) {
-      throw new SteepestError('SHAPE', { who, rule: 'logits need an axis of one or more classes', got: `${showAval(logits)} and ${showAval(key)}` })
+      throw new SteepestError('SHAPE', {
+        who,
+        rule: 'logits need an axis of one or more classes',
+        got: `${showAval(logits)} and ${showAval(key)}`,
+      })
     }
     if (ids) requireIds(who, ids, lead, logits.shape.slice(lead.length, -1))
     return [{ shape: logits.shape.slice(0, -1), dtype: 'int32' }]
@@ -138,7 +162,14 @@ export interface FloatDrawOptions extends DrawOptions {
   dtype?: DType
 }
 
-function draw(who: string, key: Tensor, shape: Shape, options: FloatDrawOptions, known: readonly string[], rest: Pick<RandomAttrs, 'kind' | 'a' | 'b'>): Tensor {
+function draw(
+  who: string,
+  key: Tensor,
+  shape: Shape,
+  options: FloatDrawOptions,
+  known: readonly string[],
+  rest: Pick<RandomAttrs, 'kind' | 'a' | 'b'>,
+): Tensor {
   checkOptions(who, options, [...known, 'site', 'ids'])
   const integer = rest.kind === 'bits' || rest.kind === 'integer'
   const dtype = integer ? 'int32' : (options.dtype ?? 'float32')
@@ -151,7 +182,11 @@ function draw(who: string, key: Tensor, shape: Shape, options: FloatDrawOptions,
 /** A key from a seed: a whole number in [0, 2^53). */
 function key(seed: number): Tensor {
   if (!Number.isSafeInteger(seed) || seed < 0) {
-    throw new SteepestError('ARGUMENT', { who: 'random.key', rule: 'a seed must be a whole number in [0, 2^53)', got: String(seed) })
+    throw new SteepestError('ARGUMENT', {
+      who: 'random.key',
+      rule: 'a seed must be a whole number in [0, 2^53)',
+      got: String(seed),
+    })
   }
   return tensor([seed | 0, Math.floor(seed / 2 ** 32) | 0], { dtype: 'int32' })
 }
@@ -159,7 +194,11 @@ function key(seed: number): Tensor {
 /** `count` keys [count, 2] that are independent of `key` and of each other. */
 function split(key: Tensor, count = 2): Tensor {
   if (!Number.isInteger(count) || count < 0) {
-    throw new SteepestError('ARGUMENT', { who: 'random.split', rule: 'count must be a whole number of 0 or more', got: String(count) })
+    throw new SteepestError('ARGUMENT', {
+      who: 'random.split',
+      rule: 'count must be a whole number of 0 or more',
+      got: String(count),
+    })
   }
   return splitRow([key], { count })[0]
 }
@@ -168,7 +207,11 @@ function split(key: Tensor, count = 2): Tensor {
 function foldIn(key: Tensor, data: number | Tensor): Tensor {
   if (data instanceof Tensor) return foldRow([key, data], {})[0]
   if (!Number.isInteger(data) || data < -(2 ** 31) || data >= 2 ** 32) {
-    throw new SteepestError('ARGUMENT', { who: 'random.foldIn', rule: 'the number must be whole and fit 32 bits', got: String(data) })
+    throw new SteepestError('ARGUMENT', {
+      who: 'random.foldIn',
+      rule: 'the number must be whole and fit 32 bits',
+      got: String(data),
+    })
   }
   return foldRow([key, broadcastTo(scalar(data | 0, 'int32'), key.shape.slice(0, -1))], {})[0]
 }
@@ -177,7 +220,11 @@ function foldIn(key: Tensor, data: number | Tensor): Tensor {
 function uniform(key: Tensor, shape: Shape, options: FloatDrawOptions & { min?: number; max?: number } = {}): Tensor {
   const { min = 0, max = 1 } = options
   if (!(max >= min) || !Number.isFinite(max - min)) {
-    throw new SteepestError('OPTION', { who: 'random.uniform', rule: '`max` must not be below `min`, and both finite', got: `[${min}, ${max})` })
+    throw new SteepestError('OPTION', {
+      who: 'random.uniform',
+      rule: '`max` must not be below `min`, and both finite',
+      got: `[${min}, ${max})`,
+    })
   }
   return draw('random.uniform', key, shape, options, ['dtype', 'min', 'max'], { kind: 'uniform', a: min, b: max })
 }
@@ -186,7 +233,11 @@ function uniform(key: Tensor, shape: Shape, options: FloatDrawOptions & { min?: 
 function normal(key: Tensor, shape: Shape, options: FloatDrawOptions & { mean?: number; std?: number } = {}): Tensor {
   const { mean = 0, std = 1 } = options
   if (!(std >= 0) || !Number.isFinite(mean) || !Number.isFinite(std)) {
-    throw new SteepestError('OPTION', { who: 'random.normal', rule: '`std` must be 0 or more, and both finite', got: `mean ${mean}, std ${std}` })
+    throw new SteepestError('OPTION', {
+      who: 'random.normal',
+      rule: '`std` must be 0 or more, and both finite',
+      got: `mean ${mean}, std ${std}`,
+    })
   }
   return draw('random.normal', key, shape, options, ['dtype', 'mean', 'std'], { kind: 'normal', a: mean, b: std })
 }
@@ -206,7 +257,11 @@ const bits = (key: Tensor, shape: Shape, options: DrawOptions = {}): Tensor =>
 /** Uniform whole numbers in [min, max), int32. */
 function integers(key: Tensor, shape: Shape, min: number, max: number, options: DrawOptions = {}): Tensor {
   if (!Number.isInteger(min) || !Number.isInteger(max) || min < -(2 ** 31) || max > 2 ** 31 || max <= min) {
-    throw new SteepestError('ARGUMENT', { who: 'random.integers', rule: 'min < max must be whole numbers in [−2^31, 2^31]', got: `[${min}, ${max})` })
+    throw new SteepestError('ARGUMENT', {
+      who: 'random.integers',
+      rule: 'min < max must be whole numbers in [−2^31, 2^31]',
+      got: `[${min}, ${max})`,
+    })
   }
   return draw('random.integers', key, shape, options, [], { kind: 'integer', a: min, b: max })
 }
@@ -220,7 +275,11 @@ function integers(key: Tensor, shape: Shape, min: number, max: number, options: 
 function bernoulli(key: Tensor, p: number | Tensor = 0.5, shape?: Shape, options: DrawOptions = {}): Tensor {
   const target = shape ?? (p instanceof Tensor ? p.shape : [])
   const wide = p instanceof Tensor && p.dtype === 'float64'
-  const u = draw('random.bernoulli', key, target, { ...options, dtype: wide ? 'float64' : 'float32' }, ['dtype'], { kind: 'uniform', a: 0, b: 1 })
+  const u = draw('random.bernoulli', key, target, { ...options, dtype: wide ? 'float64' : 'float32' }, ['dtype'], {
+    kind: 'uniform',
+    a: 0,
+    b: 1,
+  })
   return less(u, p instanceof Tensor && p.dtype === 'bfloat16' ? cast(p, 'float32') : p)
 }
 
@@ -231,7 +290,8 @@ function bernoulli(key: Tensor, p: number | Tensor = 0.5, shape?: Shape, options
 function categorical(key: Tensor, logits: Tensor, options: DrawOptions & { axis?: number } = {}): Tensor {
   const who = 'random.categorical'
   checkOptions(who, options, ['axis', 'site', 'ids'])
-  if (logits.rank === 0) throw new SteepestError('SHAPE', { who, rule: 'logits need at least one axis', got: showAval(logits) })
+  if (logits.rank === 0)
+    throw new SteepestError('SHAPE', { who, rule: 'logits need at least one axis', got: showAval(logits) })
   const { site = 0, ids } = options
   const axis = normalizeAxis(who, options.axis ?? -1, logits.rank)
   if (axis !== logits.rank - 1) {
@@ -253,9 +313,15 @@ function moveTo(x: Tensor, from: number): Tensor {
 /** The numbers 0 to n − 1 in a random order, int32 [n]; all orders are equally likely (but for ties of 53-bit numbers). */
 function permutation(key: Tensor, n: number, options: DrawOptions = {}): Tensor {
   if (!Number.isInteger(n) || n < 0 || n >= 2 ** 31) {
-    throw new SteepestError('ARGUMENT', { who: 'random.permutation', rule: 'the length must be a whole number in [0, 2^31)', got: String(n) })
+    throw new SteepestError('ARGUMENT', {
+      who: 'random.permutation',
+      rule: 'the length must be a whole number in [0, 2^31)',
+      got: String(n),
+    })
   }
-  return argsort(draw('random.permutation', key, [n], { ...options, dtype: 'float64' }, ['dtype'], { kind: 'uniform', a: 0, b: 1 }))
+  return argsort(
+    draw('random.permutation', key, [n], { ...options, dtype: 'float64' }, ['dtype'], { kind: 'uniform', a: 0, b: 1 }),
+  )
 }
 
 /** The slices of an axis (0 by default) in a random order. */
@@ -270,7 +336,21 @@ function shuffle(key: Tensor, x: Tensor, options: DrawOptions & { axis?: number 
  * is drawn; two draws of one key need two sites, or new keys from `split` and `foldIn`. A stack of keys [..., 2] draws for each of
  * them: its axes come first.
  */
-export const random = { key, split, foldIn, uniform, normal, exponential, gumbel, bits, integers, bernoulli, categorical, permutation, shuffle }
+export const random = {
+  key,
+  split,
+  foldIn,
+  uniform,
+  normal,
+  exponential,
+  gumbel,
+  bits,
+  integers,
+  bernoulli,
+  categorical,
+  permutation,
+  shuffle,
+}
 
 /** How dropout drops. */
 export interface DropoutOptions extends DrawOptions {

@@ -43,8 +43,15 @@ export function cumsum(x: Tensor, options: CumulativeOptions): Tensor {
 /** The elements moved by one place along `axis`, away from its start (or towards it); the free place holds `value`. */
 function shift(x: Tensor, axis: number, away: boolean, value = 0): Tensor {
   if (x.shape[axis] === 0) return x
-  const rest = slice(x, x.shape.map((d, i) => (i !== axis ? null : away ? [0, d - 1] : [1, d])))
-  return pad(rest, x.shape.map((_, i) => (i !== axis ? [0, 0] : away ? [1, 0] : [0, 1])), { value })
+  const rest = slice(
+    x,
+    x.shape.map((d, i) => (i !== axis ? null : away ? [0, d - 1] : [1, d])),
+  )
+  return pad(
+    rest,
+    x.shape.map((_, i) => (i !== axis ? [0, 0] : away ? [1, 0] : [0, 1])),
+    { value },
+  )
 }
 
 const recurrenceRow = defineOp<{ axis: number; reverse: boolean }>({
@@ -83,7 +90,10 @@ const recurrenceRow = defineOp<{ axis: number; reverse: boolean }>({
  */
 export function linearRecurrence(a: Tensor, b: Tensor, options: { axis: number; reverse?: boolean }): Tensor {
   checkOptions('linearRecurrence', options, ['axis', 'reverse'])
-  return recurrenceRow([a, b], { axis: normalizeAxis('linearRecurrence', options.axis, a.rank), reverse: options.reverse ?? false })[0]
+  return recurrenceRow([a, b], {
+    axis: normalizeAxis('linearRecurrence', options.axis, a.rank),
+    reverse: options.reverse ?? false,
+  })[0]
 }
 
 /** Products of all elements up to and with each along `axis`, of floats. The gradient is exact where elements are zero. */
@@ -100,6 +110,9 @@ export function cumprod(x: Tensor, options: CumulativeOptions): Tensor {
     const first = pad(ones(start, x.dtype), rest)
     return recurrenceRow([shift(x, axis, !reverse), first], { axis, reverse })[0]
   }
-  const first = slice(x, x.shape.map((d, i) => (i !== axis ? null : reverse ? [d - 1, d] : [0, 1])))
+  const first = slice(
+    x,
+    x.shape.map((d, i) => (i !== axis ? null : reverse ? [d - 1, d] : [0, 1])),
+  )
   return recurrenceRow([x, pad(first, rest)], { axis, reverse })[0]
 }

@@ -27,7 +27,13 @@ const countOf = (x: Aval, axes: readonly number[]): number => sizeOf(axes.map((a
 
 /** A reduced value, spread over the elements that it came from. */
 const spread = (y: Tensor, x: Aval, axes: readonly number[]): Tensor =>
-  broadcastTo(reshape(y, x.shape.map((d, i) => (axes.includes(i) ? 1 : d))), x.shape)
+  broadcastTo(
+    reshape(
+      y,
+      x.shape.map((d, i) => (axes.includes(i) ? 1 : d)),
+    ),
+    x.shape,
+  )
 
 const shifted = <A extends { axes: number[] }>({ inputs: [x], attrs }: BatchContext<A>): [Tensor[], A] => [
   [x],
@@ -51,7 +57,10 @@ function productOfOthers(x: Tensor, axes: readonly number[]): Tensor {
   const flat = reshape(moved, [...kept.map((i) => x.shape[i]), countOf(x, axes)])
   const before = cumprod(flat, { axis: -1, exclusive: true })
   const after = cumprod(flat, { axis: -1, exclusive: true, reverse: true })
-  return transpose(reshape(mul(before, after), moved.shape), x.shape.map((_, i) => order.indexOf(i)))
+  return transpose(
+    reshape(mul(before, after), moved.shape),
+    x.shape.map((_, i) => order.indexOf(i)),
+  )
 }
 
 const reduceRow = defineOp<ReduceAttrs>({
@@ -170,16 +179,24 @@ const argReduceRow = defineOp<{ axis: number; keepDims: boolean; kind: 'max' | '
 function argReduce(kind: 'max' | 'min', x: Tensor, options: { axis?: number; keepDims?: boolean }): Tensor {
   checkOptions(`arg${kind}`, options, OPTIONS)
   const keepDims = options.keepDims ?? false
-  if (options.axis !== undefined) return argReduceRow([x], { axis: normalizeAxis(`arg${kind}`, options.axis, x.rank), keepDims, kind })[0]
+  if (options.axis !== undefined)
+    return argReduceRow([x], { axis: normalizeAxis(`arg${kind}`, options.axis, x.rank), keepDims, kind })[0]
   const [at] = argReduceRow([reshape(x, [x.size])], { axis: 0, keepDims: false, kind })
-  return keepDims ? reshape(at, x.shape.map(() => 1)) : at
+  return keepDims
+    ? reshape(
+        at,
+        x.shape.map(() => 1),
+      )
+    : at
 }
 
 /** The int32 index of the greatest element along `axis` (of all, row-major, without it): the first of equals; NaN counts as the greatest. */
-export const argmax = (x: Tensor, options: { axis?: number; keepDims?: boolean } = {}): Tensor => argReduce('max', x, options)
+export const argmax = (x: Tensor, options: { axis?: number; keepDims?: boolean } = {}): Tensor =>
+  argReduce('max', x, options)
 
 /** The int32 index of the least element along `axis` (of all, row-major, without it): the first of equals; NaN counts as the least. */
-export const argmin = (x: Tensor, options: { axis?: number; keepDims?: boolean } = {}): Tensor => argReduce('min', x, options)
+export const argmin = (x: Tensor, options: { axis?: number; keepDims?: boolean } = {}): Tensor =>
+  argReduce('min', x, options)
 
 const logSumExpRow = defineOp<Axes>({
   name: 'logSumExp',
@@ -203,7 +220,10 @@ const logSumExpRow = defineOp<Axes>({
 /** log(sum(exp(x))) over axes, without overflow. −∞ where all elements are, and over nothing; the gradient of such a row is zero. */
 export function logSumExp(x: Tensor, options: ReduceOptions = {}): Tensor {
   checkOptions('logSumExp', options, OPTIONS)
-  return logSumExpRow([x], { axes: normalizeAxes('logSumExp', options.axis, x.rank), keepDims: options.keepDims ?? false })[0]
+  return logSumExpRow([x], {
+    axes: normalizeAxes('logSumExp', options.axis, x.rank),
+    keepDims: options.keepDims ?? false,
+  })[0]
 }
 
 /** The square root, with derivative 0 at 0. */

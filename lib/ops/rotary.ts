@@ -1,7 +1,7 @@
 import { checkOptions, SteepestError } from '../errors.js'
 import { type Aval, sameShape, showAval, showShape, sizeOf } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
-import { type OpRow } from './batching.js'
+import type { OpRow } from './batching.js'
 import { defineOp, FLOATS, requireDtype } from './define.js'
 import { broadcastTo, reshape } from './shape.js'
 
@@ -17,7 +17,10 @@ const rotaryRow: OpRow<RotaryAttrs> = defineOp<RotaryAttrs>({
   attrs: { frequencies: 'floats', interleaved: 'bool', inverse: 'bool', offset: 'int', positions: 'bool' },
   strided: [0],
   infer: ([x]) => [{ shape: x.shape, dtype: x.dtype }],
-  vjp: ({ inputs: [, ...positions], grads: [g], attrs }) => [rotaryRow([g!, ...positions], { ...attrs, inverse: !attrs.inverse })[0], ...positions.map(() => null)],
+  vjp: ({ inputs: [, ...positions], grads: [g], attrs }) => [
+    rotaryRow([g!, ...positions], { ...attrs, inverse: !attrs.inverse })[0],
+    ...positions.map(() => null),
+  ],
   batch: ({ inputs: [x, positions], batched, size, attrs }) => {
     const whole = batched[0] ? x : broadcastTo(x, [size, ...x.shape])
     const [, batch, time] = whole.shape
@@ -26,7 +29,11 @@ const rotaryRow: OpRow<RotaryAttrs> = defineOp<RotaryAttrs>({
     if (positions) {
       const own = positions.shape.slice(batched[1] ? 1 : 0)
       const each = batched[1] ? reshape(positions, [size, ...(own.length === 1 ? [1, time] : own)]) : positions
-      given = [batched[1] || own.length === 2 ? reshape(broadcastTo(each, [size, batch, time]), [size * batch, time]) : positions]
+      given = [
+        batched[1] || own.length === 2
+          ? reshape(broadcastTo(each, [size, batch, time]), [size * batch, time])
+          : positions,
+      ]
     }
     return [reshape(rotaryRow([folded, ...given], attrs)[0], whole.shape)]
   },
@@ -62,19 +69,40 @@ export function rotary(x: Tensor, options: RotaryOptions = {}): Tensor {
   const { base = 10000, interleaved = false, offset = 0, positions } = options
   const dim = options.dim ?? (options.frequencies ? 2 * options.frequencies.length : depth)
   if (!Number.isInteger(dim) || dim % 2 !== 0 || dim < 0 || dim > depth) {
-    throw new SteepestError('OPTION', { who: WHO, rule: `\`dim\` must be an even number of at most ${depth}`, got: String(dim) })
+    throw new SteepestError('OPTION', {
+      who: WHO,
+      rule: `\`dim\` must be an even number of at most ${depth}`,
+      got: String(dim),
+    })
   }
   if (!(base > 0)) throw new SteepestError('OPTION', { who: WHO, rule: '`base` must be positive', got: String(base) })
-  if (!Number.isInteger(offset)) throw new SteepestError('OPTION', { who: WHO, rule: '`offset` must be a whole number', got: String(offset) })
-  const frequencies = options.frequencies ? [...options.frequencies] : Array.from({ length: dim / 2 }, (_, i) => base ** ((-2 * i) / dim))
+  if (!Number.isInteger(offset))
+    throw new SteepestError('OPTION', { who: WHO, rule: '`offset` must be a whole number', got: String(offset) })
+  const frequencies = options.frequencies
+    ? [...options.frequencies]
+    : Array.from({ length: dim / 2 }, (_, i) => base ** ((-2 * i) / dim))
   if (frequencies.length !== dim / 2) {
-    throw new SteepestError('OPTION', { who: WHO, rule: `\`frequencies\` must be ${dim / 2} numbers for ${dim} components`, got: String(frequencies.length) })
+    throw new SteepestError('OPTION', {
+      who: WHO,
+      rule: `\`frequencies\` must be ${dim / 2} numbers for ${dim} components`,
+      got: String(frequencies.length),
+    })
   }
   if (positions) {
     if (!sameShape(positions.shape, [time]) && !sameShape(positions.shape, [batch, time])) {
-      throw new SteepestError('SHAPE', { who: WHO, rule: `positions must be ${showShape([time])} or ${showShape([batch, time])}`, got: showAval(positions) })
+      throw new SteepestError('SHAPE', {
+        who: WHO,
+        rule: `positions must be ${showShape([time])} or ${showShape([batch, time])}`,
+        got: showAval(positions),
+      })
     }
     requireDtype(WHO, positions, ['int32'], 'positions')
   }
-  return rotaryRow([x, ...(positions ? [positions] : [])], { frequencies, interleaved, inverse: false, offset, positions: positions !== undefined })[0]
+  return rotaryRow([x, ...(positions ? [positions] : [])], {
+    frequencies,
+    interleaved,
+    inverse: false,
+    offset,
+    positions: positions !== undefined,
+  })[0]
 }

@@ -18,10 +18,15 @@ import { sum } from './reduce.js'
 import { pad } from './assemble.js'
 
 function requireRank(who: string, shape: Shape): void {
-  if (shape.length > MAX_RANK) throw new SteepestError('SHAPE', { who, rule: `at most ${MAX_RANK} axes`, got: showShape(shape) })
+  if (shape.length > MAX_RANK)
+    throw new SteepestError('SHAPE', { who, rule: `at most ${MAX_RANK} axes`, got: showShape(shape) })
   for (const d of shape) {
     if (!Number.isSafeInteger(d) || d < 0) {
-      throw new SteepestError('SHAPE', { who, rule: 'lengths must be whole numbers of 0 or more', got: showShape(shape) })
+      throw new SteepestError('SHAPE', {
+        who,
+        rule: 'lengths must be whole numbers of 0 or more',
+        got: showShape(shape),
+      })
     }
   }
 }
@@ -78,12 +83,17 @@ export type NestedNumbers = number | boolean | readonly NestedNumbers[]
 
 function flatten(data: NestedNumbers, shape: number[], depth: number, out: number[]): void {
   if (!Array.isArray(data)) {
-    if (depth !== shape.length) throw new SteepestError('SHAPE', { who: 'tensor', rule: 'rows must all have the same depth and length' })
+    if (depth !== shape.length)
+      throw new SteepestError('SHAPE', { who: 'tensor', rule: 'rows must all have the same depth and length' })
     out.push(Number(data))
     return
   }
   if (depth === shape.length || data.length !== shape[depth]) {
-    throw new SteepestError('SHAPE', { who: 'tensor', rule: 'rows must all have the same depth and length', got: `a row of ${data.length}` })
+    throw new SteepestError('SHAPE', {
+      who: 'tensor',
+      rule: 'rows must all have the same depth and length',
+      got: `a row of ${data.length}`,
+    })
   }
   for (const row of data) flatten(row, shape, depth + 1, out)
 }
@@ -101,10 +111,7 @@ const DTYPE_OF_ARRAY = new Map<string, DType>([
  * @param data a number, nested arrays of one depth, or a typed array (row-major)
  * @param options `dtype` defaults to that of the typed array, else float32; `shape` defaults to that of the data
  */
-export function tensor(
-  data: NestedNumbers | TypedArray,
-  options: { dtype?: DType; shape?: Shape } = {},
-): Tensor {
+export function tensor(data: NestedNumbers | TypedArray, options: { dtype?: DType; shape?: Shape } = {}): Tensor {
   checkOptions('tensor', options, ['dtype', 'shape'])
   let values: TypedArray | number[]
   let shape: number[]
@@ -162,7 +169,9 @@ export const onesLike = (x: Aval): Tensor => full(x.shape, 1, x.dtype)
 
 // Views ----------------------------------------------------------------------------------------------------------------
 
-const only = <A>(f: (x: Tensor, ctx: BatchContext<A>) => Tensor) => (ctx: BatchContext<A>) => [f(ctx.inputs[0], ctx)]
+const only =
+  <A>(f: (x: Tensor, ctx: BatchContext<A>) => Tensor) =>
+  (ctx: BatchContext<A>) => [f(ctx.inputs[0], ctx)]
 
 const reshapeRow = defineOp<{ shape: number[] }>({
   name: 'reshape',
@@ -176,13 +185,16 @@ const reshapeRow = defineOp<{ shape: number[] }>({
 
 /** The same elements in row-major order under another shape; one length may be −1. */
 export function reshape(x: Tensor, shape: Shape): Tensor {
-  let target = [...shape]
+  const target = [...shape]
   const free = target.indexOf(-1)
   if (free >= 0) {
     const rest = sizeOf(target.filter((_, i) => i !== free))
     target[free] = rest === 0 ? 0 : x.size / rest
   }
-  requireRank('reshape', target.map((d) => (d < 0 ? Number.NaN : d)))
+  requireRank(
+    'reshape',
+    target.map((d) => (d < 0 ? Number.NaN : d)),
+  )
   if (sizeOf(target) !== x.size) {
     throw new SteepestError('SHAPE', {
       who: 'reshape',
@@ -199,7 +211,12 @@ const transposeRow = defineOp<{ axes: number[] }>({
   doc: 'Axes in another order.',
   attrs: { axes: 'ints' },
   infer: ([x], { axes }) => [{ shape: axes.map((a) => x.shape[a]), dtype: x.dtype }],
-  vjp: ({ grads: [g], attrs: { axes } }) => [transpose(g!, axes.map((_, i) => axes.indexOf(i)))],
+  vjp: ({ grads: [g], attrs: { axes } }) => [
+    transpose(
+      g!,
+      axes.map((_, i) => axes.indexOf(i)),
+    ),
+  ],
   batch: only((x, { attrs: { axes } }) => transpose(x, [0, ...axes.map((a) => a + 1)])),
 })
 
@@ -207,7 +224,11 @@ const transposeRow = defineOp<{ axes: number[] }>({
 export function transpose(x: Tensor, axes?: readonly number[]): Tensor {
   const order = axes ? axes.map((a) => normalizeAxis('transpose', a, x.rank)) : x.shape.map((_, i) => x.rank - 1 - i)
   if (order.length !== x.rank || new Set(order).size !== x.rank) {
-    throw new SteepestError('SHAPE', { who: 'transpose', rule: 'every axis must be named once', got: `[${order.join(', ')}] for ${showShape(x.shape)}` })
+    throw new SteepestError('SHAPE', {
+      who: 'transpose',
+      rule: 'every axis must be named once',
+      got: `[${order.join(', ')}] for ${showShape(x.shape)}`,
+    })
   }
   return order.every((a, i) => a === i) ? x : transposeRow([x], { axes: order })[0]
 }
@@ -235,11 +256,22 @@ const sliceRow = defineOp<{ starts: number[]; sizes: number[]; steps: number[] }
       // Zeros between the elements: pad each to a group of `step`, then cut the last group.
       const shape = spread.shape
       const grouped = reshape(spread, [...shape.slice(0, axis + 1), 1, ...shape.slice(axis + 1)])
-      const padded = pad(grouped, grouped.shape.map((_, i) => (i === axis + 1 ? [0, step - 1] : [0, 0])))
+      const padded = pad(
+        grouped,
+        grouped.shape.map((_, i) => (i === axis + 1 ? [0, step - 1] : [0, 0])),
+      )
       const flat = reshape(padded, [...shape.slice(0, axis), shape[axis] * step, ...shape.slice(axis + 1)])
-      spread = slice(flat, flat.shape.map((_, i) => (i === axis ? [0, (sizes[axis] - 1) * step + 1] : null)))
+      spread = slice(
+        flat,
+        flat.shape.map((_, i) => (i === axis ? [0, (sizes[axis] - 1) * step + 1] : null)),
+      )
     })
-    return [pad(spread, x.shape.map((d, i) => [starts[i], d - starts[i] - spread.shape[i]]))]
+    return [
+      pad(
+        spread,
+        x.shape.map((d, i) => [starts[i], d - starts[i] - spread.shape[i]]),
+      ),
+    ]
   },
   batch: only(
     (x, { attrs: { starts, sizes, steps }, size }): Tensor =>
@@ -253,7 +285,11 @@ export type Range = null | readonly [start: number | null, end?: number | null, 
 /** A part of `x`: one range per axis, missing ones are whole. Ends are clamped as in NumPy. */
 export function slice(x: Tensor, ranges: readonly Range[]): Tensor {
   if (ranges.length > x.rank) {
-    throw new SteepestError('SHAPE', { who: 'slice', rule: 'at most one range per axis', got: `${ranges.length} ranges for ${showShape(x.shape)}` })
+    throw new SteepestError('SHAPE', {
+      who: 'slice',
+      rule: 'at most one range per axis',
+      got: `${ranges.length} ranges for ${showShape(x.shape)}`,
+    })
   }
   const starts: number[] = []
   const sizes: number[] = []
@@ -262,7 +298,12 @@ export function slice(x: Tensor, ranges: readonly Range[]): Tensor {
     const [from, to, by] = ranges[i] ?? [null]
     const step = by ?? 1
     if (!Number.isInteger(step) || step < 1) {
-      throw new SteepestError('ARGUMENT', { who: 'slice', rule: 'a step must be a whole number of 1 or more', got: `${step}`, fix: 'Use flip to reverse an axis' })
+      throw new SteepestError('ARGUMENT', {
+        who: 'slice',
+        rule: 'a step must be a whole number of 1 or more',
+        got: `${step}`,
+        fix: 'Use flip to reverse an axis',
+      })
     }
     const clamp = (v: number) => Math.min(Math.max(v < 0 ? v + d : v, 0), d)
     const start = clamp(from ?? 0)
@@ -282,7 +323,12 @@ const flipRow = defineOp<{ axes: number[] }>({
   attrs: { axes: 'ints' },
   infer: ([x]) => [{ shape: x.shape, dtype: x.dtype }],
   vjp: ({ grads: [g], attrs: { axes } }) => [flip(g!, axes)],
-  batch: only((x, { attrs: { axes } }) => flip(x, axes.map((a) => a + 1))),
+  batch: only((x, { attrs: { axes } }) =>
+    flip(
+      x,
+      axes.map((a) => a + 1),
+    ),
+  ),
 })
 
 /** The elements of the axes (all, unless named) in reverse order. */
@@ -332,11 +378,20 @@ export function expandDims(x: Tensor, axis: number): Tensor {
 
 /** Without the axes of length 1 (all of them, unless named). */
 export function squeeze(x: Tensor, axis?: number | readonly number[]): Tensor {
-  const axes = axis === undefined ? x.shape.flatMap((d, i) => (d === 1 ? [i] : [])) : normalizeAxes('squeeze', axis, x.rank)
+  const axes =
+    axis === undefined ? x.shape.flatMap((d, i) => (d === 1 ? [i] : [])) : normalizeAxes('squeeze', axis, x.rank)
   for (const a of axes) {
-    if (x.shape[a] !== 1) throw new SteepestError('SHAPE', { who: 'squeeze', rule: 'squeezed axes must have length 1', got: `axis ${a} of ${showShape(x.shape)}` })
+    if (x.shape[a] !== 1)
+      throw new SteepestError('SHAPE', {
+        who: 'squeeze',
+        rule: 'squeezed axes must have length 1',
+        got: `axis ${a} of ${showShape(x.shape)}`,
+      })
   }
-  return reshape(x, x.shape.filter((_, i) => !axes.includes(i)))
+  return reshape(
+    x,
+    x.shape.filter((_, i) => !axes.includes(i)),
+  )
 }
 
 const aliasRow = defineOp<{ barrier: number }>({
@@ -357,4 +412,5 @@ let barriers = 0
 export const barrier = (x: Tensor): Tensor => aliasRow([x], { barrier: ++barriers })[0]
 
 /** `x` itself, laid out row-major in memory of its own. */
-export const contiguous = (x: Tensor): Tensor => makeNode(opNamed('elementwise'), [x], { constants: [], code: [], outputs: [0], shape: [...x.shape] })[0]
+export const contiguous = (x: Tensor): Tensor =>
+  makeNode(opNamed('elementwise'), [x], { constants: [], code: [], outputs: [0], shape: [...x.shape] })[0]

@@ -13,7 +13,8 @@ const LAST = { axis: -1, keepDims: true } as const
 function inferRows(who: string, inputs: readonly Aval[]): Aval[] {
   const [x] = inputs
   requireDtype(who, x, FLOATS)
-  if (x.shape.length === 0) throw new SteepestError('SHAPE', { who, rule: 'the input must have an axis', got: showAval(x) })
+  if (x.shape.length === 0)
+    throw new SteepestError('SHAPE', { who, rule: 'the input must have an axis', got: showAval(x) })
   return [{ shape: x.shape, dtype: x.dtype }]
 }
 
@@ -75,4 +76,3 @@ export const softmax = (x: Tensor, options: SoftmaxOptions = {}): Tensor => alon
 
 /** The logarithm of `softmax`, accurate where that underflows. */
 export const logSoftmax = (x: Tensor, options: SoftmaxOptions = {}): Tensor => along('logSoftmax', x, options, true)
-

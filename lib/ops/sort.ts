@@ -11,7 +11,8 @@ const NOT_SMOOTH = 'its outputs are indices, which are constant almost everywher
 const logOf = (n: number): number => Math.max(1, Math.ceil(Math.log2(Math.max(2, n))))
 
 function requireAxis(who: string, x: Aval): void {
-  if (x.shape.length === 0) throw new SteepestError('SHAPE', { who, rule: 'the input needs at least one axis', got: showAval(x) })
+  if (x.shape.length === 0)
+    throw new SteepestError('SHAPE', { who, rule: 'the input needs at least one axis', got: showAval(x) })
   if (x.shape[x.shape.length - 1] >= 2 ** 31) {
     throw new SteepestError('SHAPE', { who, rule: 'the axis must be shorter than 2^31', got: showAval(x) })
   }
@@ -43,13 +44,17 @@ const topKRow = defineOp<{ k: number; largest: boolean }>({
     requireAxis('topK', x)
     const n = x.shape[x.shape.length - 1]
     if (!Number.isInteger(k) || k < 0 || k > n) {
-      throw new SteepestError('ARGUMENT', { who: 'topK', rule: `k must be a whole number in [0, ${n}], the length of the axis`, got: `${k}` })
+      throw new SteepestError('ARGUMENT', {
+        who: 'topK',
+        rule: `k must be a whole number in [0, ${n}], the length of the axis`,
+        got: `${k}`,
+      })
     }
     return [{ shape: [...x.shape.slice(0, -1), k], dtype: 'int32' }]
   },
   vjp: NOT_SMOOTH,
   batch: ({ inputs, attrs }): Tensor[] => topKRow(inputs, attrs),
-  flops: ([x], _, { k }) => sizeOf(x.shape) + (sizeOf(x.shape.slice(0, -1)) * k * logOf(k)),
+  flops: ([x], _, { k }) => sizeOf(x.shape) + sizeOf(x.shape.slice(0, -1)) * k * logOf(k),
   strided: 'all',
 })
 
@@ -63,7 +68,11 @@ const searchsortedRow = defineOp<{ right: boolean }>({
     requireAxis(who, sorted)
     requireAxis(who, values)
     if (sorted.dtype !== values.dtype) {
-      throw new SteepestError('DTYPE', { who, rule: 'both inputs must have one dtype', got: `${showAval(sorted)} and ${showAval(values)}` })
+      throw new SteepestError('DTYPE', {
+        who,
+        rule: 'both inputs must have one dtype',
+        got: `${showAval(sorted)} and ${showAval(values)}`,
+      })
     }
     if (!sameShape(sorted.shape.slice(0, -1), values.shape.slice(0, -1))) {
       throw new SteepestError('SHAPE', {
@@ -146,7 +155,8 @@ export function searchsorted(sorted: Tensor, values: Tensor, options: { side?: '
   const who = 'searchsorted'
   checkOptions(who, options, ['side'])
   const side = options.side ?? 'left'
-  if (side !== 'left' && side !== 'right') throw new SteepestError('OPTION', { who, rule: "side must be 'left' or 'right'", got: `${side}` })
+  if (side !== 'left' && side !== 'right')
+    throw new SteepestError('OPTION', { who, rule: "side must be 'left' or 'right'", got: `${side}` })
   const attrs = { right: side === 'right' }
   if (sorted.rank !== 1 || values.rank === 1) return searchsortedRow([sorted, values], attrs)[0]
   const shape: Shape = values.shape

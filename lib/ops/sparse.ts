@@ -40,10 +40,19 @@ const spmmRow = defineOp<{ size: number }>({
     const entries = requireEdges(who, rows, columns)
     requireDtype(who, dense, FLOATS, 'dense')
     if (!sameShape(values.shape, [entries])) throw bad(who, `values must be of shape [${entries}]`, values)
-    if (values.dtype !== dense.dtype) throw new SteepestError('DTYPE', { who, rule: 'values and dense must have one dtype', got: `${values.dtype} and ${dense.dtype}` })
+    if (values.dtype !== dense.dtype)
+      throw new SteepestError('DTYPE', {
+        who,
+        rule: 'values and dense must have one dtype',
+        got: `${values.dtype} and ${dense.dtype}`,
+      })
     if (dense.shape.length !== 2) throw bad(who, 'dense must be of shape [columns, n]', dense)
     if (!Number.isInteger(size) || size < 0 || size >= 2 ** 31) {
-      throw new SteepestError('ARGUMENT', { who, rule: 'the number of rows must be a whole number in [0, 2^31)', got: `${size}` })
+      throw new SteepestError('ARGUMENT', {
+        who,
+        rule: 'the number of rows must be a whole number in [0, 2^31)',
+        got: `${size}`,
+      })
     }
     return [{ shape: [size, dense.shape[1]], dtype: dense.dtype }]
   },
@@ -64,7 +73,12 @@ const spmmRow = defineOp<{ size: number }>({
     }
     const [rows, columns, values, dense] = widen(ctx)
     const [, c, n] = dense.shape
-    const flat = [onDiagonal(rows, attrs.size), onDiagonal(columns, c), reshape(values, [values.size]), reshape(dense, [size * c, n])]
+    const flat = [
+      onDiagonal(rows, attrs.size),
+      onDiagonal(columns, c),
+      reshape(values, [values.size]),
+      reshape(dense, [size * c, n]),
+    ]
     return [reshape(spmmRow(flat, { size: size * attrs.size })[0], [size, attrs.size, n])]
   },
   flops: ([rows, , , dense]) => 2 * sizeOf(rows.shape) * dense.shape[1],
@@ -116,10 +130,15 @@ export interface SparseMatrix {
 function coordinates(who: string, m: SparseMatrix): { rows: Tensor; size: number } {
   checkOptions(who, m, ['rows', 'rowPtr', 'columns', 'values', 'size'])
   if ((m.rows === undefined) === (m.rowPtr === undefined)) {
-    throw new SteepestError('ARGUMENT', { who, rule: 'a sparse matrix has either `rows` or `rowPtr`', got: m.rows ? 'both' : 'neither' })
+    throw new SteepestError('ARGUMENT', {
+      who,
+      rule: 'a sparse matrix has either `rows` or `rowPtr`',
+      got: m.rows ? 'both' : 'neither',
+    })
   }
   if (m.rows) {
-    if (m.size === undefined) throw new SteepestError('ARGUMENT', { who, rule: 'a matrix given by `rows` needs `size`, its number of rows' })
+    if (m.size === undefined)
+      throw new SteepestError('ARGUMENT', { who, rule: 'a matrix given by `rows` needs `size`, its number of rows' })
     return { rows: m.rows, size: m.size }
   }
   const ptr = m.rowPtr!

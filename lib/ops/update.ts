@@ -76,19 +76,25 @@ const updateRow = defineOp<UpdateAttrs>({
       }
     }
     if (at.key >= 0) {
-      if (p.dtype !== 'bfloat16' || attrs.master) fail('stochastic rounding is for bfloat16 weights without hidden bits', p)
+      if (p.dtype !== 'bfloat16' || attrs.master)
+        fail('stochastic rounding is for bfloat16 weights without hidden bits', p)
       const key = inputs[at.key]
       if (key.dtype !== 'int32' || !sameShape(key.shape, [2])) fail('the random key must be int32[2]', key)
     }
     if (at.low >= 0) {
       const low = inputs[at.low]
       if (p.dtype !== 'bfloat16') fail('hidden low bits are for bfloat16 weights', p)
-      if (low.dtype !== 'uint8' || !sameShape(low.shape, [2, ...p.shape])) fail(`the hidden bits of ${showAval(p)} must be uint8[2, …]`, low)
+      if (low.dtype !== 'uint8' || !sameShape(low.shape, [2, ...p.shape]))
+        fail(`the hidden bits of ${showAval(p)} must be uint8[2, …]`, low)
     }
     for (const slot of inputs.slice(at.slots)) {
-      if (slot.dtype !== compute || !sameShape(slot.shape, p.shape)) fail(`a state of ${showAval(p)} must be ${compute} of its shape`, slot)
+      if (slot.dtype !== compute || !sameShape(slot.shape, p.shape))
+        fail(`a state of ${showAval(p)} must be ${compute} of its shape`, slot)
     }
-    return [p, ...(at.low >= 0 ? [inputs[at.low]] : []), ...inputs.slice(at.slots)].map(({ shape, dtype }) => ({ shape, dtype }))
+    return [p, ...(at.low >= 0 ? [inputs[at.low]] : []), ...inputs.slice(at.slots)].map(({ shape, dtype }) => ({
+      shape,
+      dtype,
+    }))
   },
   vjp: 'built-in update rules have no derivative; write the optimizer as a TypeScript function of tensors to differentiate through it',
   batch() {
@@ -105,7 +111,8 @@ const updateRow = defineOp<UpdateAttrs>({
     for (let i = at.slots; i < inputs; i++) pairs.push([pairs.length, i])
     return pairs
   },
-  flops: (inputs, _, attrs) => inputs[0].shape.reduce((n, d) => n * d, 1) * (4 + 6 * ruleNamed(attrs.rule).slots.length),
+  flops: (inputs, _, attrs) =>
+    inputs[0].shape.reduce((n, d) => n * d, 1) * (4 + 6 * ruleNamed(attrs.rule).slots.length),
 })
 
 /** Operands and options of one update. */
@@ -144,7 +151,10 @@ export interface UpdateOptions {
  * One step of a built-in update rule on one parameter: `{ param, low, slots }`, new values of what was given.
  * @throws SteepestError where shapes or dtypes do not fit together
  */
-export function update(operands: UpdateOperands, options: UpdateOptions): { param: Tensor; low?: Tensor; slots: Tensor[] } {
+export function update(
+  operands: UpdateOperands,
+  options: UpdateOptions,
+): { param: Tensor; low?: Tensor; slots: Tensor[] } {
   const { param, grad, args, scale, key, low, slots } = operands
   const inputs = [param, grad, args, ...(scale ? [scale] : []), ...(key ? [key] : []), ...(low ? [low] : []), ...slots]
   const outputs = updateRow(inputs, {
@@ -169,12 +179,22 @@ const globalNormRow = defineOp<{ kind: NormKind }>({
   doc: 'The norm of all numbers of any number of tensors together, summed in float64 in a fixed order.',
   attrs: { kind: ['l2', 'l1', 'max'] },
   infer(inputs) {
-    for (const x of inputs) if (!FLOATS.includes(x.dtype)) throw new SteepestError('DTYPE', { who: 'globalNorm', rule: `tensors must be ${FLOATS.join(' or ')}`, got: showAval(x) })
+    for (const x of inputs)
+      if (!FLOATS.includes(x.dtype))
+        throw new SteepestError('DTYPE', {
+          who: 'globalNorm',
+          rule: `tensors must be ${FLOATS.join(' or ')}`,
+          got: showAval(x),
+        })
     return [{ shape: [], dtype: inputs.some((x) => x.dtype === 'float64') ? 'float64' : 'float32' }]
   },
   vjp: 'the norm of gradients is not differentiated; use norm() of a tensor',
   batch() {
-    throw new SteepestError('NO_DERIVATIVE', { who: 'globalNorm', rule: 'cannot be mapped', fix: 'Use norm() of each tensor' })
+    throw new SteepestError('NO_DERIVATIVE', {
+      who: 'globalNorm',
+      rule: 'cannot be mapped',
+      fix: 'Use norm() of each tensor',
+    })
   },
   flops: (inputs) => 2 * inputs.reduce((n, x) => n + x.shape.reduce((m, d) => m * d, 1), 0),
 })

@@ -20,7 +20,11 @@ export interface WindowShape {
 function perAxis(who: string, name: string, value: PerAxis, axes: number, least: number): number[] {
   const list = typeof value === 'number' ? new Array<number>(axes).fill(value) : [...value]
   if (list.length !== axes || list.some((v) => !Number.isSafeInteger(v) || v < least)) {
-    throw new SteepestError('OPTION', { who, rule: `\`${name}\` must be a whole number of ${least} or more, or ${axes} of them`, got: list.join(', ') })
+    throw new SteepestError('OPTION', {
+      who,
+      rule: `\`${name}\` must be a whole number of ${least} or more, or ${axes} of them`,
+      got: list.join(', '),
+    })
   }
   return list
 }
@@ -54,7 +58,11 @@ export function windowCounts(who: string, x: Tensor, { size, stride, dilation, p
     const length = x.shape[first + i] + padding[i][0] + padding[i][1]
     const reach = dilation[i] * (k - 1) + 1
     if (length < reach) {
-      throw new SteepestError('SHAPE', { who, rule: 'the window must fit into the padded input', got: `a window over ${reach} places for ${showShape(x.shape)}` })
+      throw new SteepestError('SHAPE', {
+        who,
+        rule: 'the window must fit into the padded input',
+        got: `a window over ${reach} places for ${showShape(x.shape)}`,
+      })
     }
     return Math.floor((length - reach) / stride[i]) + 1
   })
@@ -80,7 +88,9 @@ export function windows(who: string, x: Tensor, shape: WindowShape, value = 0): 
       at[i] = rest % size[i]
       rest = Math.floor(rest / size[i])
     }
-    const ranges = at.map((v, i) => [v * dilation[i], v * dilation[i] + (counts[i] - 1) * stride[i] + 1, stride[i]] as const)
+    const ranges = at.map(
+      (v, i) => [v * dilation[i], v * dilation[i] + (counts[i] - 1) * stride[i] + 1, stride[i]] as const,
+    )
     return slice(padded, [...outer, ...ranges])
   })
   return stack(parts, { axis: first })

@@ -63,7 +63,12 @@ interface Entry {
 }
 
 /** Gradients by parameter name: those of a tensor that occurs several times in the tree are added up. */
-function gradsByName(who: string, params: unknown, grads: unknown, names: ReadonlyMap<Tensor, string>): Map<string, Tensor> {
+function gradsByName(
+  who: string,
+  params: unknown,
+  grads: unknown,
+  names: ReadonlyMap<Tensor, string>,
+): Map<string, Tensor> {
   const given = flatten(grads)
   const byPath = new Map(given.paths.map((path, i) => [path, given.tensors[i]]))
   const out = new Map<string, Tensor>()
@@ -73,7 +78,11 @@ function gradsByName(who: string, params: unknown, grads: unknown, names: Readon
     const g = byPath.get(flat.paths[i])
     if (name === undefined || g === undefined) return
     if (!sameShape(g.shape, t.shape)) {
-      throw new SteepestError('SHAPE', { who: `${who}: ${name}`, rule: 'the gradient must have the shape of the parameter', got: `${showShape(g.shape)} for ${showShape(t.shape)}` })
+      throw new SteepestError('SHAPE', {
+        who: `${who}: ${name}`,
+        rule: 'the gradient must have the shape of the parameter',
+        got: `${showShape(g.shape)} for ${showShape(t.shape)}`,
+      })
     }
     const before = out.get(name)
     out.set(name, before ? add(before, g) : g)
@@ -82,13 +91,27 @@ function gradsByName(who: string, params: unknown, grads: unknown, names: Readon
 }
 
 /** Everything that optimizers of one step per parameter share: names, groups, clipping, the arguments of a step and the state's tree. */
-export function makeOptimizer({ who, name, rule, hyper, options, defaultLr, groupKeys, normalize, mover }: Parts): Optimizer {
+export function makeOptimizer({
+  who,
+  name,
+  rule,
+  hyper,
+  options,
+  defaultLr,
+  groupKeys,
+  normalize,
+  mover,
+}: Parts): Optimizer {
   const { groups = [], rounding = 'master' } = options
   const lr = checkLr(who, options.lr ?? defaultLr)
   const clip = options.clip && checkClip(who, options.clip)
   checkGroups(who, groups, groupKeys)
   if (!['master', 'stochastic', 'nearest'].includes(rounding)) {
-    throw new SteepestError('OPTION', { who, rule: '`rounding` must be master, stochastic or nearest', got: String(rounding) })
+    throw new SteepestError('OPTION', {
+      who,
+      rule: '`rounding` must be master, stochastic or nearest',
+      got: String(rounding),
+    })
   }
   const movers = new Map<string, Mover>()
   const moverOf = (group: Record<string, unknown>): Mover => {
@@ -132,7 +155,12 @@ export function makeOptimizer({ who, name, rule, hyper, options, defaultLr, grou
     const entries = entriesOf(params)
     const named = gradsByName(who, params, grads, new Map(entries.map((e) => [e.p, e.name])))
     for (const { name: path } of entries) {
-      if (!named.has(path)) throw new SteepestError('ARGUMENT', { who: `${who}: ${path}`, rule: 'there is no gradient for this parameter', fix: 'Freeze it with a group, or give the gradient' })
+      if (!named.has(path))
+        throw new SteepestError('ARGUMENT', {
+          who: `${who}: ${path}`,
+          rule: 'there is no gradient for this parameter',
+          fix: 'Freeze it with a group, or give the gradient',
+        })
     }
     const all = Object.fromEntries(named)
     const clips = clipped(all, clip, normalize ? normalized(all, context.scale, normalize) : context.scale)
@@ -141,9 +169,20 @@ export function makeOptimizer({ who, name, rule, hyper, options, defaultLr, grou
     const slots: Record<string, Record<string, Tensor>> = {}
     for (const slot of Object.keys(state.slots)) slots[slot] = {}
     for (const { name: path, p, lrScale, mover: m, site } of entries) {
-      const own = Object.fromEntries(Object.entries(state.slots).flatMap(([slot, by]) => (path in by ? [[slot, by[path]]] : [])))
+      const own = Object.fromEntries(
+        Object.entries(state.slots).flatMap(([slot, by]) => (path in by ? [[slot, by[path]]] : [])),
+      )
       const next = m.step({
-        name: path, p, g: clips.grads[path], args, slots: own, lrScale, scale: clips.scale(path), key: context.key, check: context.check ?? false, site,
+        name: path,
+        p,
+        g: clips.grads[path],
+        args,
+        slots: own,
+        lrScale,
+        scale: clips.scale(path),
+        key: context.key,
+        check: context.check ?? false,
+        site,
       })
       moved[path] = next.p
       for (const [slot, t] of Object.entries(next.slots)) slots[slot][path] = t
@@ -156,12 +195,25 @@ export function makeOptimizer({ who, name, rule, hyper, options, defaultLr, grou
   }
 
   const stateBytes = (params: unknown): Record<string, number> => {
-    const sum = (by: Readonly<Record<string, Tensor>>) => Object.values(by).reduce((n, t) => n + t.size * bytesOf(t.dtype), 0)
+    const sum = (by: Readonly<Record<string, Tensor>>) =>
+      Object.values(by).reduce((n, t) => n + t.size * bytesOf(t.dtype), 0)
     return Object.fromEntries(Object.entries(init(params).slots).map(([slot, by]) => [slot, sum(by)]))
   }
 
   const schedule = typeof lr === 'number' ? 'constant' : 'spec' in lr ? lr.spec.kind : 'own'
-  return { name, rule, hyper, lr, schedule, peakLr: peakOf(lr), lrAt: (step) => rateAt(who, lr, step - 1), init, update, evalParams: (params) => params, stateBytes }
+  return {
+    name,
+    rule,
+    hyper,
+    lr,
+    schedule,
+    peakLr: peakOf(lr),
+    lrAt: (step) => rateAt(who, lr, step - 1),
+    init,
+    update,
+    evalParams: (params) => params,
+    stateBytes,
+  }
 }
 
 /** The states of a parameter in order, or an error that names the one that is missing or does not fit. */
@@ -172,7 +224,10 @@ export function slotsInOrder(who: string, { name, slots }: Operands, wanted: rea
     throw new SteepestError('ARGUMENT', {
       who: `${who}: ${name}`,
       rule: `the state has no \`${slot}\` for this parameter`,
-      got: Object.entries(slots).map(([s, x]) => `${s} ${showAval(x)}`).join(', ') || 'no state',
+      got:
+        Object.entries(slots)
+          .map(([s, x]) => `${s} ${showAval(x)}`)
+          .join(', ') || 'no state',
       fix: 'Make the state with init of the same optimizer',
     })
   })

@@ -33,7 +33,11 @@ export function checkClip(who: string, clip: ClipOptions): ClipOptions {
   checkOptions(`${who}: clip`, clip, ['globalNorm', 'norm', 'value', 'order'])
   const ways = (['globalNorm', 'norm', 'value'] as const).filter((way) => clip[way] !== undefined)
   if (ways.length !== 1) {
-    throw new SteepestError('OPTION', { who: `${who}: clip`, rule: 'say one of `globalNorm`, `norm` and `value`', got: ways.join(' and ') || 'none' })
+    throw new SteepestError('OPTION', {
+      who: `${who}: clip`,
+      rule: 'say one of `globalNorm`, `norm` and `value`',
+      got: ways.join(' and ') || 'none',
+    })
   }
   checkPositive(`${who}: clip`, ways[0], clip[ways[0]])
   if (clip.order !== undefined) checkPositive(`${who}: clip`, 'order', clip.order)
@@ -53,7 +57,11 @@ export interface Clipped {
 }
 
 /** Clips gradients that are to be multiplied by `scale` first. */
-export function clipped(grads: Record<string, Tensor>, clip: ClipOptions | undefined, scale: Tensor | undefined): Clipped {
+export function clipped(
+  grads: Record<string, Tensor>,
+  clip: ClipOptions | undefined,
+  scale: Tensor | undefined,
+): Clipped {
   const order = clip?.order ?? 2
   if (clip?.globalNorm !== undefined) {
     const norm = times(globalNorm(Object.values(grads), { order }), scale)
@@ -63,19 +71,31 @@ export function clipped(grads: Record<string, Tensor>, clip: ClipOptions | undef
   if (clip?.norm !== undefined) {
     const max = clip.norm
     const factors = Object.fromEntries(
-      Object.entries(grads).map(([name, g]) => [name, times(clipScale(times(globalNorm([g], { order }), scale), max), scale)]),
+      Object.entries(grads).map(([name, g]) => [
+        name,
+        times(clipScale(times(globalNorm([g], { order }), scale), max), scale),
+      ]),
     )
     return { grads, scale: (name) => factors[name], norm: undefined }
   }
   if (clip?.value !== undefined) {
     const max = clip.value
-    return { grads: Object.fromEntries(Object.entries(grads).map(([name, g]) => [name, minimum(maximum(times(g, scale), -max), max)])), scale: () => undefined }
+    return {
+      grads: Object.fromEntries(
+        Object.entries(grads).map(([name, g]) => [name, minimum(maximum(times(g, scale), -max), max)]),
+      ),
+      scale: () => undefined,
+    }
   }
   return { grads, scale: () => scale }
 }
 
 /** The scale of gradients that are to be multiplied by `scale`, and then by what their norm says. */
-export function normalized(grads: Record<string, Tensor>, scale: Tensor | undefined, factor: (norm: Tensor) => Tensor): Tensor {
+export function normalized(
+  grads: Record<string, Tensor>,
+  scale: Tensor | undefined,
+  factor: (norm: Tensor) => Tensor,
+): Tensor {
   return times(factor(times(globalNorm(Object.values(grads)), scale)), scale)
 }
 
@@ -83,7 +103,11 @@ export function normalized(grads: Record<string, Tensor>, scale: Tensor | undefi
  * Gradients multiplied by min(1, max / (norm + 1e-6)), where `norm` is that of all of them together, and that norm. An optimizer's option
  * `clip` does the same within the update, without a pass over memory.
  */
-export function clipByGlobalNorm<T>(grads: T, max: number, { order = 2 }: { order?: number } = {}): { grads: T; norm: Tensor } {
+export function clipByGlobalNorm<T>(
+  grads: T,
+  max: number,
+  { order = 2 }: { order?: number } = {},
+): { grads: T; norm: Tensor } {
   checkPositive('optim.clipByGlobalNorm', 'max', max)
   const flat = flatten(grads)
   const norm = globalNorm(flat.tensors, { order })

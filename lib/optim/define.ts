@@ -60,9 +60,19 @@ export interface OwnRule<H extends OwnHyper, S extends string, C extends Record<
 const MASTER = 'master'
 
 function checkRule(who: string, { hyper, slots, step }: OwnRule<OwnHyper, string, Record<string, Tensor>>): void {
-  const taken = [...Object.keys(hyper ?? {}).filter((k) => (COMMON as readonly string[]).includes(k)), ...Object.keys(slots ?? {}).filter((k) => ['p', MASTER].includes(k))]
-  if (taken.length > 0) throw new SteepestError('OPTION', { who, rule: 'this name has a meaning already', got: taken.join(', '), fix: 'Call it something else' })
-  if (typeof step !== 'function') throw new SteepestError('OPTION', { who, rule: '`step` must be a function', got: typeof step })
+  const taken = [
+    ...Object.keys(hyper ?? {}).filter((k) => (COMMON as readonly string[]).includes(k)),
+    ...Object.keys(slots ?? {}).filter((k) => ['p', MASTER].includes(k)),
+  ]
+  if (taken.length > 0)
+    throw new SteepestError('OPTION', {
+      who,
+      rule: 'this name has a meaning already',
+      got: taken.join(', '),
+      fix: 'Call it something else',
+    })
+  if (typeof step !== 'function')
+    throw new SteepestError('OPTION', { who, rule: '`step` must be a function', got: typeof step })
 }
 
 /**
@@ -83,9 +93,11 @@ function checkRule(who: string, { hyper, slots, step }: OwnRule<OwnHyper, string
  *
  * @throws SteepestError where the formula leaves out a state or gives another shape
  */
-export function defineOptimizer<H extends OwnHyper = Record<never, never>, S extends string = never, C extends Record<string, Tensor> = Record<never, never>>(
-  rule: OwnRule<H, S, C>,
-): (options?: RuleOptions & Partial<Record<keyof H, number | boolean>>) => Optimizer {
+export function defineOptimizer<
+  H extends OwnHyper = Record<never, never>,
+  S extends string = never,
+  C extends Record<string, Tensor> = Record<never, never>,
+>(rule: OwnRule<H, S, C>): (options?: RuleOptions & Partial<Record<keyof H, number | boolean>>) => Optimizer {
   const who = `optim.${rule.name}`
   const slots = Object.entries(rule.slots ?? {}) as [S, Initial][]
   const defaults = rule.hyper ?? ({} as H)
@@ -98,7 +110,11 @@ export function defineOptimizer<H extends OwnHyper = Record<never, never>, S ext
       const value = given[key]
       if (value === undefined) continue
       if (typeof value !== typeof defaults[key] || Number.isNaN(value)) {
-        throw new SteepestError('OPTION', { who, rule: `\`${key}\` must be a ${typeof defaults[key]}`, got: String(value) })
+        throw new SteepestError('OPTION', {
+          who,
+          rule: `\`${key}\` must be a ${typeof defaults[key]}`,
+          got: String(value),
+        })
       }
       all[key] = value as number | boolean
     }
@@ -107,9 +123,20 @@ export function defineOptimizer<H extends OwnHyper = Record<never, never>, S ext
 
   return (options = {}) => {
     checkOptions(who, options, [...COMMON, ...keys])
-    const { lr: _lr, groups: _groups, clip: _clip, rounding = 'master', ...given } = options as RuleOptions & Record<string, unknown>
+    const {
+      lr: _lr,
+      groups: _groups,
+      clip: _clip,
+      rounding = 'master',
+      ...given
+    } = options as RuleOptions & Record<string, unknown>
     if (rounding === 'stochastic') {
-      throw new SteepestError('OPTION', { who, rule: 'rules of one’s own round to nearest, or keep a float32 weight', got: 'stochastic', fix: 'Say master or nearest' })
+      throw new SteepestError('OPTION', {
+        who,
+        rule: 'rules of one’s own round to nearest, or keep a float32 weight',
+        got: 'stochastic',
+        fix: 'Say master or nearest',
+      })
     }
     const keepsMaster = (p: Tensor) => p.dtype === 'bfloat16' && rounding === 'master'
     const wide = (p: Tensor) => cast(p, p.dtype === 'float64' ? 'float64' : 'float32')
@@ -128,34 +155,74 @@ export function defineOptimizer<H extends OwnHyper = Record<never, never>, S ext
           return out
         },
         step(operands) {
-          const names = slots.filter(([name, initial]) => typeof initial === 'number' || name in operands.slots || initial(wide(operands.p))).map(([name]) => name)
+          const names = slots
+            .filter(
+              ([name, initial]) => typeof initial === 'number' || name in operands.slots || initial(wide(operands.p)),
+            )
+            .map(([name]) => name)
           const [master] = slotsInOrder(who, operands, keepsMaster(operands.p) ? [MASTER] : [])
           const old = slotsInOrder(who, operands, names)
           const p = master ?? wide(operands.p)
-          const next = formula(operands, p, Object.fromEntries(names.map((name, i) => [name, old[i]])) as Record<S, Tensor>, hyper)
+          const next = formula(
+            operands,
+            p,
+            Object.fromEntries(names.map((name, i) => [name, old[i]])) as Record<S, Tensor>,
+            hyper,
+          )
           const put = (before: Tensor, after: Tensor | undefined, name: string): Tensor => {
             if (after && sameShape(before.shape, after.shape)) return assign(before, cast(after, before.dtype))
-            throw new SteepestError('SHAPE', { who: `${who}: ${operands.name}`, rule: `step must give \`${name}\` in the shape it had, ${showAval(before)}`, got: after ? showAval(after) : 'nothing' })
+            throw new SteepestError('SHAPE', {
+              who: `${who}: ${operands.name}`,
+              rule: `step must give \`${name}\` in the shape it had, ${showAval(before)}`,
+              got: after ? showAval(after) : 'nothing',
+            })
           }
           return {
             p: put(operands.p, next.p, 'p'),
-            slots: { ...(master ? { [MASTER]: put(master, next.p, 'p') } : {}), ...Object.fromEntries(names.map((name, i) => [name, put(old[i], next[name], name)])) },
+            slots: {
+              ...(master ? { [MASTER]: put(master, next.p, 'p') } : {}),
+              ...Object.fromEntries(names.map((name, i) => [name, put(old[i], next[name], name)])),
+            },
           }
         },
       }
     }
 
-    const formula = ({ g: given, args, scale, check, lrScale, name }: Operands, p: Tensor, states: Record<S, Tensor>, hyper: H): Record<'p', Tensor> & Partial<Record<S, Tensor>> => {
+    const formula = (
+      { g: given, args, scale, check, lrScale, name }: Operands,
+      p: Tensor,
+      states: Record<S, Tensor>,
+      hyper: H,
+    ): Record<'p', Tensor> & Partial<Record<S, Tensor>> => {
       const argument = (i: number) => reshape(slice(args, [[i, i + 1]]), [])
       const [lr, t] = [mul(argument(0), lrScale), argument(1)]
       const g = check ? guard(cast(given, p.dtype)) : cast(given, p.dtype)
       const wideC: Record<string, Tensor> = rule.prepare?.({ lr, t, hyper }) ?? {}
       const c = Object.fromEntries(Object.entries(wideC).map(([k, x]) => [k, cast(x, p.dtype)])) as C
-      return rule.step({ p, g: scale ? mul(g, cast(scale, p.dtype)) : g, slots: states, lr: cast(lr, p.dtype), t: cast(t, p.dtype), c, hyper, name })
+      return rule.step({
+        p,
+        g: scale ? mul(g, cast(scale, p.dtype)) : g,
+        slots: states,
+        lr: cast(lr, p.dtype),
+        t: cast(t, p.dtype),
+        c,
+        hyper,
+        name,
+      })
     }
 
     const hyper = withDefaults(given)
     const normalize = rule.normalize && ((norm: Tensor) => rule.normalize!(norm, hyper))
-    return makeOptimizer({ who, name: rule.name, rule: rule.name, hyper, options, defaultLr: rule.lr ?? 1e-3, groupKeys: keys, normalize, mover })
+    return makeOptimizer({
+      who,
+      name: rule.name,
+      rule: rule.name,
+      hyper,
+      options,
+      defaultLr: rule.lr ?? 1e-3,
+      groupKeys: keys,
+      normalize,
+      mover,
+    })
   }
 }

@@ -48,10 +48,22 @@ function spread(who: string, given: Given): Given {
 function choose(who: string, { base, variants }: Family, given: Given): RuleInfo {
   for (const { variant } of variants) {
     const value = variant && given[variant.when]
-    if (!variant || value === undefined || [base, ...variants].some((r) => r.hypers.some((h) => h.name === variant.when))) continue
-    const choices = variants.flatMap((r) => (r.variant?.when === variant.when && r.variant.equals !== undefined ? [r.variant.equals] : []))
+    if (
+      !variant ||
+      value === undefined ||
+      [base, ...variants].some((r) => r.hypers.some((h) => h.name === variant.when))
+    )
+      continue
+    const choices = variants.flatMap((r) =>
+      r.variant?.when === variant.when && r.variant.equals !== undefined ? [r.variant.equals] : [],
+    )
     const fits = choices.length > 0 ? choices.includes(value as string) : typeof value === 'boolean'
-    if (!fits) throw new SteepestError('OPTION', { who, rule: `\`${variant.when}\` must be ${choices.join(', ') || 'true or false'}`, got: String(value) })
+    if (!fits)
+      throw new SteepestError('OPTION', {
+        who,
+        rule: `\`${variant.when}\` must be ${choices.join(', ') || 'true or false'}`,
+        got: String(value),
+      })
   }
   const on = (r: RuleInfo) => {
     const value = given[r.variant!.when]
@@ -69,14 +81,25 @@ function hyperOf(who: string, family: Family, rule: RuleInfo, given: Given): Rec
       checkHyper(who, info, value)
       if (rule.hypers.some((h) => h.name === info.name) || value === info.value) continue
       const needed = other.variant ? `\`${other.variant.when}\`` : 'other options'
-      throw new SteepestError('OPTION', { who, rule: `\`${info.name}\` has no meaning without ${needed}`, got: String(value) })
+      throw new SteepestError('OPTION', {
+        who,
+        rule: `\`${info.name}\` has no meaning without ${needed}`,
+        got: String(value),
+      })
     }
   }
-  return Object.fromEntries(rule.hypers.map((h) => [h.name, (given[h.name] as number | boolean | undefined) ?? h.value]))
+  return Object.fromEntries(
+    rule.hypers.map((h) => [h.name, (given[h.name] as number | boolean | undefined) ?? h.value]),
+  )
 }
 
 /** Moves parameters by a native rule: one pass over memory each. */
-function moverOf(who: string, rule: RuleInfo, hyper: Readonly<Record<string, number | boolean>>, rounding: RuleOptions['rounding']): Mover {
+function moverOf(
+  who: string,
+  rule: RuleInfo,
+  hyper: Readonly<Record<string, number | boolean>>,
+  rounding: RuleOptions['rounding'],
+): Mover {
   const words = Object.values(hyper).map(Number)
   const names = rule.slots.map((s) => s.name)
   const keepsLow = (p: Tensor) => p.dtype === 'bfloat16' && (rounding ?? 'master') === 'master'
@@ -94,7 +117,11 @@ function moverOf(who: string, rule: RuleInfo, hyper: Readonly<Record<string, num
       const { p, g, args, scale, check, site, lrScale } = operands
       const stochastic = p.dtype === 'bfloat16' && rounding === 'stochastic'
       if (stochastic && !operands.key) {
-        throw new SteepestError('ARGUMENT', { who, rule: 'stochastic rounding needs a key', fix: 'Pass { key: random.key(seed) } to update' })
+        throw new SteepestError('ARGUMENT', {
+          who,
+          rule: 'stochastic rounding needs a key',
+          fix: 'Pass { key: random.key(seed) } to update',
+        })
       }
       const [low] = slotsInOrder(who, operands, keepsLow(p) ? [LOW] : [])
       const next = update(
@@ -111,7 +138,10 @@ function moverOf(who: string, rule: RuleInfo, hyper: Readonly<Record<string, num
       )
       return {
         p: next.param,
-        slots: { ...(next.low ? { [LOW]: next.low } : {}), ...Object.fromEntries(names.map((name, i) => [name, next.slots[i]])) },
+        slots: {
+          ...(next.low ? { [LOW]: next.low } : {}),
+          ...Object.fromEntries(names.map((name, i) => [name, next.slots[i]])),
+        },
       }
     },
   }

@@ -6,7 +6,16 @@ import type { Optimizer, RuleOptions } from './optimizer.js'
 import { scheduleFreeAdamw } from './schedule-free.js'
 import { RULE_OPTIMIZERS } from './rules.gen.js'
 
-export type { ClipOptions, LearningRate, Optimizer, OptimizerState, ParameterGroup, RuleOptions, UpdateContext, Updated } from './optimizer.js'
+export type {
+  ClipOptions,
+  LearningRate,
+  Optimizer,
+  OptimizerState,
+  ParameterGroup,
+  RuleOptions,
+  UpdateContext,
+  Updated,
+} from './optimizer.js'
 export { defineOptimizer, type OwnHyper, type OwnOperands, type OwnRule, type OwnStep } from './define.js'
 export { adafactor, type AdafactorOptions } from './adafactor.js'
 export { type Convex, convex, lionK, type LionKOptions } from './lion-k.js'
@@ -18,7 +27,13 @@ export * from './rules.gen.js'
 export * as schedules from './schedules.js'
 export { schedule, type Schedule, type ScheduleKind, type ScheduleSpec } from './schedules.js'
 
-const BUILT_IN: Readonly<Record<string, (options: never) => Optimizer>> = { ...RULE_OPTIMIZERS, adafactor, lionK, normalizedGd, scheduleFreeAdamw }
+const BUILT_IN: Readonly<Record<string, (options: never) => Optimizer>> = {
+  ...RULE_OPTIMIZERS,
+  adafactor,
+  lionK,
+  normalizedGd,
+  scheduleFreeAdamw,
+}
 
 /** Names of the built-in optimizers, as the command line and configuration files have them. */
 export const OPTIMIZERS: readonly string[] = Object.keys(BUILT_IN)

@@ -1,5 +1,21 @@
 import { SteepestError } from '../errors.js'
-import { abs, add, cast, clip, div, equal, greater, less, mul, pow, sign, sqrt, square, sub, where } from '../ops/elementwise.js'
+import {
+  abs,
+  add,
+  cast,
+  clip,
+  div,
+  equal,
+  greater,
+  less,
+  mul,
+  pow,
+  sign,
+  sqrt,
+  square,
+  sub,
+  where,
+} from '../ops/elementwise.js'
 import { svd } from '../ops/linalg.js'
 import { matmul } from '../ops/matmul.js'
 import { max, sum } from '../ops/reduce.js'
@@ -52,7 +68,8 @@ export const convex = {
   }),
   /** ‖u‖_p, p above 1. */
   lp(p: number): Convex {
-    if (!(p > 1)) throw new SteepestError('OPTION', { who: 'optim.convex.lp', rule: '`p` must be above 1', got: String(p) })
+    if (!(p > 1))
+      throw new SteepestError('OPTION', { who: 'optim.convex.lp', rule: '`p` must be above 1', got: String(p) })
     const subgradient = (u: Tensor): Tensor => {
       if (u.size === 0) return u
       const unit = ratio(abs(u), max(abs(u)))
@@ -87,7 +104,12 @@ export const convex = {
   }),
   /** Sum of the largest |u|: round(fraction · size) of them, fraction in (0, 1]. Equal numbers: the first. */
   topK(fraction: number): Convex {
-    if (!(fraction > 0 && fraction <= 1)) throw new SteepestError('OPTION', { who: 'optim.convex.topK', rule: '`fraction` must be in (0, 1]', got: String(fraction) })
+    if (!(fraction > 0 && fraction <= 1))
+      throw new SteepestError('OPTION', {
+        who: 'optim.convex.topK',
+        rule: '`fraction` must be in (0, 1]',
+        got: String(fraction),
+      })
     const subgradient = (u: Tensor): Tensor => {
       const k = Math.round(fraction * u.size)
       if (k === 0) return mul(u, 0)
@@ -123,7 +145,12 @@ export interface LionKOptions extends RuleOptions {
 export function lionK(options: LionKOptions = {}): Optimizer {
   const { K = convex.l1(), betas, ...rest } = options
   if (typeof K !== 'object' || typeof K.subgradient !== 'function') {
-    throw new SteepestError('OPTION', { who: 'optim.lionK', rule: '`K` must have a `subgradient`', got: String(K), fix: 'Take one of optim.convex, or optim.convex.of(f)' })
+    throw new SteepestError('OPTION', {
+      who: 'optim.lionK',
+      rule: '`K` must have a `subgradient`',
+      got: String(K),
+      fix: 'Take one of optim.convex, or optim.convex.of(f)',
+    })
   }
   return defineOptimizer({
     name: 'lionK',

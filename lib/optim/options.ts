@@ -10,7 +10,8 @@ export function checkHyper(who: string, info: HyperInfo, value: unknown): number
     throw new SteepestError('OPTION', { who, rule: `\`${info.name}\` must be true or false`, got: String(value) })
   }
   const { min, max, openMin, openMax } = info.range ?? { min: -Infinity, max: Infinity, openMin: true, openMax: true }
-  const inside = typeof value === 'number' && (openMin ? value > min : value >= min) && (openMax ? value < max : value <= max)
+  const inside =
+    typeof value === 'number' && (openMin ? value > min : value >= min) && (openMax ? value < max : value <= max)
   if (inside) return value
   const show = (x: number) => String(x).replace('Infinity', '∞')
   const range = `${openMin ? '(' : '['}${show(min)}, ${show(max)}${openMax ? ')' : ']'}`
@@ -36,7 +37,11 @@ export function rateAt(who: string, lr: LearningRate, step: number): number {
   if (typeof lr === 'number') return lr
   const rate = lr(step)
   if (isRate(rate)) return rate
-  throw new SteepestError('OPTION', { who, rule: 'a schedule must give a number of 0 or more', got: `${String(rate)} at step ${step}` })
+  throw new SteepestError('OPTION', {
+    who,
+    rule: 'a schedule must give a number of 0 or more',
+    got: `${String(rate)} at step ${step}`,
+  })
 }
 
 /** The highest rate of a schedule; of a bare function the one that it begins with. */
@@ -58,15 +63,25 @@ export function checkGroups(who: string, groups: readonly ParameterGroup[], know
     checkOptions(at, group, ['match', 'lrScale', 'frozen', ...known])
     const { match, lrScale = 1, frozen = false } = group
     if (!(match instanceof RegExp) && typeof match !== 'function' && !Array.isArray(match)) {
-      throw new SteepestError('OPTION', { who: at, rule: '`match` must be a pattern, a list of names or a function', got: typeof match })
+      throw new SteepestError('OPTION', {
+        who: at,
+        rule: '`match` must be a pattern, a list of names or a function',
+        got: typeof match,
+      })
     }
-    if (!isRate(lrScale)) throw new SteepestError('OPTION', { who: at, rule: '`lrScale` must be in [0, ∞)', got: String(lrScale) })
-    if (typeof frozen !== 'boolean') throw new SteepestError('OPTION', { who: at, rule: '`frozen` must be true or false', got: String(frozen) })
+    if (!isRate(lrScale))
+      throw new SteepestError('OPTION', { who: at, rule: '`lrScale` must be in [0, ∞)', got: String(lrScale) })
+    if (typeof frozen !== 'boolean')
+      throw new SteepestError('OPTION', { who: at, rule: '`frozen` must be true or false', got: String(frozen) })
   })
 }
 
 /** What holds for one parameter: the options of all groups that match it, later ones first. */
-export function groupOf(groups: readonly ParameterGroup[], name: string, p: Tensor): { lrScale: number; frozen: boolean; hyper: Record<string, unknown> } {
+export function groupOf(
+  groups: readonly ParameterGroup[],
+  name: string,
+  p: Tensor,
+): { lrScale: number; frozen: boolean; hyper: Record<string, unknown> } {
   const merged: Record<string, unknown> = Object.assign({}, ...groups.filter((g) => matches(g, name, p)))
   const { match: _, lrScale = 1, frozen = false, ...hyper } = merged
   return { lrScale: lrScale as number, frozen: frozen as boolean, hyper }

@@ -38,7 +38,15 @@ export function scheduleFreeAdamw(options: ScheduleFreeOptions = {}): Optimizer 
   const inner = defineOptimizer({
     name: 'scheduleFreeAdamw',
     lr: 2.5e-3,
-    hyper: { beta1: betas?.[0] ?? 0.9, beta2: betas?.[1] ?? 0.999, eps: 1e-8, weightDecay: 0, warmupSteps: 0, r: 0, weightLrPower: 2 },
+    hyper: {
+      beta1: betas?.[0] ?? 0.9,
+      beta2: betas?.[1] ?? 0.999,
+      eps: 1e-8,
+      weightDecay: 0,
+      warmupSteps: 0,
+      r: 0,
+      weightLrPower: 2,
+    },
     slots: { z: (p) => p, v: 0, lrMax: () => zeros([], 'float64'), weightSum: () => zeros([], 'float64') },
     prepare: ({ lr, t, hyper: { beta2, warmupSteps } }) => ({
       rate: warmupSteps > 0 ? mul(lr, minimum(div(t, warmupSteps), 1)) : lr,

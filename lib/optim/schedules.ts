@@ -52,13 +52,15 @@ interface Kind {
 }
 
 /** Multiplies by step / warmup while that is below one: the first step has rate 0, as in Hugging Face's and nanoGPT's loops. */
-const warm = (o: Record<string, number>, step: number, after: () => number) => (step < o.warmup ? (o.lr * step) / o.warmup : after())
+const warm = (o: Record<string, number>, step: number, after: () => number) =>
+  step < o.warmup ? (o.lr * step) / o.warmup : after()
 
 const KINDS = {
   constant: { options: { lr: undefined, warmup: 0 }, at: (o, step) => warm(o, step, () => o.lr) },
   linear: {
     options: { lr: undefined, steps: undefined, warmup: 0, end: 0 },
-    at: (o, step) => warm(o, step, () => lerp(o.end, o.lr, Math.max(0, (o.steps - step) / Math.max(1, o.steps - o.warmup)))),
+    at: (o, step) =>
+      warm(o, step, () => lerp(o.end, o.lr, Math.max(0, (o.steps - step) / Math.max(1, o.steps - o.warmup)))),
   },
   cosine: {
     options: { lr: undefined, steps: undefined, warmup: 0, end: 0, cycles: 0.5, after: 'hold' },
@@ -78,7 +80,16 @@ const KINDS = {
       }),
   },
   wsd: {
-    options: { lr: undefined, warmup: 0, stable: undefined, decay: undefined, floor: 0, shape: 'linear', warmupShape: 'linear', cycles: 0.5 },
+    options: {
+      lr: undefined,
+      warmup: 0,
+      stable: undefined,
+      decay: undefined,
+      floor: 0,
+      shape: 'linear',
+      warmupShape: 'linear',
+      cycles: 0.5,
+    },
     at: (o, step, s) => {
       const above = (x: number) => o.lr * Math.max(0, lerp(o.floor, 1, x))
       if (step < o.warmup) {
@@ -95,12 +106,26 @@ const KINDS = {
     },
   },
   oneCycle: {
-    options: { lr: undefined, steps: undefined, rise: 0.3, startDivisor: 25, endDivisor: 1e4, anneal: 'cosine', phases: 2 },
+    options: {
+      lr: undefined,
+      steps: undefined,
+      rise: 0.3,
+      startDivisor: 25,
+      endDivisor: 1e4,
+      anneal: 'cosine',
+      phases: 2,
+    },
     at: (o, step, s) => {
       const start = o.lr / o.startDivisor
       const end = start / o.endDivisor
       const top = o.rise * o.steps - 1
-      const down: [number, number][] = o.phases === 3 ? [[2 * top, start], [o.steps - 1, end]] : [[o.steps - 1, end]]
+      const down: [number, number][] =
+        o.phases === 3
+          ? [
+              [2 * top, start],
+              [o.steps - 1, end],
+            ]
+          : [[o.steps - 1, end]]
       let [from, began] = [start, 0]
       for (const [until, to] of [[top, o.lr], ...down]) {
         if (step <= until) {
@@ -115,7 +140,9 @@ const KINDS = {
   polynomial: {
     options: { lr: undefined, steps: undefined, warmup: 0, end: 0, power: 1 },
     at: (o, step) =>
-      warm(o, step, () => (step > o.steps ? o.end : o.end + (o.lr - o.end) * (1 - (step - o.warmup) / (o.steps - o.warmup)) ** o.power)),
+      warm(o, step, () =>
+        step > o.steps ? o.end : o.end + (o.lr - o.end) * (1 - (step - o.warmup) / (o.steps - o.warmup)) ** o.power,
+      ),
   },
   step: {
     options: { lr: undefined, every: undefined, factor: 0.1, warmup: 0 },
@@ -146,7 +173,11 @@ export function schedule(spec: ScheduleSpec): Schedule {
   const { kind, ...given } = spec
   const who = `optim.schedules.${kind}`
   if (!Object.hasOwn(KINDS, kind)) {
-    throw new SteepestError('OPTION', { who: 'optim.schedule', rule: `the kind must be one of ${Object.keys(KINDS).join(', ')}`, got: String(kind) })
+    throw new SteepestError('OPTION', {
+      who: 'optim.schedule',
+      rule: `the kind must be one of ${Object.keys(KINDS).join(', ')}`,
+      got: String(kind),
+    })
   }
   const { options, at } = KINDS[kind] as Kind
   checkOptions(who, given, Object.keys(options))
@@ -158,13 +189,22 @@ export function schedule(spec: ScheduleSpec): Schedule {
     if (value === undefined) throw new SteepestError('OPTION', { who, rule: `\`${name}\` must be given` })
     const choices = name === 'warmupShape' ? CHOICES.shape : CHOICES[name]
     if (choices) {
-      if (!choices.includes(value as string)) throw new SteepestError('OPTION', { who, rule: `\`${name}\` must be ${choices.join(' or ')}`, got: String(value) })
+      if (!choices.includes(value as string))
+        throw new SteepestError('OPTION', {
+          who,
+          rule: `\`${name}\` must be ${choices.join(' or ')}`,
+          got: String(value),
+        })
       words[name] = value as string
     } else {
       const [min, max] = name === 'timescale' ? ANY : RANGES[name]
       if (typeof value !== 'number' || !(value >= min && value <= max)) {
         const low = min === Number.MIN_VALUE ? '(0' : `[${min}`
-        throw new SteepestError('OPTION', { who, rule: `\`${name}\` must be a number in ${low}, ${max === Infinity ? '∞)' : `${max}]`}`, got: String(value) })
+        throw new SteepestError('OPTION', {
+          who,
+          rule: `\`${name}\` must be a number in ${low}, ${max === Infinity ? '∞)' : `${max}]`}`,
+          got: String(value),
+        })
       }
       numbers[name] = value
     }
@@ -175,10 +215,12 @@ export function schedule(spec: ScheduleSpec): Schedule {
 }
 
 /** One rate, after `warmup` steps of rising from 0. */
-export const constant = (options: { lr: number; warmup?: number }): Schedule => schedule({ kind: 'constant', ...options })
+export const constant = (options: { lr: number; warmup?: number }): Schedule =>
+  schedule({ kind: 'constant', ...options })
 
 /** A straight line from `lr` to `end` (default 0) at step `steps`, after `warmup` steps of rising from 0. */
-export const linear = (options: { lr: number; steps: number; warmup?: number; end?: number }): Schedule => schedule({ kind: 'linear', ...options })
+export const linear = (options: { lr: number; steps: number; warmup?: number; end?: number }): Schedule =>
+  schedule({ kind: 'linear', ...options })
 
 /**
  * Half a cosine from `lr` to `end` (default 0) at step `steps`, after `warmup` steps of rising from 0. Past `steps` the rate stays at `end`
@@ -194,8 +236,13 @@ export const cosine = (options: {
 }): Schedule => schedule({ kind: 'cosine', ...options })
 
 /** `cycles` half cosines one after the other, each from `lr` to `end` (SGDR, arXiv 1608.03983). */
-export const cosineRestarts = (options: { lr: number; steps: number; warmup?: number; end?: number; cycles?: number }): Schedule =>
-  schedule({ kind: 'cosineRestarts', ...options })
+export const cosineRestarts = (options: {
+  lr: number
+  steps: number
+  warmup?: number
+  end?: number
+  cycles?: number
+}): Schedule => schedule({ kind: 'cosineRestarts', ...options })
 
 /**
  * Warm-up, `stable` steps at `lr`, and `decay` steps down to `floor` (a share of `lr`, default 0), along `shape`
@@ -227,14 +274,22 @@ export const oneCycle = (options: {
 }): Schedule => schedule({ kind: 'oneCycle', ...options })
 
 /** From `lr` to `end` (default 0) at step `steps` by (1 − progress)^power, after `warmup` steps of rising from 0. */
-export const polynomial = (options: { lr: number; steps: number; warmup?: number; end?: number; power?: number }): Schedule =>
-  schedule({ kind: 'polynomial', ...options })
+export const polynomial = (options: {
+  lr: number
+  steps: number
+  warmup?: number
+  end?: number
+  power?: number
+}): Schedule => schedule({ kind: 'polynomial', ...options })
 
 /** `lr` times `factor` (default 0.1) once more after every `every` steps. */
-export const stepwise = (options: { lr: number; every: number; factor?: number; warmup?: number }): Schedule => schedule({ kind: 'step', ...options })
+export const stepwise = (options: { lr: number; every: number; factor?: number; warmup?: number }): Schedule =>
+  schedule({ kind: 'step', ...options })
 
 /** `lr` times `factor` to the number of steps since the warm-up. */
-export const exponential = (options: { lr: number; factor: number; warmup?: number }): Schedule => schedule({ kind: 'exponential', ...options })
+export const exponential = (options: { lr: number; factor: number; warmup?: number }): Schedule =>
+  schedule({ kind: 'exponential', ...options })
 
 /** lr / √(1 + (step − warmup) / timescale) after `warmup` steps of rising from 0; the time scale is by default the warm-up, or 10,000 where there is none. */
-export const inverseSqrt = (options: { lr: number; warmup?: number; timescale?: number }): Schedule => schedule({ kind: 'inverseSqrt', ...options })
+export const inverseSqrt = (options: { lr: number; warmup?: number; timescale?: number }): Schedule =>
+  schedule({ kind: 'inverseSqrt', ...options })

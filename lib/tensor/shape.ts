@@ -65,7 +65,9 @@ export function normalizeAxis(who: string, axis: number, rank: number): number {
 /** Distinct non-negative axes in ascending order; undefined means all. */
 export function normalizeAxes(who: string, axis: number | readonly number[] | undefined, rank: number): number[] {
   if (axis === undefined) return Array.from({ length: rank }, (_, i) => i)
-  const axes = (typeof axis === 'number' ? [axis] : [...axis]).map((a) => normalizeAxis(who, a, rank)).sort((a, b) => a - b)
+  const axes = (typeof axis === 'number' ? [axis] : [...axis])
+    .map((a) => normalizeAxis(who, a, rank))
+    .sort((a, b) => a - b)
   if (new Set(axes).size !== axes.length) {
     throw new SteepestError('SHAPE', { who, rule: 'axes must be distinct', got: `[${axes.join(', ')}]` })
   }

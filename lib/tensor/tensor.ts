@@ -124,7 +124,12 @@ export function withNodeScope<T>(node: Node, f: () => T): T {
 export const nextNodeId = (): number => nextId
 
 /** @internal Makes a node and its output handles; the only way that a node comes to be. */
-export function makeNode(op: OpDef, inputs: readonly Tensor[], attrs: Attrs, avals: readonly Aval[] = op.infer(inputs, attrs)): Tensor[] {
+export function makeNode(
+  op: OpDef,
+  inputs: readonly Tensor[],
+  attrs: Attrs,
+  avals: readonly Aval[] = op.infer(inputs, attrs),
+): Tensor[] {
   const outputs: Tensor[] = []
   const node: Node = { id: nextId++, op, inputs, attrs, outputs, scope: scopePath }
   for (let i = 0; i < avals.length; i++) outputs.push(new Tensor(node, i, avals[i]))

@@ -24,24 +24,38 @@ const isArray = (x: unknown): x is TypedArray => ArrayBuffer.isView(x)
 
 function toBatch(x: unknown): Batch {
   if (typeof x !== 'object' || x === null) {
-    throw new SteepestError('DATA', { who: 'train', rule: 'a batch must be a record of typed arrays or { data, shape }', got: typeof x })
+    throw new SteepestError('DATA', {
+      who: 'train',
+      rule: 'a batch must be a record of typed arrays or { data, shape }',
+      got: typeof x,
+    })
   }
   return Object.fromEntries(
     Object.entries(x).map(([k, v]) => {
       if (v instanceof HostArray) return [k, v]
       if (isArray(v)) return [k, new HostArray(v)]
       const { data, shape } = (v ?? {}) as { data?: TypedArray; shape?: number[] }
-      if (!isArray(data)) throw new SteepestError('DATA', { who: `batch.${k}`, rule: 'must be a typed array or { data, shape }', got: typeof v })
+      if (!isArray(data))
+        throw new SteepestError('DATA', {
+          who: `batch.${k}`,
+          rule: 'must be a typed array or { data, shape }',
+          got: typeof v,
+        })
       return [k, new HostArray(data, shape)]
     }),
   )
 }
 
-const isStepData = (x: unknown): x is StepData => typeof x === 'object' && x !== null && Array.isArray((x as StepData).microBatches)
+const isStepData = (x: unknown): x is StepData =>
+  typeof x === 'object' && x !== null && Array.isArray((x as StepData).microBatches)
 
 /** A source of steps from whatever gives batches; `accumulate` of them make a step. */
-export function toSource(data: StepSource | Iterable<unknown> | AsyncIterable<unknown>, accumulate: number): StepSource {
-  if (typeof (data as StepSource).next === 'function' && !(Symbol.asyncIterator in data) && !(Symbol.iterator in data)) return data as StepSource
+export function toSource(
+  data: StepSource | Iterable<unknown> | AsyncIterable<unknown>,
+  accumulate: number,
+): StepSource {
+  if (typeof (data as StepSource).next === 'function' && !(Symbol.asyncIterator in data) && !(Symbol.iterator in data))
+    return data as StepSource
   const iterable = data as Iterable<unknown> | AsyncIterable<unknown>
   const iterator = Symbol.asyncIterator in iterable ? iterable[Symbol.asyncIterator]() : iterable[Symbol.iterator]()
   return {

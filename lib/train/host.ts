@@ -11,11 +11,22 @@ export class HostArray {
   /** @param shape defaults to one axis */
   constructor(data: TypedArray, shape: Shape = [data.length]) {
     if (sizeOf(shape) !== data.length) {
-      throw new SteepestError('SHAPE', { who: 'batch', rule: 'the shape must hold as many elements as there are numbers', got: `[${shape.join(', ')}] for ${data.length}` })
+      throw new SteepestError('SHAPE', {
+        who: 'batch',
+        rule: 'the shape must hold as many elements as there are numbers',
+        got: `[${shape.join(', ')}] for ${data.length}`,
+      })
     }
     this.data = data
     this.shape = shape
-    this.dtype = data instanceof Float32Array ? 'float32' : data instanceof Float64Array ? 'float64' : data instanceof Int32Array ? 'int32' : 'uint8'
+    this.dtype =
+      data instanceof Float32Array
+        ? 'float32'
+        : data instanceof Float64Array
+          ? 'float64'
+          : data instanceof Int32Array
+            ? 'int32'
+            : 'uint8'
   }
 }
 

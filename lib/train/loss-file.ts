@@ -32,7 +32,11 @@ async function recall(progress: Progress, folder: string, throughStep: number): 
  * @param folder the run's; nothing is drawn where it is not there
  * @param title what the run is called in the picture
  */
-export async function* drawingLoss(events: AsyncIterable<TrainEvent>, folder: string, title?: string): AsyncGenerator<TrainEvent> {
+export async function* drawingLoss(
+  events: AsyncIterable<TrainEvent>,
+  folder: string,
+  title?: string,
+): AsyncGenerator<TrainEvent> {
   const progress = newProgress()
   let drawn = Number.NEGATIVE_INFINITY
   let told = false

@@ -4,7 +4,8 @@ import type { MemoryByHolder } from './events.js'
 import { avalBytes, type Batch } from './host.js'
 import type { Trainer } from './trainer.js'
 
-const bytes = (tensors: Readonly<Record<string, Tensor>>): number => Object.values(tensors).reduce((n, t) => n + avalBytes(t), 0)
+const bytes = (tensors: Readonly<Record<string, Tensor>>): number =>
+  Object.values(tensors).reduce((n, t) => n + avalBytes(t), 0)
 
 /** Floating-point operations of a planned program, from the costs in the op table. */
 export function planFlops(plan: GraphPlan): number {
@@ -48,12 +49,19 @@ function arenaAtPeak(plan: GraphPlan): { gradients: number; workspace: number; a
 const OTHER = 24 << 20
 
 /** What a step will hold, and its cost; exact for everything in native memory. */
-export function planMemory(trainer: Trainer, microBatches: readonly Batch[], weighted = false): { memory: MemoryByHolder; flops: number } {
+export function planMemory(
+  trainer: Trainer,
+  microBatches: readonly Batch[],
+  weighted = false,
+): { memory: MemoryByHolder; flops: number } {
   const plans = trainer.plan(microBatches[0], microBatches.length, weighted)
   const largest = plans.reduce((a, b) => (b.arenaBytes > a.arenaBytes ? b : a))
   const weights = bytes(trainer.parameters) + bytes(trainer.moduleState)
   const optimizer = bytes(trainer.slots)
-  const held = microBatches.length > 1 ? Object.values(trainer.parameters).reduce((n, t) => n + t.size * (t.dtype === 'float64' ? 8 : 4), 0) : 0
+  const held =
+    microBatches.length > 1
+      ? Object.values(trainer.parameters).reduce((n, t) => n + t.size * (t.dtype === 'float64' ? 8 : 4), 0)
+      : 0
   const arena = arenaAtPeak(largest)
   const batch = microBatches.reduce((n, b) => n + Object.values(b).reduce((m, a) => m + avalBytes(a), 0), 0) * 3
   const memory = {
@@ -67,6 +75,9 @@ export function planMemory(trainer: Trainer, microBatches: readonly Batch[], wei
   }
   memory.total = weights + held + optimizer + largest.arenaBytes + memory.other
   const middle = Math.max(0, microBatches.length - 2)
-  const flops = plans.length < 3 ? plans.reduce((n, p) => n + planFlops(p), 0) : planFlops(plans[0]) + middle * planFlops(plans[1]) + planFlops(plans[2])
+  const flops =
+    plans.length < 3
+      ? plans.reduce((n, p) => n + planFlops(p), 0)
+      : planFlops(plans[0]) + middle * planFlops(plans[1]) + planFlops(plans[2])
   return { memory, flops }
 }

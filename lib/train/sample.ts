@@ -30,7 +30,8 @@ function requireOptions(who: string, { temperature = 1, topK, topP = 1 }: Sample
   if (topK !== undefined && (!Number.isInteger(topK) || topK < 1)) {
     throw new SteepestError('OPTION', { who, rule: '`topK` must be a whole number of 1 or more', got: String(topK) })
   }
-  if (!(topP > 0 && topP <= 1)) throw new SteepestError('OPTION', { who, rule: '`topP` must be in (0, 1]', got: String(topP) })
+  if (!(topP > 0 && topP <= 1))
+    throw new SteepestError('OPTION', { who, rule: '`topP` must be in (0, 1]', got: String(topP) })
 }
 
 /**
@@ -50,7 +51,12 @@ export function sampleLogits(logits: Tensor, options: SampleOptions = {}): Tenso
   const { temperature = 1, topK, topP = 1, key } = options
   const wide = logits.dtype === 'bfloat16' ? cast(logits, 'float32') : logits
   if (temperature === 0) return argmax(wide, { axis: -1 })
-  if (!key) throw new SteepestError('ARGUMENT', { who, rule: 'a choice by chance needs a key', fix: 'Give one, random.key(0), or temperature 0' })
+  if (!key)
+    throw new SteepestError('ARGUMENT', {
+      who,
+      rule: 'a choice by chance needs a key',
+      fix: 'Give one, random.key(0), or temperature 0',
+    })
   const scaled = temperature === 1 ? wide : div(wide, temperature)
   const vocabulary = scaled.shape[scaled.rank - 1]
   const among = Math.min(topK ?? vocabulary, vocabulary)

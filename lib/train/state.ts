@@ -28,7 +28,12 @@ function* entries(trainer: Trainer, part: 'model' | 'optimizer'): Generator<[nam
 export function* stateSources(trainer: Trainer, part: 'model' | 'optimizer'): Generator<TensorSource> {
   for (const [name, key, t] of entries(trainer, part)) {
     const buffer = trainer.buffer(key)
-    yield { name, dtype: t.dtype, shape: t.shape, read: () => pieces((target, at) => buffer.read(target, at), t.size * bytesOf(t.dtype)) }
+    yield {
+      name,
+      dtype: t.dtype,
+      shape: t.shape,
+      read: () => pieces((target, at) => buffer.read(target, at), t.size * bytesOf(t.dtype)),
+    }
   }
 }
 
@@ -40,10 +45,18 @@ export async function restoreTensors(trainer: Trainer, checkpoint: Checkpoint): 
       const from = loaded.get(name)
       if (!from) {
         const near = nearest(name, loaded.keys())
-        throw new SteepestError('CHECKPOINT', { who: checkpoint.dir, rule: `the checkpoint is of another model: it has no ${name}`, fix: near ? `It has ${near}` : '' })
+        throw new SteepestError('CHECKPOINT', {
+          who: checkpoint.dir,
+          rule: `the checkpoint is of another model: it has no ${name}`,
+          fix: near ? `It has ${near}` : '',
+        })
       }
       if (from.shape.join() !== t.shape.join()) {
-        throw new SteepestError('CHECKPOINT', { who: `${checkpoint.dir}: ${name}`, rule: 'the checkpoint is of another model: shapes must be equal', got: `[${from.shape.join(', ')}] for [${t.shape.join(', ')}]` })
+        throw new SteepestError('CHECKPOINT', {
+          who: `${checkpoint.dir}: ${name}`,
+          rule: 'the checkpoint is of another model: shapes must be equal',
+          got: `[${from.shape.join(', ')}] for [${t.shape.join(', ')}]`,
+        })
       }
       const buffer = trainer.buffer(key)
       await from.readPieces((bytes, offset) => buffer.write(bytes, offset), t.dtype)

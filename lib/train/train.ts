@@ -58,8 +58,27 @@ export interface FitOptions extends LoopOptions {
 }
 
 const KNOWN = [
-  'optimizer', 'steps', 'accumulate', 'clip', 'seed', 'evalData', 'evalEvery', 'out', 'saveEvery', 'keep', 'config', 'tokenizer', 'resume',
-  'sampleEvery', 'sample', 'patience', 'stopAfter', 'allowNonFinite', 'signal', 'plan', 'run',
+  'optimizer',
+  'steps',
+  'accumulate',
+  'clip',
+  'seed',
+  'evalData',
+  'evalEvery',
+  'out',
+  'saveEvery',
+  'keep',
+  'config',
+  'tokenizer',
+  'resume',
+  'sampleEvery',
+  'sample',
+  'patience',
+  'stopAfter',
+  'allowNonFinite',
+  'signal',
+  'plan',
+  'run',
 ]
 
 /** What a run came to. */
@@ -135,7 +154,11 @@ export class Run implements AsyncIterable<TrainEvent>, PromiseLike<TrainResult> 
  *
  * @param data batches: an iterable or async iterable of records of typed arrays, or a source whose position can be saved
  */
-export function train(model: Trainable, data: StepSource | Iterable<StepData> | AsyncIterable<StepData>, options: FitOptions): Run {
+export function train(
+  model: Trainable,
+  data: StepSource | Iterable<StepData> | AsyncIterable<StepData>,
+  options: FitOptions,
+): Run {
   checkOptions('train', options, KNOWN)
   const { optimizer, clip, accumulate, ...loop } = options
   return trainWith(new Trainer(model, { optimizer, clip, seed: options.seed }), toSource(data, accumulate ?? 1), loop)
@@ -144,7 +167,11 @@ export function train(model: Trainable, data: StepSource | Iterable<StepData> | 
 /** The loop over a trainer that is there already. */
 export function trainWith(trainer: Trainer, source: StepSource, options: LoopOptions): Run {
   if (!Number.isSafeInteger(options.steps) || options.steps < 1) {
-    throw new SteepestError('OPTION', { who: 'train', rule: '`steps` must be a whole number of 1 or more', got: String(options.steps) })
+    throw new SteepestError('OPTION', {
+      who: 'train',
+      rule: '`steps` must be a whole number of 1 or more',
+      got: String(options.steps),
+    })
   }
   return new Run(new Loop(trainer, source, options).run())
 }
@@ -199,7 +226,8 @@ class Loop {
       return yield* this.loop()
     } catch (error) {
       const code = error instanceof SteepestError ? error.code : 'NATIVE'
-      const message = error instanceof SteepestError ? error.sentence : error instanceof Error ? error.message : String(error)
+      const message =
+        error instanceof SteepestError ? error.sentence : error instanceof Error ? error.message : String(error)
       yield this.tell({ type: 'error', code, message })
       throw error
     } finally {
@@ -231,7 +259,8 @@ class Loop {
     let ended = false
 
     const due = (every: number | undefined, step: number) => every !== undefined && step % every === 0
-    const pauses = (step: number) => due(options.evalEvery, step) || due(options.saveEvery, step) || due(options.sampleEvery, step)
+    const pauses = (step: number) =>
+      due(options.evalEvery, step) || due(options.saveEvery, step) || due(options.sampleEvery, step)
 
     while (!ended) {
       // Fill the queue, but never past a step after which the state is looked at.
@@ -240,7 +269,8 @@ class Loop {
         if (ahead && pauses(ahead.step)) break
         const data = await source.next()
         if (data === null) {
-          if (next === this.step && this.queued.length === 0 && next === 0) throw new SteepestError('DATA', { who: 'train', rule: 'the data has no batch' })
+          if (next === this.step && this.queued.length === 0 && next === 0)
+            throw new SteepestError('DATA', { who: 'train', rule: 'the data has no batch' })
           next = last
           break
         }
@@ -250,7 +280,12 @@ class Loop {
           yield this.startEvent(data)
         }
         const lr = trainer.optimizer.lrAt(next)
-        const wait = await trainer.step(data.microBatches, { lr, step: next, normalizer: data.weight, unchained: options.allowNonFinite })
+        const wait = await trainer.step(data.microBatches, {
+          lr,
+          step: next,
+          normalizer: data.weight,
+          unchained: options.allowNonFinite,
+        })
         this.queued.push({ step: next, lr, tokens: data.tokens, wait })
       }
       if (this.logFailure !== undefined) throw this.logFailure
@@ -287,7 +322,10 @@ class Loop {
           tokens: this.tokens,
           tokensPerSecond: (this.tokens - reportedTokens) / seconds,
           msPerStep: (seconds * 1000) / steps,
-          mfu: this.flops && options.plan?.peakFlops ? (this.flops * steps) / seconds / options.plan.peakFlops : Number.NaN,
+          mfu:
+            this.flops && options.plan?.peakFlops
+              ? (this.flops * steps) / seconds / options.plan.peakFlops
+              : Number.NaN,
           memoryNow: Math.max(0, process.memoryUsage.rss() - this.residentBefore),
           memoryPlanned: this.planned,
           seconds: this.seconds,
@@ -306,7 +344,8 @@ class Loop {
       }
       if (options.sample && due(options.sampleEvery, head.step)) yield await this.sampleNow()
       const stopsHere = ended || final
-      if (options.out && (due(options.saveEvery, head.step) || stopsHere) && this.savedStep !== head.step) yield await this.saveNow()
+      if (options.out && (due(options.saveEvery, head.step) || stopsHere) && this.savedStep !== head.step)
+        yield await this.saveNow()
       if (evaluates || pauses(head.step)) reported = performance.now()
       if (stopsHere) break
       if (options.signal?.aborted && this.queued.length === 0) {
@@ -316,8 +355,10 @@ class Loop {
     }
     if (reason === 'done' && this.step < options.steps && options.stopAfter === this.step) reason = 'stopAfter'
     else if (reason === 'done' && this.step < options.steps && options.signal?.aborted) reason = 'interrupted'
-    if (options.out && reason !== 'nonFinite' && this.savedStep !== this.step && this.step > 0) yield await this.saveNow()
-    if (reason === 'nonFinite') message += this.savedPath ? `; the last whole state is ${this.savedPath}` : '; no checkpoint had been saved'
+    if (options.out && reason !== 'nonFinite' && this.savedStep !== this.step && this.step > 0)
+      yield await this.saveNow()
+    if (reason === 'nonFinite')
+      message += this.savedPath ? `; the last whole state is ${this.savedPath}` : '; no checkpoint had been saved'
     yield this.tell({
       type: 'stop',
       reason,
@@ -328,7 +369,14 @@ class Loop {
       message,
       seconds: this.seconds,
     })
-    return { reason, step: this.step, loss, evalLoss: this.evalLoss, bestLoss: Number.isFinite(this.best) ? this.best : undefined, path: this.savedPath }
+    return {
+      reason,
+      step: this.step,
+      loss,
+      evalLoss: this.evalLoss,
+      bestLoss: Number.isFinite(this.best) ? this.best : undefined,
+      path: this.savedPath,
+    }
   }
 
   private planned = 0
@@ -372,7 +420,8 @@ class Loop {
     let weight = 0
     for await (const data of this.options.evalData!()) {
       const each = data.weight ?? data.microBatches.length
-      for (const batch of data.microBatches) sum += (await this.trainer.evaluate(batch, data.weight)) * (data.weight ?? 1)
+      for (const batch of data.microBatches)
+        sum += (await this.trainer.evaluate(batch, data.weight)) * (data.weight ?? 1)
       weight += each
     }
     const loss = sum / weight
@@ -380,7 +429,14 @@ class Loop {
     this.worse = better ? 0 : this.worse + 1
     if (better) this.best = loss
     this.evalLoss = loss
-    yield this.tell({ type: 'eval', step: this.step, loss, perplexity: Math.exp(loss), best: better, seconds: this.seconds })
+    yield this.tell({
+      type: 'eval',
+      step: this.step,
+      loss,
+      perplexity: Math.exp(loss),
+      best: better,
+      seconds: this.seconds,
+    })
   }
 
   private async sampleNow(): Promise<TrainEvent> {
@@ -412,7 +468,10 @@ class Loop {
     const saved = await saveCheckpoint(options.out!, this.step, parts, { keep: options.keep })
     this.savedPath = saved.dir
     this.savedStep = this.step
-    const bytes = [...Object.values(trainer.parameters), ...Object.values(trainer.slots)].reduce((n, t) => n + t.size * 4, 0)
+    const bytes = [...Object.values(trainer.parameters), ...Object.values(trainer.slots)].reduce(
+      (n, t) => n + t.size * 4,
+      0,
+    )
     return this.tell({ type: 'save', step: this.step, path: saved.dir, bytes })
   }
 
@@ -421,7 +480,11 @@ class Loop {
     try {
       const { state } = checkpoint
       if (state.optimizer !== this.trainer.optimizer.name) {
-        throw new SteepestError('CHECKPOINT', { who: dir, rule: 'the checkpoint must be of the same optimizer', got: `${String(state.optimizer)} for ${this.trainer.optimizer.name}` })
+        throw new SteepestError('CHECKPOINT', {
+          who: dir,
+          rule: 'the checkpoint must be of the same optimizer',
+          got: `${String(state.optimizer)} for ${this.trainer.optimizer.name}`,
+        })
       }
       await restoreTensors(this.trainer, checkpoint)
       this.step = checkpoint.step
@@ -432,7 +495,12 @@ class Loop {
       this.savedPath = dir
       this.savedStep = this.step
       if (state.data !== null) {
-        if (!this.source.restore) throw new SteepestError('CHECKPOINT', { who: dir, rule: 'the data must be able to go on from a saved position', fix: 'Give a source with state() and restore()' })
+        if (!this.source.restore)
+          throw new SteepestError('CHECKPOINT', {
+            who: dir,
+            rule: 'the data must be able to go on from a saved position',
+            fix: 'Give a source with state() and restore()',
+          })
         await this.source.restore(state.data)
       }
     } finally {

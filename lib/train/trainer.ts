@@ -56,7 +56,11 @@ type Part = 'only' | 'first' | 'middle' | 'last' | 'evaluate'
 interface Compiled {
   executable: Executable
   /** Inputs by where their memory comes from; positions are externals. */
-  inputs: readonly (readonly [kind: 'state', name: string] | readonly [kind: 'args' | 'key'] | readonly [kind: 'batch', name: string])[]
+  inputs: readonly (
+    | readonly [kind: 'state', name: string]
+    | readonly [kind: 'args' | 'key']
+    | readonly [kind: 'batch', name: string]
+  )[]
   /** Outputs: state tensors that they replace, or numbers that are read. */
   outputs: readonly (readonly [kind: 'state', name: string] | readonly [kind: 'loss' | 'gradNorm'])[]
 }
@@ -106,7 +110,10 @@ export class Trainer {
   ) {
     const { parameters, state } = namedTensors(model)
     if (Object.keys(parameters).length === 0) {
-      throw new SteepestError('ARGUMENT', { who: 'train', rule: 'the model has no float tensors as fields, so there is nothing to train' })
+      throw new SteepestError('ARGUMENT', {
+        who: 'train',
+        rule: 'the model has no float tensors as fields, so there is nothing to train',
+      })
     }
     this.parameters = parameters
     this.moduleState = state
@@ -127,7 +134,8 @@ export class Trainer {
     for (const [k, t] of Object.entries(this.parameters)) all[`p:${k}`] = t
     for (const [k, t] of Object.entries(this.moduleState)) all[`m:${k}`] = t
     if (part === 'only' || part === 'last') for (const [k, t] of Object.entries(this.slots)) all[`s:${k}`] = t
-    if (part !== 'only' && part !== 'evaluate') for (const [k, t] of Object.entries(this.accumulators)) all[`g:${k}`] = t
+    if (part !== 'only' && part !== 'evaluate')
+      for (const [k, t] of Object.entries(this.accumulators)) all[`g:${k}`] = t
     return all
   }
 
@@ -138,7 +146,8 @@ export class Trainer {
     if (fresh.length > 0) evaluate(fresh)
     await settled(all)
     for (const part of ['only', 'first'] as const) {
-      for (const [name, t] of Object.entries(this.stateTensors(part))) if (t.storage) this.memory.set(name, pendingOf(t).buffer)
+      for (const [name, t] of Object.entries(this.stateTensors(part)))
+        if (t.storage) this.memory.set(name, pendingOf(t).buffer)
     }
   }
 
@@ -167,7 +176,12 @@ export class Trainer {
     const { normalized, ...rest } = data
     const scalarArg = (i: number) => reshape(slice(args, [[i, i + 1]]), [])
     const training = part !== 'evaluate'
-    const ctx = new Context({ training, key, ids: data.ids, normalizer: normalized ? cast(scalarArg(2), 'float32') : undefined })
+    const ctx = new Context({
+      training,
+      key,
+      ids: data.ids,
+      normalizer: normalized ? cast(scalarArg(2), 'float32') : undefined,
+    })
     const named: Record<string, Tensor> = {}
     for (const k of Object.keys(this.parameters)) named[k] = state[`p:${k}`]
     for (const k of Object.keys(this.moduleState)) named[k] = state[`m:${k}`]
@@ -182,11 +196,14 @@ export class Trainer {
       const params = names.map((k) => named[k])
       let grads = backwardOrZeros([loss], [onesLike(loss)], params)
       if (part === 'first') {
-        names.forEach((k, i) => output(['state', `g:${k}`], assign(state[`g:${k}`], cast(grads[i], state[`g:${k}`].dtype))))
+        names.forEach((k, i) =>
+          output(['state', `g:${k}`], assign(state[`g:${k}`], cast(grads[i], state[`g:${k}`].dtype))),
+        )
       } else if (part === 'middle') {
         names.forEach((k, i) => output(['state', `g:${k}`], accumulate(state[`g:${k}`], grads[i])))
       } else {
-        if (part === 'last') grads = grads.map((g, i) => add(state[`g:${names[i]}`], cast(g, state[`g:${names[i]}`].dtype)))
+        if (part === 'last')
+          grads = grads.map((g, i) => add(state[`g:${names[i]}`], cast(g, state[`g:${names[i]}`].dtype)))
         this.traceUpdate(names, params, grads, state, args, key, output)
       }
       for (const [k, t] of Object.entries(this.moduleState)) {
@@ -215,7 +232,12 @@ export class Trainer {
     const record = (tensors: readonly Tensor[]) => Object.fromEntries(names.map((k, i) => [k, tensors[i]]))
     const flat = flatten(this.optimizerState)
     const slots = flat.unflatten(flat.paths.map((path) => state[`s:${path}`]))
-    const next = this.optimizer.update(record(params), record(grads), slots, { args, scale, key, check: this.clip === null })
+    const next = this.optimizer.update(record(params), record(grads), slots, {
+      args,
+      scale,
+      key,
+      check: this.clip === null,
+    })
     for (const [k, t] of Object.entries(next.params)) output(['state', `p:${k}`], t)
     const after = flatten(next.state)
     after.tensors.forEach((t, i) => output(['state', `s:${after.paths[i]}`], t))
@@ -240,7 +262,8 @@ export class Trainer {
   plan(given: Batch, microBatches = 1, weighted = false): Executable['plan'][] {
     const batch = normalizedBy(given, weighted ? 1 : undefined)
     this.prepareAccumulators(microBatches)
-    const parts: Part[] = microBatches === 1 ? ['only'] : microBatches === 2 ? ['first', 'last'] : ['first', 'middle', 'last']
+    const parts: Part[] =
+      microBatches === 1 ? ['only'] : microBatches === 2 ? ['first', 'last'] : ['first', 'middle', 'last']
     return parts.map((part) => this.compiled(part, batch)[0].executable.plan)
   }
 
@@ -276,7 +299,13 @@ export class Trainer {
     return buffer
   }
 
-  private async submit(part: Part, batch: Batch, args: StepArgs, micro: number, chained = true): Promise<() => Promise<StepResult>> {
+  private async submit(
+    part: Part,
+    batch: Batch,
+    args: StepArgs,
+    micro: number,
+    chained = true,
+  ): Promise<() => Promise<StepResult>> {
     const [compiled, key] = this.compiled(part, batch)
     const slot = await this.slotFor(key, compiled)
     const { plan } = compiled.executable
@@ -299,7 +328,9 @@ export class Trainer {
       const spare = this.spare.get(kind[1]) ?? new (native().Buffer)(plan.externals[at].bytes)
       bindings[at] = spare
     })
-    slot.ticket = this.queue.submit(compiled.executable, bindings, this.arena, { chained: part !== 'evaluate' && chained })
+    slot.ticket = this.queue.submit(compiled.executable, bindings, this.arena, {
+      chained: part !== 'evaluate' && chained,
+    })
     compiled.outputs.forEach((kind, o) => {
       const at = plan.outputs[o]
       if (kind[0] !== 'state' || at < compiled.inputs.length) return
@@ -349,7 +380,15 @@ export class Trainer {
     for (let i = 0; i < count; i++) {
       const part: Part = count === 1 ? 'only' : i === 0 ? 'first' : i === count - 1 ? 'last' : 'middle'
       const normalizer = args.normalizer ?? (count === 1 ? undefined : rows[i] / allRows)
-      waits.push(await this.submit(part, normalizedBy(microBatches[i], args.normalizer), { ...args, normalizer }, i, i > 0 || !args.unchained))
+      waits.push(
+        await this.submit(
+          part,
+          normalizedBy(microBatches[i], args.normalizer),
+          { ...args, normalizer },
+          i,
+          i > 0 || !args.unchained,
+        ),
+      )
     }
     return async () => {
       let loss = 0
@@ -378,7 +417,10 @@ export class Trainer {
 
   /** Points the model's tensors at the memory that training left, so that the model can be used. */
   publish(): void {
-    for (const [kind, tensors] of [['p', this.parameters], ['m', this.moduleState]] as const) {
+    for (const [kind, tensors] of [
+      ['p', this.parameters],
+      ['m', this.moduleState],
+    ] as const) {
       for (const [k, t] of Object.entries(tensors)) {
         // Nothing is there where the run ended before its first step.
         const buffer = this.memory.get(`${kind}:${k}`)

@@ -60,4 +60,3 @@ export function customVjp<A extends readonly unknown[], R>(
     return out.unflatten(makeNode(op, [...flat.tensors, ...captures], {}))
   }
 }
-

@@ -25,7 +25,10 @@ interface Compiled<R> {
  * on runs one native program. JavaScript numbers that `f` uses from outside are constants: pass what changes as a tensor.
  * Within another trace it is `f` itself.
  */
-export function compile<A extends readonly unknown[], R>(f: (...args: A) => R, options: CompileOptions = {}): (...args: A) => R {
+export function compile<A extends readonly unknown[], R>(
+  f: (...args: A) => R,
+  options: CompileOptions = {},
+): (...args: A) => R {
   checkOptions('compile', options, ['donate'])
   const known = new Map<string, Compiled<R>>()
   return (...args) => {

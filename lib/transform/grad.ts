@@ -21,7 +21,11 @@ interface Differentiated<R> {
 }
 
 /** Calls `f` with fresh handles in the places of the float tensors of the chosen arguments. */
-function callFresh<A extends readonly unknown[], R>(f: (...args: A) => R, args: A, argnums: readonly number[]): Differentiated<R> {
+function callFresh<A extends readonly unknown[], R>(
+  f: (...args: A) => R,
+  args: A,
+  argnums: readonly number[],
+): Differentiated<R> {
   const flats = argnums.map((n) => flatten(args[n]))
   const inputs = flats.flatMap((flat) => flat.tensors.map((t) => alias(t)))
   const fresh: unknown[] = [...args]
@@ -57,7 +61,12 @@ export function valueAndGrad<A extends readonly unknown[], R>(
   const argnums = typeof list === 'number' ? [list] : list
   return (...args) => {
     for (const n of argnums) {
-      if (!(n in args)) throw new SteepestError('ARGUMENT', { who: 'grad', rule: 'argnums must name arguments of the call', got: `${n} of ${args.length}` })
+      if (!(n in args))
+        throw new SteepestError('ARGUMENT', {
+          who: 'grad',
+          rule: 'argnums must name arguments of the call',
+          got: `${n} of ${args.length}`,
+        })
     }
     const { out, flats, inputs } = callFresh(f, args, argnums)
     const loss = scalarLoss('grad', options.hasAux ? (out as unknown as [unknown])[0] : out)
@@ -69,7 +78,10 @@ export function valueAndGrad<A extends readonly unknown[], R>(
 }
 
 /** A function that gives the gradient of the scalar `f` (with `hasAux`: `[gradient, aux]`). See `valueAndGrad`. */
-export function grad<A extends readonly unknown[], R>(f: (...args: A) => R, options: GradOptions = {}): (...args: A) => A[0] {
+export function grad<A extends readonly unknown[], R>(
+  f: (...args: A) => R,
+  options: GradOptions = {},
+): (...args: A) => A[0] {
   const both = valueAndGrad(f, options)
   return (...args) => {
     const [out, gradient] = both(...args)
@@ -81,14 +93,22 @@ export function grad<A extends readonly unknown[], R>(f: (...args: A) => R, opti
  * The value of `f` and its pullback: `pullback(cotangent)` gives one gradient tree per argument.
  */
 export function vjp<A extends readonly unknown[], R>(f: (...args: A) => R, ...args: A): [R, (cotangent: R) => A] {
-  const { out, flats, inputs } = callFresh(f, args, args.map((_, i) => i))
+  const { out, flats, inputs } = callFresh(
+    f,
+    args,
+    args.map((_, i) => i),
+  )
   const flatOut = flatten(out)
   return [
     out,
     (cotangent) => {
       const given = flatten(cotangent).tensors
       if (given.length !== flatOut.tensors.length) {
-        throw new SteepestError('ARGUMENT', { who: 'vjp', rule: 'the cotangent must have the tree of the output', got: `${given.length} tensors for ${flatOut.tensors.length}` })
+        throw new SteepestError('ARGUMENT', {
+          who: 'vjp',
+          rule: 'the cotangent must have the tree of the output',
+          got: `${given.length} tensors for ${flatOut.tensors.length}`,
+        })
       }
       const grads = backwardOrZeros(flatOut.tensors, given, inputs)
       let at = 0
@@ -102,7 +122,11 @@ export function vjp<A extends readonly unknown[], R>(f: (...args: A) => R, ...ar
  * in its cotangent, so its own pullback is the derivative.
  */
 export function jvp<A extends readonly unknown[], R>(f: (...args: A) => R, primals: A, tangents: A): [R, R] {
-  const { out, flats, inputs } = callFresh(f, primals, primals.map((_, i) => i))
+  const { out, flats, inputs } = callFresh(
+    f,
+    primals,
+    primals.map((_, i) => i),
+  )
   const flatOut = flatten(out)
   const seeds = flatOut.tensors.map((t) => alias(onesLike(t)))
   const pulled = backwardOrZeros(flatOut.tensors, seeds, inputs)
@@ -117,7 +141,10 @@ export function jvp<A extends readonly unknown[], R>(f: (...args: A) => R, prima
 export function hvp<T>(f: (x: T) => Tensor, x: T, vector: T): T {
   const flat = flatten(x)
   const inputs = flat.tensors.map((t) => alias(t))
-  const loss = scalarLoss('hvp', inTrace(() => f(flat.unflatten(inputs))))
+  const loss = scalarLoss(
+    'hvp',
+    inTrace(() => f(flat.unflatten(inputs))),
+  )
   const grads = backwardOrZeros([loss], [onesLike(loss)], inputs)
   return flat.unflatten(backwardOrZeros(grads, flatten(vector).tensors, inputs))
 }
@@ -125,7 +152,10 @@ export function hvp<T>(f: (x: T) => Tensor, x: T, vector: T): T {
 /**
  * The value of `f` at the primals and the linear map of its derivative there.
  */
-export function linearize<A extends readonly unknown[], R>(f: (...args: A) => R, ...primals: A): [R, (...tangents: A) => R] {
+export function linearize<A extends readonly unknown[], R>(
+  f: (...args: A) => R,
+  ...primals: A
+): [R, (...tangents: A) => R] {
   const [out] = jvp(f, primals, primals)
   return [out, (...tangents) => jvp(f, primals, tangents)[1]]
 }

@@ -19,7 +19,11 @@ export function jacobian<A extends readonly unknown[]>(f: (...args: A) => Tensor
     const [first, ...rest] = args
     const [out, pullback] = vjp((x: A[0]) => f(...([x, ...rest] as unknown as A)), first)
     if (!(out instanceof Tensor) || !isFloat(out.dtype)) {
-      throw new SteepestError('ARGUMENT', { who: 'jacobian', rule: 'the function must return one float tensor', got: out instanceof Tensor ? showAval(out) : typeof out })
+      throw new SteepestError('ARGUMENT', {
+        who: 'jacobian',
+        rule: 'the function must return one float tensor',
+        got: out instanceof Tensor ? showAval(out) : typeof out,
+      })
     }
     const basis = reshape(eye(out.size, { dtype: out.dtype }), [out.size, ...out.shape])
     const rows = vmap((cotangent: Tensor) => pullback(cotangent)[0])(basis)
@@ -38,5 +42,6 @@ export function hessian(f: (x: Tensor) => Tensor): (x: Tensor) => Tensor {
  * @param f the loss of one example, a scalar
  */
 export function perExampleGrads<P, B>(f: (params: P, example: B) => Tensor): (params: P, batch: B) => P {
-  return (params, batch) => vmap((p: P, example: B) => grad((q: P) => f(q, example))(p), { inAxes: [null, 0] })(params, batch)
+  return (params, batch) =>
+    vmap((p: P, example: B) => grad((q: P) => f(q, example))(p), { inAxes: [null, 0] })(params, batch)
 }

@@ -25,7 +25,9 @@ function graphOf(avals: readonly Aval[], f: (inputs: Tensor[]) => readonly Tenso
   return { inputs, outputs: inTrace(() => f(inputs)) }
 }
 
-const body = (graph: Graph) => (...inputs: Tensor[]) => [...substitute(graph, inputs)]
+const body =
+  (graph: Graph) =>
+  (...inputs: Tensor[]) => [...substitute(graph, inputs)]
 
 const scanRow: Row<ScanAttrs> = defineOp<ScanAttrs>({
   name: 'scan',
@@ -48,21 +50,27 @@ const scanRow: Row<ScanAttrs> = defineOp<ScanAttrs>({
     const gys = grads.slice(carries, carries + ys)
     // What the gradient's own derivative wants of the carry that each step got.
     const gkept = floatCarries.flatMap((float, i) => (float ? [keep ? (grads[carries + ys + i] ?? null) : null] : []))
-    const gradCarry = graph.outputs.slice(0, carries).flatMap((t, i) => (floatCarries[i] ? [grads[i] ?? zerosLike(t)] : []))
+    const gradCarry = graph.outputs
+      .slice(0, carries)
+      .flatMap((t, i) => (floatCarries[i] ? [grads[i] ?? zerosLike(t)] : []))
     const sums = constInputs.flatMap((t, i) => (wanted[i] ? [zeros(t.shape, t.dtype)] : []))
     const wantedXs = xs.map((t, i) => needs[consts + carries + i] && isFloat(t.dtype))
-    const step = (constants: Tensor[], [gc, acc]: [Tensor[], Tensor[]], slice: { carry: Tensor[]; x: Tensor[]; gy: Tensor[]; gkept: Tensor[] }) => {
+    const step = (
+      constants: Tensor[],
+      [gc, acc]: [Tensor[], Tensor[]],
+      slice: { carry: Tensor[]; x: Tensor[]; gy: Tensor[]; gkept: Tensor[] },
+    ) => {
       // Behind barriers, so that the inputs differ even where one tensor is given twice.
       const at = [...constants, ...slice.carry, ...slice.x].map(barrier)
       let c = 0
       let y = 0
-      const cotangents = graph.outputs.map((_, i) => (i < carries ? (floatCarries[i] ? gc[c++] : null) : gys[i - carries] ? slice.gy[y++] : null))
-      const asked = at.filter((_, i) => (i < consts ? wanted[i] : i < consts + carries ? floatCarries[i - consts] : wantedXs[i - consts - carries]))
-      const got = backwardOrZeros(
-        substitute(graph, at),
-        cotangents,
-        asked,
+      const cotangents = graph.outputs.map((_, i) =>
+        i < carries ? (floatCarries[i] ? gc[c++] : null) : gys[i - carries] ? slice.gy[y++] : null,
       )
+      const asked = at.filter((_, i) =>
+        i < consts ? wanted[i] : i < consts + carries ? floatCarries[i - consts] : wantedXs[i - consts - carries],
+      )
+      const got = backwardOrZeros(substitute(graph, at), cotangents, asked)
       const nConst = acc.length
       const nCarry = gc.length
       let k = 0
@@ -72,8 +80,20 @@ const scanRow: Row<ScanAttrs> = defineOp<ScanAttrs>({
         y: got.slice(nConst + nCarry),
       }
     }
-    const given = { carry: [...kept], x: [...xs], gy: gys.flatMap((g) => (g ? [g] : [])), gkept: gkept.flatMap((g) => (g ? [g] : [])) }
-    const { carry, ys: gxs } = scanWith([...constInputs], step, [gradCarry, sums] as [Tensor[], Tensor[]], given, length, !reverse)
+    const given = {
+      carry: [...kept],
+      x: [...xs],
+      gy: gys.flatMap((g) => (g ? [g] : [])),
+      gkept: gkept.flatMap((g) => (g ? [g] : [])),
+    }
+    const { carry, ys: gxs } = scanWith(
+      [...constInputs],
+      step,
+      [gradCarry, sums] as [Tensor[], Tensor[]],
+      given,
+      length,
+      !reverse,
+    )
     let c = 0
     let k = 0
     let x = 0
@@ -111,7 +131,11 @@ function scanWith<K, C, X, Y>(
   const flatK = flatten(constants)
   const flatC = flatten(init)
   const flatX = flatten(xs)
-  const avals = [...flatK.tensors, ...flatC.tensors, ...flatX.tensors.map((t) => ({ shape: t.shape.slice(1), dtype: t.dtype }))]
+  const avals = [
+    ...flatK.tensors,
+    ...flatC.tensors,
+    ...flatX.tensors.map((t) => ({ shape: t.shape.slice(1), dtype: t.dtype })),
+  ]
   const traced = trace('scan', (k: K, c: C, x: X) => f(k, c, x), [constants, init, xs], avals)
   const { carry, y } = traced.out.unflatten(traced.graph.outputs)
   const outC = flatten(carry)
@@ -127,7 +151,11 @@ function scanWith<K, C, X, Y>(
     }
   })
   if (outC.tensors.length !== flatC.tensors.length) {
-    throw new SteepestError('ARGUMENT', { who: 'scan', rule: 'a step must return a carry of the structure that it got', got: `${outC.tensors.length} tensors for ${flatC.tensors.length}` })
+    throw new SteepestError('ARGUMENT', {
+      who: 'scan',
+      rule: 'a step must return a carry of the structure that it got',
+      got: `${outC.tensors.length} tensors for ${flatC.tensors.length}`,
+    })
   }
   const n = flatK.tensors.length
   const own = traced.graph.inputs.slice(0, n + flatC.tensors.length + flatX.tensors.length)
@@ -157,7 +185,12 @@ export interface ScanOptions {
  * @param xs a tree of tensors [length, …]; null for none (then `length` is needed)
  * @returns the last carry and the stacked `y` [length, …] of all steps
  */
-export function scan<C, X, Y>(f: (carry: C, x: X) => { carry: C; y: Y }, init: C, xs: X, options: ScanOptions = {}): { carry: C; ys: Y } {
+export function scan<C, X, Y>(
+  f: (carry: C, x: X) => { carry: C; y: Y },
+  init: C,
+  xs: X,
+  options: ScanOptions = {},
+): { carry: C; ys: Y } {
   checkOptions('scan', options, ['length', 'reverse'])
   const lengths = new Set(flatten(xs).tensors.map((t) => t.shape[0]))
   if (options.length !== undefined) lengths.add(options.length)
@@ -221,9 +254,14 @@ const condRow: Row<CondAttrs> = defineOp<CondAttrs>({
   batch: ({ inputs: [pred, ...inputs], batched, size, attrs }) => {
     const axes = inputs.map((_, i) => (batched[i + 1] ? 0 : null))
     const any = axes.includes(0)
-    const run = (graph: Graph) => (given: Tensor[]): Tensor[] =>
-      any ? vmap(body(graph), { inAxes: axes })(...given) : body(graph)(...given).map((t) => broadcastTo(t, [size, ...t.shape]))
-    if (!batched[0]) return condRow([pred, ...inputs], { yes: graphOf(inputs, run(attrs.yes)), no: graphOf(inputs, run(attrs.no)) })
+    const run =
+      (graph: Graph) =>
+      (given: Tensor[]): Tensor[] =>
+        any
+          ? vmap(body(graph), { inAxes: axes })(...given)
+          : body(graph)(...given).map((t) => broadcastTo(t, [size, ...t.shape]))
+    if (!batched[0])
+      return condRow([pred, ...inputs], { yes: graphOf(inputs, run(attrs.yes)), no: graphOf(inputs, run(attrs.no)) })
     const yes = run(attrs.yes)(inputs)
     const no = run(attrs.no)(inputs)
     return yes.map((t, i) => where(reshape(notEqual(pred, 0), [size, ...t.shape.slice(1).map(() => 1)]), t, no[i]))
@@ -231,18 +269,29 @@ const condRow: Row<CondAttrs> = defineOp<CondAttrs>({
 })
 
 function requireScalar(who: string, t: Aval): void {
-  if (t.shape.length !== 0) throw new SteepestError('SHAPE', { who, rule: 'the condition must be one number (a scalar)', got: showAval(t) })
+  if (t.shape.length !== 0)
+    throw new SteepestError('SHAPE', { who, rule: 'the condition must be one number (a scalar)', got: showAval(t) })
 }
 
 /**
  * `yes(...operands)` where `predicate` (a scalar) is not zero, else `no(...operands)`; only the one that is taken is computed.
  * Both must give trees of the same shapes and dtypes. Differentiable.
  */
-export function cond<A extends readonly unknown[], R>(predicate: Tensor, yes: (...operands: A) => R, no: (...operands: A) => R, ...operands: A): R {
+export function cond<A extends readonly unknown[], R>(
+  predicate: Tensor,
+  yes: (...operands: A) => R,
+  no: (...operands: A) => R,
+  ...operands: A
+): R {
   requireScalar('cond', predicate)
   const { graphs, inputs, outs } = common('cond', [yes as never, no as never], operands)
   const [a, b] = graphs.map((g) => g.outputs.map((t) => showAval(t)).join(', '))
-  if (a !== b) throw new SteepestError('SHAPE', { who: 'cond', rule: 'both branches must return the same shapes and dtypes', got: `${a} and ${b}` })
+  if (a !== b)
+    throw new SteepestError('SHAPE', {
+      who: 'cond',
+      rule: 'both branches must return the same shapes and dtypes',
+      got: `${a} and ${b}`,
+    })
   return outs[0].unflatten(condRow([predicate, ...inputs], { yes: graphs[0], no: graphs[1] })) as R
 }
 
@@ -280,14 +329,22 @@ function holding(t: Tensor): Tensor {
  * natively, so nothing is read back; there is no reverse derivative (use `scan`).
  */
 export function whileLoop<S>(test: (state: S) => Tensor, next: (state: S) => S, init: S): S {
-  const { graphs, inputs, outs } = common('whileLoop', [((state: S) => holding(test(state))) as never, next as never], [init])
+  const { graphs, inputs, outs } = common(
+    'whileLoop',
+    [((state: S) => holding(test(state))) as never, next as never],
+    [init],
+  )
   const flat = flatten(init)
   const was = flat.tensors.map(showAval).join(', ')
   const is = graphs[1].outputs.map((t) => showAval(t)).join(', ')
-  if (was !== is) throw new SteepestError('SHAPE', { who: 'whileLoop', rule: 'the state must keep its shapes and dtypes', got: `${is} for ${was}` })
+  if (was !== is)
+    throw new SteepestError('SHAPE', {
+      who: 'whileLoop',
+      rule: 'the state must keep its shapes and dtypes',
+      got: `${is} for ${was}`,
+    })
   const n = flat.tensors.length
   const swap = <T>(list: readonly T[]): T[] => [...list.slice(n), ...list.slice(0, n)]
   const [a, b] = graphs.map((g) => ({ inputs: swap(g.inputs), outputs: g.outputs }))
   return outs[1].unflatten(whileRow(swap(inputs), { test: a, body: b, consts: inputs.length - n })) as S
 }
-

@@ -2,7 +2,7 @@ import { SteepestError } from '../errors.js'
 import { type Graph, schedule } from '../graph/graph.js'
 import { rebuild } from '../graph/rebuild.js'
 import { placeholder } from '../ops/shape.js'
-import { nextNodeId, Tensor } from '../tensor/tensor.js'
+import { nextNodeId, type Tensor } from '../tensor/tensor.js'
 import { flatten, type Flat } from './tree.js'
 
 let depth = 0
@@ -31,12 +31,21 @@ export interface Traced<R> {
 
 function requireSync(who: string, out: unknown): void {
   if (out instanceof Promise) {
-    throw new SteepestError('TRACE', { who, rule: 'a traced function must not be async', fix: 'Read numbers outside of it; inside, use where, scan or an output' })
+    throw new SteepestError('TRACE', {
+      who,
+      rule: 'a traced function must not be async',
+      fix: 'Read numbers outside of it; inside, use where, scan or an output',
+    })
   }
 }
 
 /** Traces `f` on placeholders in the places of the tensors of `args`. What it used from outside becomes further inputs. */
-export function trace<A extends readonly unknown[], R>(who: string, f: (...args: A) => R, args: A, avals?: readonly { shape: readonly number[]; dtype: Tensor['dtype'] }[]): Traced<R> {
+export function trace<A extends readonly unknown[], R>(
+  who: string,
+  f: (...args: A) => R,
+  args: A,
+  avals?: readonly { shape: readonly number[]; dtype: Tensor['dtype'] }[],
+): Traced<R> {
   const flat = flatten(args)
   const start = nextNodeId()
   const inputs = (avals ?? flat.tensors).map((a) => placeholder(a))
@@ -74,4 +83,6 @@ function scheduleFrom(outputs: readonly Tensor[], start: number) {
 }
 
 const rebuildWithin = (graph: Graph, map: Map<Tensor, Tensor>): Graph =>
-  map.size === 0 ? graph : rebuild({ inputs: graph.inputs, outputs: graph.outputs.map((t) => map.get(t) ?? t) }, () => undefined, map)
+  map.size === 0
+    ? graph
+    : rebuild({ inputs: graph.inputs, outputs: graph.outputs.map((t) => map.get(t) ?? t) }, () => undefined, map)

@@ -16,7 +16,13 @@ export interface Flat<T> {
 }
 
 const isTree = (x: unknown): x is object =>
-  typeof x === 'object' && x !== null && !ArrayBuffer.isView(x) && !(x instanceof RegExp) && !(x instanceof Date) && !(x instanceof Map) && !(x instanceof Set)
+  typeof x === 'object' &&
+  x !== null &&
+  !ArrayBuffer.isView(x) &&
+  !(x instanceof RegExp) &&
+  !(x instanceof Date) &&
+  !(x instanceof Map) &&
+  !(x instanceof Set)
 
 const identities = new WeakMap<object, number>()
 let nextIdentity = 0
@@ -47,7 +53,8 @@ export function flatten<T>(tree: T): Flat<T> {
       keys.push(staticKey(x))
       return () => x
     }
-    if (open.has(x)) throw new SteepestError('ARGUMENT', { who: path || 'tree', rule: 'a tree of tensors must not contain itself' })
+    if (open.has(x))
+      throw new SteepestError('ARGUMENT', { who: path || 'tree', rule: 'a tree of tensors must not contain itself' })
     open.add(x)
     const join = (key: string) => (path ? `${path}.${key}` : key)
     let build: (next: () => unknown) => unknown

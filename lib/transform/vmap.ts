@@ -32,7 +32,10 @@ function mapNode(node: Node, inputs: readonly Mapped[], size: number): Mapped[] 
   const tensors = inputs.map((m) => m.t)
   if (!inputs.some((m) => m.batched)) return makeNode(node.op, tensors, node.attrs).map((t) => ({ t, batched: false }))
   const { op, attrs } = node
-  if (op.batch) return op.batch({ inputs: tensors, batched: inputs.map((m) => m.batched), size, attrs }).map((t) => ({ t, batched: true }))
+  if (op.batch)
+    return op
+      .batch({ inputs: tensors, batched: inputs.map((m) => m.batched), size, attrs })
+      .map((t) => ({ t, batched: true }))
   if (op.define) {
     const body = node.inputs.map((t) => placeholder(t))
     return mapGraph({ inputs: body, outputs: op.define(body, attrs) }, inputs, size)
@@ -57,11 +60,21 @@ function mapGraph(graph: Graph, inputs: readonly Mapped[], size: number): Mapped
  * A function that applies `f` to every slice of its arguments along an axis, as one batched computation.
  * Tensors that `f` uses from outside are the same for all slices.
  */
-export function vmap<A extends readonly unknown[], R>(f: (...args: A) => R, options: VmapOptions = {}): (...args: A) => R {
+export function vmap<A extends readonly unknown[], R>(
+  f: (...args: A) => R,
+  options: VmapOptions = {},
+): (...args: A) => R {
   checkOptions('vmap', options, ['inAxes', 'outAxes'])
   return (...args) => {
-    const axes = args.map((_, i): MapAxis => (Array.isArray(options.inAxes) ? (options.inAxes as readonly MapAxis[])[i] : ((options.inAxes as MapAxis | undefined) ?? 0)))
-    const perTensor = args.flatMap((arg, i) => flatten(arg).tensors.map((): MapAxis => (options.inAxes === null ? null : axes[i])))
+    const axes = args.map(
+      (_, i): MapAxis =>
+        Array.isArray(options.inAxes)
+          ? (options.inAxes as readonly MapAxis[])[i]
+          : ((options.inAxes as MapAxis | undefined) ?? 0),
+    )
+    const perTensor = args.flatMap((arg, i) =>
+      flatten(arg).tensors.map((): MapAxis => (options.inAxes === null ? null : axes[i])),
+    )
     const flat = flatten(args)
     let size: number | undefined
     const inputs = flat.tensors.map((t, i): Mapped => {
@@ -70,11 +83,16 @@ export function vmap<A extends readonly unknown[], R>(f: (...args: A) => R, opti
       const at = normalizeAxis('vmap', axis, t.rank)
       size ??= t.shape[at]
       if (t.shape[at] !== size) {
-        throw new SteepestError('SHAPE', { who: 'vmap', rule: 'mapped axes must have one length', got: `${t.shape[at]} and ${size}` })
+        throw new SteepestError('SHAPE', {
+          who: 'vmap',
+          rule: 'mapped axes must have one length',
+          got: `${t.shape[at]} and ${size}`,
+        })
       }
       return { t: moveAxis(t, at, 0), batched: true }
     })
-    if (size === undefined) throw new SteepestError('ARGUMENT', { who: 'vmap', rule: 'at least one argument must be mapped' })
+    if (size === undefined)
+      throw new SteepestError('ARGUMENT', { who: 'vmap', rule: 'at least one argument must be mapped' })
     const n = size
     const avals = inputs.map((m) => ({ shape: m.batched ? m.t.shape.slice(1) : m.t.shape, dtype: m.t.dtype }))
     const { graph, captures, out } = trace('vmap', f, args, avals)

@@ -105,7 +105,9 @@ class BufferWrap : public Napi::ObjectWrap<BufferWrap> {
   std::shared_ptr<Buffer> buffer;
 
  private:
-  Napi::Value Bytes(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), static_cast<double>(buffer ? buffer->block.size() : 0)); }
+  Napi::Value Bytes(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(buffer ? buffer->block.size() : 0));
+  }
   std::byte* range(const Napi::CallbackInfo& info, std::span<std::byte> bytes) {
     const std::size_t offset = info.Length() > 1 && !info[1].IsUndefined() ? sizeArgument(info, 1, "offset") : 0;
     if (!buffer || offset > buffer->block.size() || bytes.size() > buffer->block.size() - offset) {
@@ -152,7 +154,8 @@ class ArenaWrap : public Napi::ObjectWrap<ArenaWrap> {
 class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
  public:
   static Napi::Function Class(Napi::Env env) {
-    return DefineClass(env, "Program", {InstanceAccessor<&ProgramWrap::ArenaBytes>("arenaBytes"), InstanceAccessor<&ProgramWrap::Profile>("profile")});
+    return DefineClass(env, "Program",
+                       {InstanceAccessor<&ProgramWrap::ArenaBytes>("arenaBytes"), InstanceAccessor<&ProgramWrap::Profile>("profile")});
   }
   // (words: Float64Array, constants: Uint8Array, threads: number, device: 'cpu' | 'null')
   explicit ProgramWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProgramWrap>(info) {
@@ -160,14 +163,17 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     const auto constants = bytesArgument(info, 1, "constants");
     const int threads = static_cast<int>(std::clamp<std::size_t>(sizeArgument(info, 2, "threads"), 1, 1024));
     const bool null = info.Length() > 3 && info[3].IsString() && info[3].As<Napi::String>().Utf8Value() == "null";
-    program = guarded(info.Env(), [&] { return std::make_shared<const Program>(words, constants, null ? nullKernels() : level().kernels(), threads); });
+    program = guarded(info.Env(),
+                      [&] { return std::make_shared<const Program>(words, constants, null ? nullKernels() : level().kernels(), threads); });
     times = std::make_shared<std::vector<double>>(program->size(), 0.0);
   }
   std::shared_ptr<const Program> program;
   std::shared_ptr<std::vector<double>> times;
 
  private:
-  Napi::Value ArenaBytes(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), static_cast<double>(program->arenaBytes())); }
+  Napi::Value ArenaBytes(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(program->arenaBytes()));
+  }
   Napi::Value Profile(const Napi::CallbackInfo& info) {
     auto out = Napi::Float64Array::New(info.Env(), times->size());
     std::copy(times->begin(), times->end(), out.Data());
@@ -178,10 +184,11 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
 class StreamWrap : public Napi::ObjectWrap<StreamWrap> {
  public:
   static Napi::Function Class(Napi::Env env) {
-    return DefineClass(env, "Stream", {InstanceMethod<&StreamWrap::Submit>("submit"), InstanceMethod<&StreamWrap::Take>("take"),
-                                       InstanceMethod<&StreamWrap::Cancel>("cancel"), InstanceMethod<&StreamWrap::Close>("close"),
-                                       InstanceMethod<&StreamWrap::Ref>("ref"), InstanceMethod<&StreamWrap::Unref>("unref"),
-                                       InstanceAccessor<&StreamWrap::Threads>("threads")});
+    return DefineClass(env, "Stream",
+                       {InstanceMethod<&StreamWrap::Submit>("submit"), InstanceMethod<&StreamWrap::Take>("take"),
+                        InstanceMethod<&StreamWrap::Cancel>("cancel"), InstanceMethod<&StreamWrap::Close>("close"),
+                        InstanceMethod<&StreamWrap::Ref>("ref"), InstanceMethod<&StreamWrap::Unref>("unref"),
+                        InstanceAccessor<&StreamWrap::Threads>("threads")});
   }
   // (wake: () => void): called on the event loop when outcomes wait.
   explicit StreamWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<StreamWrap>(info) {
@@ -271,7 +278,8 @@ Napi::Value StreamWrap::Submit(const Napi::CallbackInfo& info) {
   if (job.program->threads() != pool_->threads()) throw Napi::Error::New(env, "the program was planned for another number of threads");
   for (std::uint32_t i = 0; i < bindings.Length(); ++i) {
     const BufferWrap* buffer = unwrapAs<BufferWrap>(bindings.Get(i), made.buffer, "binding");
-    if (!buffer->buffer || buffer->buffer->block.size() < externals[i].bytes) throw Napi::RangeError::New(env, "a binding is smaller than its external");
+    if (!buffer->buffer || buffer->buffer->block.size() < externals[i].bytes)
+      throw Napi::RangeError::New(env, "a binding is smaller than its external");
     job.bindings.push_back(buffer->buffer);
   }
   if (info.Length() > 3 && info[3].IsObject()) {
@@ -287,13 +295,15 @@ Napi::Value StreamWrap::Submit(const Napi::CallbackInfo& info) {
 Napi::Value Workspace(const Napi::CallbackInfo& info) {
   const auto words = wordsArgument(info, 0);
   const int threads = static_cast<int>(std::clamp<std::size_t>(sizeArgument(info, 1, "threads"), 1, 1024));
-  return Napi::Number::New(info.Env(), static_cast<double>(guarded(info.Env(), [&] { return workspaceOf(words, level().kernels(), threads); })));
+  return Napi::Number::New(info.Env(),
+                           static_cast<double>(guarded(info.Env(), [&] { return workspaceOf(words, level().kernels(), threads); })));
 }
 
 // threads(n?) → the number of threads of streams made from now on
 Napi::Value Threads(const Napi::CallbackInfo& info) {
   const std::lock_guard lock(poolMutex);
-  if (info.Length() > 0 && info[0].IsNumber()) poolThreads = static_cast<int>(std::clamp<std::size_t>(sizeArgument(info, 0, "threads"), 1, 1024));
+  if (info.Length() > 0 && info[0].IsNumber())
+    poolThreads = static_cast<int>(std::clamp<std::size_t>(sizeArgument(info, 0, "threads"), 1, 1024));
   if (poolThreads == 0) poolThreads = defaultThreads();
   return Napi::Number::New(info.Env(), poolThreads);
 }

@@ -148,7 +148,8 @@ std::unique_ptr<Kernel> makeConcat(const Spec& spec) {
     total += in.shape[axis];
   }
   check(total == out.shape[axis], "concat", "length of the output");
-  return layout::bySize(out.dtype, [&](auto zero) -> std::unique_ptr<Kernel> { return std::make_unique<Concat<decltype(zero)>>(spec, axis); });
+  return layout::bySize(out.dtype,
+                        [&](auto zero) -> std::unique_ptr<Kernel> { return std::make_unique<Concat<decltype(zero)>>(spec, axis); });
 }
 
 std::unique_ptr<Kernel> makePad(const Spec& spec) {
@@ -158,8 +159,8 @@ std::unique_ptr<Kernel> makePad(const Spec& spec) {
   check(in.rank == out.rank && in.dtype == out.dtype, "pad", "rank and dtype");
   check(static_cast<int>(a.before.size()) == in.rank && static_cast<int>(a.after.size()) == in.rank, "pad", "one pair of widths per axis");
   for (int i = 0; i < in.rank; ++i) {
-    check(a.before[i] >= 0 && a.before[i] <= out.shape[i] && out.shape[i] - a.before[i] - in.shape[i] == a.after[i] && a.after[i] >= 0, "pad",
-          "widths and lengths");
+    check(a.before[i] >= 0 && a.before[i] <= out.shape[i] && out.shape[i] - a.before[i] - in.shape[i] == a.after[i] && a.after[i] >= 0,
+          "pad", "widths and lengths");
   }
   return layout::bySize(out.dtype, [&](auto zero) -> std::unique_ptr<Kernel> { return std::make_unique<Pad<decltype(zero)>>(spec, a); });
 }

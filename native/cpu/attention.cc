@@ -9,7 +9,8 @@ namespace steepest::STEEPEST_LEVEL {
 AttentionShape checkAttention(const Spec& spec, std::size_t at, const AttentionOptions& o) {
   require(spec.in.size() == at + AttentionOperands::count(o), "attention: wrong number of operands");
   const View &q = spec.in[0], &k = spec.in[1], &v = spec.in[2];
-  require(q.rank == 4 && k.rank == 4 && isFloat(q.dtype) && k.dtype == q.dtype && v.dtype == q.dtype && sameShape(k, v), "attention: wrong q, k or v");
+  require(q.rank == 4 && k.rank == 4 && isFloat(q.dtype) && k.dtype == q.dtype && v.dtype == q.dtype && sameShape(k, v),
+          "attention: wrong q, k or v");
   require(k.shape[0] == q.shape[0] && k.shape[3] == q.shape[3], "attention: batch or depth of q and k differ");
   const std::int64_t heads = q.shape[2], keyHeads = k.shape[2];
   require(keyHeads >= 1 && heads % keyHeads == 0, "attention: heads of k must divide those of q");
@@ -18,11 +19,13 @@ AttentionShape checkAttention(const Spec& spec, std::size_t at, const AttentionO
   const auto isMask = [&](const View* m, std::int64_t rows, DType t) {
     return !m || (m->rank == 2 && m->shape[0] == s.batch && m->shape[1] == rows && m->dtype == t && m->contiguous());
   };
-  require(isMask(operands.querySegments, s.queries, DType::int32) && isMask(operands.keySegments, s.keys, DType::int32), "attention: wrong segments");
+  require(isMask(operands.querySegments, s.queries, DType::int32) && isMask(operands.keySegments, s.keys, DType::int32),
+          "attention: wrong segments");
   require(isMask(operands.keyMask, s.keys, DType::uint8), "attention: wrong key mask");
   if (const View* b = operands.bias) {
-    require(b->rank == 4 && (b->shape[0] == s.batch || b->shape[0] == 1) && (b->shape[1] == heads || b->shape[1] == 1) && b->shape[2] == s.queries &&
-                b->shape[3] == s.keys && (b->dtype == q.dtype || (q.dtype == DType::bfloat16 && b->dtype == DType::float32)),
+    require(b->rank == 4 && (b->shape[0] == s.batch || b->shape[0] == 1) && (b->shape[1] == heads || b->shape[1] == 1) &&
+                b->shape[2] == s.queries && b->shape[3] == s.keys &&
+                (b->dtype == q.dtype || (q.dtype == DType::bfloat16 && b->dtype == DType::float32)),
             "attention: wrong bias");
   }
   if (const View* key = operands.key) {
@@ -31,7 +34,8 @@ AttentionShape checkAttention(const Spec& spec, std::size_t at, const AttentionO
     require(o.rate >= 0 && o.rate < 1 && o.examples >= 1, "attention: wrong dropout");
   }
   if (const View* ids = operands.ids) {
-    require(o.dropout && ids->rank == 1 && ids->shape[0] == s.batch && ids->dtype == DType::int32 && ids->contiguous(), "attention: wrong ids");
+    require(o.dropout && ids->rank == 1 && ids->shape[0] == s.batch && ids->dtype == DType::int32 && ids->contiguous(),
+            "attention: wrong ids");
   }
   return s;
 }
@@ -131,7 +135,8 @@ class Forward {
       eachVector<V>(end - begin, [&](auto w, std::int64_t i) { w.store(row + begin + i, cap * tanh(w.load(row + begin + i) * inverse)); });
     }
     if (added) {
-      eachVector<V>(end - begin, [&](auto w, std::int64_t i) { w.store(row + begin + i, w.load(row + begin + i) + w.load(added + begin + i)); });
+      eachVector<V>(end - begin,
+                    [&](auto w, std::int64_t i) { w.store(row + begin + i, w.load(row + begin + i) + w.load(added + begin + i)); });
     }
     const S before = top;
     top = std::max(before, rowMax(row + begin, end - begin));
@@ -151,9 +156,8 @@ class Forward {
 
   void drop(S* row, std::int64_t b, std::int64_t h, std::int64_t t, std::int64_t begin, std::int64_t end, S* factor) const {
     dropoutRow(shape_, options_, operands_, b, h, t, begin, end, factor);
-    eachVector<V>(end - begin, [&](auto w, std::int64_t i) {
-      w.store(row + begin + i, w.load(row + begin + i) * w.load(factor + begin + i));
-    });
+    eachVector<V>(end - begin,
+                  [&](auto w, std::int64_t i) { w.store(row + begin + i, w.load(row + begin + i) * w.load(factor + begin + i)); });
   }
 
   void finish(const Scratch<S>& x, std::int64_t b, std::int64_t h, std::int64_t t, std::int64_t n) const {
@@ -197,8 +201,10 @@ class Attention final : public Kernel {
       const std::int64_t blocks = (shape_.queries + kQueryBlock - 1) / kQueryBlock;
       call.pool.run(shape_.batch * shape_.keyHeads * pieces_, [&](std::int64_t tile, int thread) {
         // The last rows first: under a causal mask they are the longest.
-        const std::int64_t piece = pieces_ - 1 - tile % pieces_, group = tile / pieces_ % shape_.keyHeads, b = tile / pieces_ / shape_.keyHeads;
-        const std::int64_t begin = blocks * piece / pieces_ * kQueryBlock, end = std::min(shape_.queries, blocks * (piece + 1) / pieces_ * kQueryBlock);
+        const std::int64_t piece = pieces_ - 1 - tile % pieces_, group = tile / pieces_ % shape_.keyHeads,
+                           b = tile / pieces_ / shape_.keyHeads;
+        const std::int64_t begin = blocks * piece / pieces_ * kQueryBlock,
+                           end = std::min(shape_.queries, blocks * (piece + 1) / pieces_ * kQueryBlock);
         forward.run(b, group, begin, end, call.workspace + bytes_ * static_cast<std::size_t>(thread));
       });
     });
@@ -215,13 +221,16 @@ class Attention final : public Kernel {
 class AttentionDropout final : public Kernel {
  public:
   explicit AttentionDropout(const Spec& spec) : attrs_(AttentionDropoutAttrs::decode(spec.attrs)) {
-    require(spec.in.size() == 1u + attrs_.ids && spec.out.size() == 1 && spec.out[0].rank == 4 && isFloat(spec.out[0].dtype), "attentionDropout: wrong operands");
+    require(spec.in.size() == 1u + attrs_.ids && spec.out.size() == 1 && spec.out[0].rank == 4 && isFloat(spec.out[0].dtype),
+            "attentionDropout: wrong operands");
     const View &key = spec.in[0], &out = spec.out[0];
-    require((key.rank == 1 || (key.rank == 2 && key.shape[0] == out.shape[0])) && key.dim(-1) == 2 && key.dtype == DType::int32 && key.contiguous(),
+    require((key.rank == 1 || (key.rank == 2 && key.shape[0] == out.shape[0])) && key.dim(-1) == 2 && key.dtype == DType::int32 &&
+                key.contiguous(),
             "attentionDropout: wrong key");
     if (attrs_.ids) {
       const View& ids = spec.in[1];
-      require(ids.rank == 1 && ids.shape[0] == out.shape[0] && ids.dtype == DType::int32 && ids.contiguous(), "attentionDropout: wrong ids");
+      require(ids.rank == 1 && ids.shape[0] == out.shape[0] && ids.dtype == DType::int32 && ids.contiguous(),
+              "attentionDropout: wrong ids");
     }
     require(attrs_.rate >= 0 && attrs_.rate < 1 && attrs_.examples >= 1, "attentionDropout: wrong rate");
     workspace = static_cast<std::size_t>(spec.threads) * static_cast<std::size_t>(out.shape[3]) * sizeof(float);
@@ -243,7 +252,9 @@ class AttentionDropout final : public Kernel {
       const std::int64_t rows = shape.heads * shape.queries;
       eachRow(call.pool, shape.batch * rows, shape.keys, [&](std::int64_t r) {
         T* p = out.as<T>() + r * shape.keys;
-        const auto fill = [&](auto* factors) { dropoutRow(shape, options, operands, r / rows, r % rows / shape.queries, r % shape.queries, 0, shape.keys, factors); };
+        const auto fill = [&](auto* factors) {
+          dropoutRow(shape, options, operands, r / rows, r % rows / shape.queries, r % shape.queries, 0, shape.keys, factors);
+        };
         if constexpr (!std::is_same_v<T, bf16>) {
           fill(p);
         } else {

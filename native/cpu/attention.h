@@ -26,8 +26,8 @@ struct AttentionOptions {
 
   template <class A>
   static AttentionOptions of(const A& a) {
-    return {a.causal, a.segments, a.keyMask,  a.bias, a.dropout, a.ids, a.windowLeft, a.windowRight,
-            a.scale,  a.softCap,  a.rate, a.site, a.examples};
+    return {a.causal,      a.segments, a.keyMask, a.bias, a.dropout, a.ids,     a.windowLeft,
+            a.windowRight, a.scale,    a.softCap, a.rate, a.site,    a.examples};
   }
 };
 
@@ -77,8 +77,8 @@ class Layout {
 
 // Writes the factor of dropout (0, or 1/(1-rate)) for columns [begin, end) of one row of scores.
 template <class S>
-void dropoutRow(const AttentionShape& shape, const AttentionOptions& options, const AttentionOperands& operands, std::int64_t b, std::int64_t h,
-                std::int64_t t, std::int64_t begin, std::int64_t end, S* out) {
+void dropoutRow(const AttentionShape& shape, const AttentionOptions& options, const AttentionOperands& operands, std::int64_t b,
+                std::int64_t h, std::int64_t t, std::int64_t begin, std::int64_t end, S* out) {
   const View& keys = *operands.key;
   const std::int32_t* words = keys.as<std::int32_t>() + (keys.rank == 2 ? b * 2 : 0);
   const PhiloxKey key{static_cast<std::uint32_t>(words[0]), static_cast<std::uint32_t>(words[1])};
@@ -280,8 +280,8 @@ struct BlockRanges {
 
 // scores[i][j - from] = rows[i] · column j, for columns of [from, to) that the rows' groups see; `panels` begins at column `base`.
 template <class S>
-void scoreProduct(const BlockRanges& ranges, std::int64_t n, std::int64_t from, std::int64_t to, const S* rows, std::int64_t width, const S* panels,
-                  std::int64_t base, S* scores) {
+void scoreProduct(const BlockRanges& ranges, std::int64_t n, std::int64_t from, std::int64_t to, const S* rows, std::int64_t width,
+                  const S* panels, std::int64_t base, S* scores) {
   using V = typename Math<S>::V;
   constexpr std::int64_t W = kPanel<S>, L = V::kLanes;
   for (std::int64_t j = from; j < to; j += W) {
@@ -298,8 +298,8 @@ void scoreProduct(const BlockRanges& ranges, std::int64_t n, std::int64_t from, 
 
 // out[i] += Σ_j scores[i][j - from]·rows[j], over the columns that the groups see; `rows` begins at column `base`.
 template <class S>
-void mixProduct(const BlockRanges& ranges, std::int64_t n, std::int64_t from, std::int64_t to, const S* scores, const S* rows, std::int64_t width,
-                std::int64_t base, S* out) {
+void mixProduct(const BlockRanges& ranges, std::int64_t n, std::int64_t from, std::int64_t to, const S* scores, const S* rows,
+                std::int64_t width, std::int64_t base, S* out) {
   using V = typename Math<S>::V;
   constexpr std::int64_t kStep = 64;  // rows that fit the first-level cache
   for (std::int64_t j = from; j < to; j += kStep) {

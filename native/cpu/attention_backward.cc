@@ -11,8 +11,8 @@ AttentionShape checkAttentionGradient(const Spec& spec, const AttentionOptions& 
   const View &out = spec.in[3], &lse = spec.in[4], &dout = spec.in[5];
   require(sameShape(out, spec.in[0]) && out.dtype == s.type && out.contiguous(), "attention: wrong output");
   require(sameShape(dout, spec.in[0]) && dout.dtype == s.type, "attention: wrong gradient");
-  require(lse.rank == 3 && lse.shape[0] == s.batch && lse.shape[1] == s.heads && lse.shape[2] == s.queries && lse.dtype == statistics(s.type) &&
-              lse.contiguous(),
+  require(lse.rank == 3 && lse.shape[0] == s.batch && lse.shape[1] == s.heads && lse.shape[2] == s.queries &&
+              lse.dtype == statistics(s.type) && lse.contiguous(),
           "attention: wrong log-sum-exp");
   return s;
 }
@@ -102,8 +102,8 @@ class Backward {
   }
 
  private:
-  void block(Visible<S>& visible, const Scratch<S>& x, std::int64_t b, std::int64_t h, std::int64_t t, std::int64_t n, std::int64_t from, std::int64_t to,
-             S* dq) {
+  void block(Visible<S>& visible, const Scratch<S>& x, std::int64_t b, std::int64_t h, std::int64_t t, std::int64_t n, std::int64_t from,
+             std::int64_t to, S* dq) {
     BlockRanges ranges;
     ranges.find(visible, b, t, n, from, to);
     if (ranges.first >= ranges.last) return;
@@ -114,7 +114,8 @@ class Backward {
       const std::int64_t begin = ranges.begin[i], end = ranges.end[i];
       S *const p = x.scores + i * kScoreRow - from, *const ds = x.slopes + i * kScoreRow - from;
       if (begin < end) {
-        scoreGradients<T, false>(visible, shape_, options_, operands_, b, h, t + i, begin, end, x.rows.lse[i], x.rows.delta[i], p, ds, x.factor - begin);
+        scoreGradients<T, false>(visible, shape_, options_, operands_, b, h, t + i, begin, end, x.rows.lse[i], x.rows.delta[i], p, ds,
+                                 x.factor - begin);
       }
       clearOutside(p, begin, end, ranges.first, ranges.last);
       clearOutside(ds, begin, end, ranges.first, ranges.last);
@@ -155,7 +156,8 @@ class AttentionBackward final : public Kernel {
   explicit AttentionBackward(const Spec& spec) : options_(AttentionOptions::of(AttentionBackwardAttrs::decode(spec.attrs))) {
     shape_ = checkAttentionGradient(spec, options_);
     require(spec.out.size() == 3, "attention: wrong number of gradients");
-    for (std::size_t i = 0; i < 3; ++i) require(sameShape(spec.out[i], spec.in[i]) && spec.out[i].dtype == shape_.type, "attention: wrong gradient");
+    for (std::size_t i = 0; i < 3; ++i)
+      require(sameShape(spec.out[i], spec.in[i]) && spec.out[i].dtype == shape_.type, "attention: wrong gradient");
     // Few heads: their keys are cut too, at the price of sums of dq for each piece.
     const std::int64_t heads = std::max<std::int64_t>(1, shape_.batch * shape_.keyHeads);
     pieces_ = std::clamp<std::int64_t>((16 + heads - 1) / heads, 1, std::max<std::int64_t>(1, shape_.keys / 128));
@@ -180,7 +182,8 @@ class AttentionBackward final : public Kernel {
       call.pool.run(groups * pieces_, [&](std::int64_t tile, int thread) {
         // The first keys first: under a causal mask most queries see them.
         const std::int64_t piece = tile / groups, at = tile % groups;
-        const std::int64_t begin = panels * piece / pieces_ * kPanel<S>, end = std::min(shape_.keys, panels * (piece + 1) / pieces_ * kPanel<S>);
+        const std::int64_t begin = panels * piece / pieces_ * kPanel<S>,
+                           end = std::min(shape_.keys, panels * (piece + 1) / pieces_ * kPanel<S>);
         backward.run(at / shape_.keyHeads, at % shape_.keyHeads, begin, end, pieces_ > 1 ? partials + tile * partial_ : nullptr,
                      call.workspace + partialBytes_ + bytes_ * static_cast<std::size_t>(thread));
       });

@@ -78,10 +78,11 @@ class BiasGradient {
       const std::int64_t begin = ranges.begin[i], end = ranges.end[i];
       if (begin >= end) continue;
       S* const slopes = x.slopes + i * kScoreRow - from;
-      scoreGradients<T, true>(visible, shape_, options_, operands_, b, h, t + i, begin, end, x.rows.lse[i], x.rows.delta[i], x.scores + i * kScoreRow - from,
-                              slopes, x.factor - begin);
+      scoreGradients<T, true>(visible, shape_, options_, operands_, b, h, t + i, begin, end, x.rows.lse[i], x.rows.delta[i],
+                              x.scores + i * kScoreRow - from, slopes, x.factor - begin);
       S* const sums = x.sums + i * kScoreRow - from;
-      eachVector<V>(end - begin, [&](auto w, std::int64_t j) { w.store(sums + begin + j, w.load(sums + begin + j) + w.load(slopes + begin + j)); });
+      eachVector<V>(end - begin,
+                    [&](auto w, std::int64_t j) { w.store(sums + begin + j, w.load(sums + begin + j) + w.load(slopes + begin + j)); });
     }
   }
 
@@ -94,9 +95,12 @@ class BiasGradient {
 template <class F>
 void byTypes(DType type, DType bias, F&& body) {
   switch (type) {
-    case DType::float32: return body(float{}, float{});
-    case DType::float64: return body(double{}, double{});
-    default: return bias == DType::float32 ? body(bf16{}, float{}) : body(bf16{}, bf16{});
+    case DType::float32:
+      return body(float{}, float{});
+    case DType::float64:
+      return body(double{}, double{});
+    default:
+      return bias == DType::float32 ? body(bf16{}, float{}) : body(bf16{}, bf16{});
   }
 }
 

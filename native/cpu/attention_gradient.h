@@ -27,7 +27,8 @@ struct QueryRows {
 
   // Scaled queries, gradients of the output, and per row Σ out·dout, which is Σ over the keys of weight · gradient of the weight.
   template <class T>
-  void load(const Call& call, const AttentionShape& s, const AttentionOptions& o, std::int64_t b, std::int64_t h, std::int64_t t, std::int64_t n) const {
+  void load(const Call& call, const AttentionShape& s, const AttentionOptions& o, std::int64_t b, std::int64_t h, std::int64_t t,
+            std::int64_t n) const {
     using V = VecOf<T>;
     const std::int64_t width = s.paddedDepth<S>();
     packRows<T>(call.in[0], b, h, t, n, width, static_cast<S>(o.scale), q);
@@ -45,10 +46,10 @@ struct QueryRows {
 // Row i of a block: `scores` becomes what multiplied the values in the forward pass, `slopes` (gradients of that) the gradient of the
 // scores: of the product of query and key, or with `Raw` of what the bias was added to. Columns [begin, end).
 template <class T, bool Raw>
-void scoreGradients(Visible<typename VecOf<T>::Scalar>& visible, const AttentionShape& shape, const AttentionOptions& o, const AttentionOperands& operands,
-                    std::int64_t b, std::int64_t h, std::int64_t t, std::int64_t begin, std::int64_t end, typename VecOf<T>::Scalar lse,
-                    typename VecOf<T>::Scalar delta, typename VecOf<T>::Scalar* scores, typename VecOf<T>::Scalar* slopes,
-                    typename VecOf<T>::Scalar* factor) {
+void scoreGradients(Visible<typename VecOf<T>::Scalar>& visible, const AttentionShape& shape, const AttentionOptions& o,
+                    const AttentionOperands& operands, std::int64_t b, std::int64_t h, std::int64_t t, std::int64_t begin, std::int64_t end,
+                    typename VecOf<T>::Scalar lse, typename VecOf<T>::Scalar delta, typename VecOf<T>::Scalar* scores,
+                    typename VecOf<T>::Scalar* slopes, typename VecOf<T>::Scalar* factor) {
   using V = VecOf<T>;
   using S = typename V::Scalar;
   const S* const added = visible.added(b, h, t, begin, end);

@@ -58,12 +58,18 @@ template <class V, int N, class S>
 inline void productRows(int rows, const Operands<S>& o, std::int64_t begin, std::int64_t end, bool accumulate) {
   static_assert(kBlockRows <= 6);
   switch (rows) {
-    case 1: return productBlock<V, 1, N>(o, begin, end, accumulate);
-    case 2: return productBlock<V, 2, N>(o, begin, end, accumulate);
-    case 3: return productBlock<V, 3, N>(o, begin, end, accumulate);
-    case 4: return productBlock<V, 4, N>(o, begin, end, accumulate);
-    case 5: return productBlock<V, 5, N>(o, begin, end, accumulate);
-    default: return productBlock<V, 6, N>(o, begin, end, accumulate);
+    case 1:
+      return productBlock<V, 1, N>(o, begin, end, accumulate);
+    case 2:
+      return productBlock<V, 2, N>(o, begin, end, accumulate);
+    case 3:
+      return productBlock<V, 3, N>(o, begin, end, accumulate);
+    case 4:
+      return productBlock<V, 4, N>(o, begin, end, accumulate);
+    case 5:
+      return productBlock<V, 5, N>(o, begin, end, accumulate);
+    default:
+      return productBlock<V, 6, N>(o, begin, end, accumulate);
   }
 }
 
@@ -76,10 +82,14 @@ inline void product(int rows, std::int64_t vectors, Operands<S> o, std::int64_t 
   }
   if constexpr (kBlockVectors == 4) {
     switch (vectors) {
-      case 1: return productRows<V, 1>(rows, o, begin, end, accumulate);
-      case 2: return productRows<V, 2>(rows, o, begin, end, accumulate);
-      case 3: return productRows<V, 3>(rows, o, begin, end, accumulate);
-      default: return;
+      case 1:
+        return productRows<V, 1>(rows, o, begin, end, accumulate);
+      case 2:
+        return productRows<V, 2>(rows, o, begin, end, accumulate);
+      case 3:
+        return productRows<V, 3>(rows, o, begin, end, accumulate);
+      default:
+        return;
     }
   }
 }

@@ -95,15 +95,18 @@ class Categorical final : public Kernel {
   static std::int32_t winner(const S* values, const std::int32_t* index) {
     int best = 0;
     for (int i = 1; i < 16; ++i) {
-      const bool beats = index[i] >= 0 && (index[best] < 0 || values[i] > values[best] || (values[i] == values[best] && index[i] < index[best]));
+      const bool beats =
+          index[i] >= 0 && (index[best] < 0 || values[i] > values[best] || (values[i] == values[best] && index[i] < index[best]));
       if (beats) best = i;
     }
     return index[best];
   }
 
   static void fillLowest(T* part) {
-    if constexpr (std::is_same_v<T, bf16>) std::fill(part, part + 16, bf16{0xff80});
-    else std::fill(part, part + 16, -std::numeric_limits<T>::infinity());
+    if constexpr (std::is_same_v<T, bf16>)
+      std::fill(part, part + 16, bf16{0xff80});
+    else
+      std::fill(part, part + 16, -std::numeric_limits<T>::infinity());
   }
 
   Draws draws_;
@@ -115,20 +118,26 @@ class Categorical final : public Kernel {
 
 std::unique_ptr<Kernel> makeCategorical(const Spec& spec) {
   const CategoricalAttrs a = CategoricalAttrs::decode(spec.attrs);
-  const auto refuse = [] { throw Error("PROGRAM", "categorical takes logits [keys..., ..., n], keys [keys..., 2] and perhaps ids, and gives int32 [keys..., ...]"); };
+  const auto refuse = [] {
+    throw Error("PROGRAM", "categorical takes logits [keys..., ..., n], keys [keys..., 2] and perhaps ids, and gives int32 [keys..., ...]");
+  };
   if (spec.in.size() != (a.ids ? 3u : 2u) || spec.out.size() != 1) refuse();
   const View &x = spec.in[0], &key = spec.in[1], &y = spec.out[0];
   const int lead = key.rank - 1;
-  bool fits = lead >= 0 && x.rank > lead + (a.ids ? 1 : 0) && y.rank == x.rank - 1 && y.dtype == DType::int32 && x.contiguous() && y.contiguous() &&
-              isFloat(x.dtype) && x.dim(-1) > 0 && x.dim(-1) <= std::numeric_limits<std::int32_t>::max() - 64;
+  bool fits = lead >= 0 && x.rank > lead + (a.ids ? 1 : 0) && y.rank == x.rank - 1 && y.dtype == DType::int32 && x.contiguous() &&
+              y.contiguous() && isFloat(x.dtype) && x.dim(-1) > 0 && x.dim(-1) <= std::numeric_limits<std::int32_t>::max() - 64;
   for (int i = 0; fits && i < y.rank; ++i) fits = y.shape[i] == x.shape[i] && (i >= lead || x.shape[i] == key.shape[i]);
   if (!fits) refuse();
-  const Draws draws = Draws::of("categorical", key, a.ids ? &spec.in[2] : nullptr, {x.shape + lead, static_cast<std::size_t>(x.rank - lead)});
+  const Draws draws =
+      Draws::of("categorical", key, a.ids ? &spec.in[2] : nullptr, {x.shape + lead, static_cast<std::size_t>(x.rank - lead)});
   const auto site = static_cast<std::uint32_t>(a.site);
   switch (x.dtype) {
-    case DType::float64: return std::make_unique<Categorical<double>>(draws, x.dim(-1), site);
-    case DType::bfloat16: return std::make_unique<Categorical<bf16>>(draws, x.dim(-1), site);
-    default: return std::make_unique<Categorical<float>>(draws, x.dim(-1), site);
+    case DType::float64:
+      return std::make_unique<Categorical<double>>(draws, x.dim(-1), site);
+    case DType::bfloat16:
+      return std::make_unique<Categorical<bf16>>(draws, x.dim(-1), site);
+    default:
+      return std::make_unique<Categorical<float>>(draws, x.dim(-1), site);
   }
 }
 

@@ -56,8 +56,10 @@ class Scan final : public Kernel {
         frame.output(i, n + 1 == length_ ? out[i].data : halves[(n + 1) & 1]);
         if (keep_) std::memcpy(out[body_.outputs() + i].data + t * out[i].bytes(), from, out[i].bytes());
       }
-      for (std::size_t i = consts_ + carries_; i < in.size(); ++i) frame.input(i, in[i].data + t * (in[i].bytes() / static_cast<std::size_t>(length_)));
-      for (std::size_t i = carries_; i < body_.outputs(); ++i) frame.output(i, out[i].data + t * (out[i].bytes() / static_cast<std::size_t>(length_)));
+      for (std::size_t i = consts_ + carries_; i < in.size(); ++i)
+        frame.input(i, in[i].data + t * (in[i].bytes() / static_cast<std::size_t>(length_)));
+      for (std::size_t i = carries_; i < body_.outputs(); ++i)
+        frame.output(i, out[i].data + t * (out[i].bytes() / static_cast<std::size_t>(length_)));
       if (!frame.run(arena, call)) return;
     }
   }
@@ -71,12 +73,15 @@ class Scan final : public Kernel {
         reverse_(attrs.reverse),
         keep_(attrs.keep) {
     requireContiguous(spec);
-    if (carries_ > body_.outputs() || spec.out.size() != body_.outputs() + (keep_ ? carries_ : 0) || length_ < 0) wrong("a scan's outputs do not fit its body");
+    if (carries_ > body_.outputs() || spec.out.size() != body_.outputs() + (keep_ ? carries_ : 0) || length_ < 0)
+      wrong("a scan's outputs do not fit its body");
     workspace = body_.arenaBytes();
     for (std::size_t i = 0; i < spec.in.size(); ++i) {
       const bool sliced = i >= consts_ + carries_;
       if (sliced && (spec.in[i].rank == 0 || spec.in[i].shape[0] != length_)) wrong("a scan's input is not as long as the scan");
-      body_.requireInput(i, sliced && length_ > 0 ? spec.in[i].bytes() / static_cast<std::size_t>(length_) : sliced ? body_.inputBytes(i) : spec.in[i].bytes());
+      body_.requireInput(i, sliced && length_ > 0 ? spec.in[i].bytes() / static_cast<std::size_t>(length_)
+                            : sliced              ? body_.inputBytes(i)
+                                                  : spec.in[i].bytes());
     }
     for (std::size_t i = 0; i < spec.out.size(); ++i) {
       const bool sliced = i >= carries_;
@@ -86,8 +91,10 @@ class Scan final : public Kernel {
         workspace += 2 * Body::aligned(spec.out[i].bytes());
       }
       const std::size_t of = i < body_.outputs() ? i : i - body_.outputs();
-      if (!sliced || length_ > 0) body_.requireOutput(of, sliced ? spec.out[i].bytes() / static_cast<std::size_t>(length_) : spec.out[i].bytes());
-      if (i >= body_.outputs() && length_ > 0 && spec.out[i].bytes() / static_cast<std::size_t>(length_) != spec.out[of].bytes()) wrong("a kept carry has another size");
+      if (!sliced || length_ > 0)
+        body_.requireOutput(of, sliced ? spec.out[i].bytes() / static_cast<std::size_t>(length_) : spec.out[i].bytes());
+      if (i >= body_.outputs() && length_ > 0 && spec.out[i].bytes() / static_cast<std::size_t>(length_) != spec.out[of].bytes())
+        wrong("a kept carry has another size");
     }
   }
 
@@ -99,11 +106,16 @@ class Scan final : public Kernel {
 
 bool holds(const View& x) {
   switch (x.dtype) {
-    case DType::float32: return *x.as<float>() != 0;
-    case DType::float64: return *x.as<double>() != 0;
-    case DType::bfloat16: return (x.as<bf16>()->bits & 0x7FFF) != 0;
-    case DType::int32: return *x.as<std::int32_t>() != 0;
-    default: return *x.as<std::uint8_t>() != 0;
+    case DType::float32:
+      return *x.as<float>() != 0;
+    case DType::float64:
+      return *x.as<double>() != 0;
+    case DType::bfloat16:
+      return (x.as<bf16>()->bits & 0x7FFF) != 0;
+    case DType::int32:
+      return *x.as<std::int32_t>() != 0;
+    default:
+      return *x.as<std::uint8_t>() != 0;
   }
 }
 
@@ -166,7 +178,8 @@ class WhileLoop final : public Kernel {
       }
       if (!test.run(arena, call)) return;
       if (!holds(holding)) {
-        for (std::size_t i = 0; i < out.size(); ++i) std::memcpy(out[i].data, states + offsets_[i] + now * Body::aligned(out[i].bytes()), out[i].bytes());
+        for (std::size_t i = 0; i < out.size(); ++i)
+          std::memcpy(out[i].data, states + offsets_[i] + now * Body::aligned(out[i].bytes()), out[i].bytes());
         return;
       }
       if (!next.run(arena, call)) return;
@@ -177,7 +190,8 @@ class WhileLoop final : public Kernel {
   WhileLoop(const Spec& spec, const WhileLoopAttrs& attrs)
       : test_(attrs.test, spec, spec.in.size()), next_(attrs.body, spec, spec.in.size()), consts_(count(attrs.consts, spec.in.size())) {
     requireContiguous(spec);
-    if (test_.outputs() != 1 || next_.outputs() != spec.out.size() || spec.in.size() != consts_ + spec.out.size()) wrong("a loop's operands do not fit its bodies");
+    if (test_.outputs() != 1 || next_.outputs() != spec.out.size() || spec.in.size() != consts_ + spec.out.size())
+      wrong("a loop's operands do not fit its bodies");
     const std::size_t width = test_.outputBytes(0);
     if (width != 1 && width != 4) wrong("a loop's test must be uint8, int32 or float32");
     // Zero is zero in both int32 and float32 but for the sign of a float.

@@ -23,9 +23,12 @@ void copyRun(const T* from, const Loops<1>& loops, std::int64_t start, std::int6
   while (n > 0) {
     const std::int64_t run = std::min(n, walk.run());
     const T* p = from + walk.offset();
-    if (step == 1) std::memcpy(to, p, static_cast<std::size_t>(run) * sizeof(T));
-    else if (step == 0) std::fill_n(to, run, *p);
-    else for (std::int64_t i = 0; i < run; ++i) to[i] = p[i * step];
+    if (step == 1)
+      std::memcpy(to, p, static_cast<std::size_t>(run) * sizeof(T));
+    else if (step == 0)
+      std::fill_n(to, run, *p);
+    else
+      for (std::int64_t i = 0; i < run; ++i) to[i] = p[i * step];
     walk.advance(run);
     to += run;
     n -= run;
@@ -36,10 +39,14 @@ void copyRun(const T* from, const Loops<1>& loops, std::int64_t start, std::int6
 template <class F>
 decltype(auto) bySize(DType dtype, F f) {
   switch (sizeOf(dtype)) {
-    case 1: return f(std::uint8_t{});
-    case 2: return f(std::uint16_t{});
-    case 4: return f(std::uint32_t{});
-    default: return f(std::uint64_t{});
+    case 1:
+      return f(std::uint8_t{});
+    case 2:
+      return f(std::uint16_t{});
+    case 4:
+      return f(std::uint32_t{});
+    default:
+      return f(std::uint64_t{});
   }
 }
 
@@ -52,8 +59,10 @@ T bitsOf(double x, DType dtype) {
     return r;
   };
   switch (dtype) {
-    case DType::float32: return bits(static_cast<float>(x));
-    case DType::float64: return bits(x);
+    case DType::float32:
+      return bits(static_cast<float>(x));
+    case DType::float64:
+      return bits(x);
     case DType::bfloat16: {
       const float f = static_cast<float>(x);
       std::uint32_t u;

@@ -13,7 +13,8 @@ void checkLogits(const View& logits, const View& labels) {
   require(leads(labels, logits, 1) && labels.dtype == DType::int32 && labels.contiguous(), "crossEntropy: wrong labels");
 }
 void checkValues(const View& values, const View& logits) {
-  require(leads(values, logits, 1) && values.dtype == statistics(logits.dtype) && values.contiguous(), "crossEntropy: wrong values of rows");
+  require(leads(values, logits, 1) && values.dtype == statistics(logits.dtype) && values.contiguous(),
+          "crossEntropy: wrong values of rows");
 }
 
 class CrossEntropy final : public Kernel {
@@ -39,7 +40,9 @@ class CrossEntropy final : public Kernel {
         call.out[1].as<S>()[row] = lse;
         S& loss = call.out[0].as<S>()[row];
         switch (judge(labels[row], n, options_)) {
-          case Label::ignored: loss = 0; break;
+          case Label::ignored:
+            loss = 0;
+            break;
           case Label::wrong:
             faultIndex(call.fault);
             loss = std::numeric_limits<S>::quiet_NaN();

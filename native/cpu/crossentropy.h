@@ -34,7 +34,8 @@ template <class V>
 struct Cap {
   bool on;
   V cap, inverse;
-  explicit Cap(double c) : on(c > 0), cap(static_cast<typename V::Scalar>(c)), inverse(static_cast<typename V::Scalar>(c > 0 ? 1 / c : 0)) {}
+  explicit Cap(double c)
+      : on(c > 0), cap(static_cast<typename V::Scalar>(c)), inverse(static_cast<typename V::Scalar>(c > 0 ? 1 / c : 0)) {}
   V operator()(V x) const { return on ? cap * tanh(x * inverse) : x; }
   // The derivative, given the capped value.
   V slope(V capped) const {
@@ -54,7 +55,8 @@ RowSums<S> rowSums(const T* x, std::int64_t n, const CrossEntropyOptions& o) {
   const Cap<V> cap(o.softCap);
   const V lowest(-std::numeric_limits<S>::infinity());
   RowSums<S> r{};
-  r.top = hmax(foldVectors<V>(n, lowest, [&](auto w, std::int64_t i) { return w.pad(cap(w.load(x + i)), lowest); }, [](V a, V b) { return max(a, b); }));
+  r.top = hmax(foldVectors<V>(
+      n, lowest, [&](auto w, std::int64_t i) { return w.pad(cap(w.load(x + i)), lowest); }, [](V a, V b) { return max(a, b); }));
   const V top(r.top);
   r.total = sum(sumVectors<V>(n, [&](auto w, std::int64_t i) { return w.pad(exp(cap(w.load(x + i)) - top), V(0)); }));
   if (o.labelSmoothing > 0) r.plain = sum(sumVectors<V>(n, [&](auto w, std::int64_t i) { return cap(w.load(x + i)); }));

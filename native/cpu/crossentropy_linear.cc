@@ -25,7 +25,8 @@ struct Dims {
 
 Dims checkOperands(const View& x, const View& weight, const View& labels) {
   require(isFloat(x.dtype) && x.rank >= 1 && x.contiguous(), "linearCrossEntropy: wrong input");
-  require(weight.rank == 2 && weight.shape[1] == x.dim(-1) && weight.dtype == x.dtype && weight.contiguous(), "linearCrossEntropy: wrong weight");
+  require(weight.rank == 2 && weight.shape[1] == x.dim(-1) && weight.dtype == x.dtype && weight.contiguous(),
+          "linearCrossEntropy: wrong weight");
   require(leads(labels, x, 1) && labels.dtype == DType::int32 && labels.contiguous(), "linearCrossEntropy: wrong labels");
   return {labels.size(), x.dim(-1), weight.shape[0], x.dtype};
 }
@@ -33,7 +34,8 @@ void checkBias(const View& bias, const Dims& d) {
   require(bias.rank == 1 && bias.shape[0] == d.columns && bias.dtype == d.type && bias.contiguous(), "linearCrossEntropy: wrong bias");
 }
 void checkValues(const View& values, const View& labels, const Dims& d) {
-  require(sameShape(values, labels) && values.dtype == statistics(d.type) && values.contiguous(), "linearCrossEntropy: wrong values of rows");
+  require(sameShape(values, labels) && values.dtype == statistics(d.type) && values.contiguous(),
+          "linearCrossEntropy: wrong values of rows");
 }
 
 // Products by their sizes: of a cut shape there are few.
@@ -130,7 +132,7 @@ class LinearCrossEntropy final : public Kernel {
       call.out[1].template as<S>()[row] = lse;
       const Label label = judge(labels[row], d_.columns, options_);
       if (label == Label::wrong) faultIndex(call.fault);
-      call.out[0].template as<S>()[row] = label == Label::column ? rowLoss(lse, picked[row], all.plain, d_.columns, options_)
+      call.out[0].template as<S>()[row] = label == Label::column    ? rowLoss(lse, picked[row], all.plain, d_.columns, options_)
                                           : label == Label::ignored ? S(0)
                                                                     : std::numeric_limits<S>::quiet_NaN();
     });
@@ -146,7 +148,8 @@ class LinearCrossEntropy final : public Kernel {
 // Inputs x, weight, labels, lse, gradient of the losses, bias?; outputs dx?, dweight?, dbias?.
 class LinearCrossEntropyBackward final : public Kernel {
  public:
-  explicit LinearCrossEntropyBackward(const Spec& spec) : LinearCrossEntropyBackward(spec, LinearCrossEntropyBackwardAttrs::decode(spec.attrs)) {}
+  explicit LinearCrossEntropyBackward(const Spec& spec)
+      : LinearCrossEntropyBackward(spec, LinearCrossEntropyBackwardAttrs::decode(spec.attrs)) {}
 
   void run(const Call& call) const override {
     byFloat(d_.type, [&](auto type) { runAs<decltype(type)>(call); });
@@ -155,7 +158,8 @@ class LinearCrossEntropyBackward final : public Kernel {
  private:
   LinearCrossEntropyBackward(const Spec& spec, const LinearCrossEntropyBackwardAttrs& a)
       : options_(CrossEntropyOptions::of(a)), bias_(a.bias), dx_(a.dx), dweight_(a.dweight), dbias_(a.dbias) {
-    require(spec.in.size() == 5u + bias_ && spec.out.size() == std::size_t(dx_) + dweight_ + dbias_, "linearCrossEntropy: wrong number of operands");
+    require(spec.in.size() == 5u + bias_ && spec.out.size() == std::size_t(dx_) + dweight_ + dbias_,
+            "linearCrossEntropy: wrong number of operands");
     d_ = checkOperands(spec.in[0], spec.in[1], spec.in[2]);
     checkValues(spec.in[3], spec.in[2], d_);
     checkValues(spec.in[4], spec.in[2], d_);
@@ -171,7 +175,8 @@ class LinearCrossEntropyBackward final : public Kernel {
     chunkRows_ = std::max<std::int64_t>(1, std::min(d_.rows, kChunkRows));
     sumsWeight_ = narrow_ && dweight_ && d_.rows > chunkRows_;
     const std::int64_t perColumn = chunkRows_ * static_cast<std::int64_t>(sizeOf(d_.type)) + (sumsWeight_ ? d_.width * unit : 0);
-    chunkColumns_ = std::clamp<std::int64_t>(kChunkBytes / perColumn / kColumns * kColumns, kColumns, tilesOf(std::max<std::int64_t>(1, d_.columns), kColumns) * kColumns);
+    chunkColumns_ = std::clamp<std::int64_t>(kChunkBytes / perColumn / kColumns * kColumns, kColumns,
+                                             tilesOf(std::max<std::int64_t>(1, d_.columns), kColumns) * kColumns);
 
     const auto bytes = [](std::int64_t n, std::int64_t size) { return aligned(static_cast<std::size_t>(n * size)); };
     gradientsAt_ = 0;
@@ -185,14 +190,18 @@ class LinearCrossEntropyBackward final : public Kernel {
   }
 
   // Rows of logits go straight into the chunk unless that is bfloat16.
-  GemmShape logits(std::int64_t rows, std::int64_t columns) const { return logitProduct(d_, rows, columns, narrow_ ? kColumns : chunkColumns_); }
+  GemmShape logits(std::int64_t rows, std::int64_t columns) const {
+    return logitProduct(d_, rows, columns, narrow_ ? kColumns : chunkColumns_);
+  }
   // dx[r][c] (+)= Σ_j dlogits[r][j]·weight[j][c]
   GemmShape dxProduct(std::int64_t rows, std::int64_t side, std::int64_t columns, bool accumulate) const {
     return {rows, side, columns, chunkColumns_, 1, d_.width, 1, d_.width, d_.type, statistics(d_.type), accumulate};
   }
   // dweight[j][c] (+)= Σ_r dlogits[r][j]·x[r][c]
   GemmShape dweightProduct(std::int64_t columns, std::int64_t side, std::int64_t rows, bool accumulate) const {
-    return {columns, side, rows, 1, chunkColumns_, d_.width, 1, d_.width, d_.type, sumsWeight_ || !narrow_ ? statistics(d_.type) : d_.type, accumulate};
+    return {columns,   side, rows,     1,       chunkColumns_,
+            d_.width,  1,    d_.width, d_.type, sumsWeight_ || !narrow_ ? statistics(d_.type) : d_.type,
+            accumulate};
   }
 
   void makeProducts() {
@@ -221,7 +230,7 @@ class LinearCrossEntropyBackward final : public Kernel {
   struct Buffers {
     using S = typename VecOf<T>::Scalar;
     T* gradients;
-    S* dx;        // sums in S, the output itself where that is S
+    S* dx;          // sums in S, the output itself where that is S
     void* dweight;  // of the chunk of columns
     S* dbias;
   };
@@ -283,14 +292,18 @@ class LinearCrossEntropyBackward final : public Kernel {
       T* const target = b.gradients + r * chunkColumns_ + c;
       S* const raw = narrow_ ? reinterpret_cast<S*>(mine) : reinterpret_cast<S*>(target);
       const std::int64_t rawRow = narrow_ ? kColumns : chunkColumns_;
-      products_.of(logits(m, n)).run(call.in[0].template as<T>() + (r0 + r) * d_.width, call.in[1].template as<T>() + (c0 + c) * d_.width, raw, mine + tile_);
+      products_.of(logits(m, n))
+          .run(call.in[0].template as<T>() + (r0 + r) * d_.width, call.in[1].template as<T>() + (c0 + c) * d_.width, raw, mine + tile_);
       addBias(raw, m, n, rawRow, bias ? bias + c : nullptr);
       for (std::int64_t i = 0; i < m; ++i) {
         const std::int64_t row = r0 + r + i;
         const std::int32_t label = call.in[2].template as<std::int32_t>()[row];
         T* const out = target + i * chunkColumns_;
-        if (judge(label, d_.columns, options_) != Label::column) zeroRow(out, n);
-        else gradientRow(raw + i * rawRow, out, n, label - c0 - c, d_.columns, call.in[3].template as<S>()[row], call.in[4].template as<S>()[row], options_);
+        if (judge(label, d_.columns, options_) != Label::column)
+          zeroRow(out, n);
+        else
+          gradientRow(raw + i * rawRow, out, n, label - c0 - c, d_.columns, call.in[3].template as<S>()[row],
+                      call.in[4].template as<S>()[row], options_);
       }
     });
   }
@@ -308,7 +321,8 @@ class LinearCrossEntropyBackward final : public Kernel {
       if (tile < weightTiles) {
         const std::int64_t c = tile / sides * kSide, side = tile % sides * kSide;
         const Gemm& product = products_.of(dweightProduct(std::min(kSide, columns - c), std::min(kSide, d_.width - side), rows, r0 > 0));
-        std::byte* const out = static_cast<std::byte*>(b.dweight) + static_cast<std::size_t>(c * d_.width + side) * sizeOf(product.shape().out);
+        std::byte* const out =
+            static_cast<std::byte*>(b.dweight) + static_cast<std::size_t>(c * d_.width + side) * sizeOf(product.shape().out);
         product.run(b.gradients + c, call.in[0].template as<T>() + r0 * d_.width + side, out, scratch);
         return;
       }
@@ -326,7 +340,8 @@ class LinearCrossEntropyBackward final : public Kernel {
       tile -= biasTiles;
       const std::int64_t r = tile / sides * kRows, side = tile % sides * kSide;
       products_.of(dxProduct(std::min(kRows, rows - r), std::min(kSide, d_.width - side), columns, c0 > 0))
-          .run(b.gradients + r * chunkColumns_, call.in[1].template as<T>() + c0 * d_.width + side, b.dx + (r0 + r) * d_.width + side, scratch);
+          .run(b.gradients + r * chunkColumns_, call.in[1].template as<T>() + c0 * d_.width + side, b.dx + (r0 + r) * d_.width + side,
+               scratch);
     });
   }
 

@@ -45,11 +45,16 @@ bool dnnlHasBf16() {
 
 dnnl_data_type_t dnnlType(DType dtype) {
   switch (dtype) {
-    case DType::float32: return dnnl_f32;
-    case DType::bfloat16: return dnnl_bf16;
-    case DType::int32: return dnnl_s32;
-    case DType::uint8: return dnnl_u8;
-    default: throw Error("PROGRAM", "oneDNN has no float64");
+    case DType::float32:
+      return dnnl_f32;
+    case DType::bfloat16:
+      return dnnl_bf16;
+    case DType::int32:
+      return dnnl_s32;
+    case DType::uint8:
+      return dnnl_u8;
+    default:
+      throw Error("PROGRAM", "oneDNN has no float64");
   }
 }
 

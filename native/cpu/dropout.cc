@@ -63,7 +63,9 @@ class Dropout final : public Kernel {
 
 std::unique_ptr<Kernel> makeDropout(const Spec& spec) {
   const DropoutAttrs a = DropoutAttrs::decode(spec.attrs);
-  const auto refuse = [] { throw Error("PROGRAM", "dropout takes x [keys..., ...], keys [keys..., 2] and perhaps ids, and gives the shape of x"); };
+  const auto refuse = [] {
+    throw Error("PROGRAM", "dropout takes x [keys..., ...], keys [keys..., 2] and perhaps ids, and gives the shape of x");
+  };
   if (spec.in.size() != (a.ids ? 3u : 2u) || spec.out.size() != 1 || !(a.p >= 0 && a.p <= 1)) refuse();
   const View &x = spec.in[0], &key = spec.in[1], &y = spec.out[0];
   const int lead = key.rank - 1;
@@ -73,9 +75,12 @@ std::unique_ptr<Kernel> makeDropout(const Spec& spec) {
   const Draws draws = Draws::of("dropout", key, a.ids ? &spec.in[2] : nullptr, {x.shape + lead, static_cast<std::size_t>(x.rank - lead)});
   const auto site = static_cast<std::uint32_t>(a.site);
   switch (x.dtype) {
-    case DType::float64: return std::make_unique<Dropout<double>>(draws, a.p, site);
-    case DType::bfloat16: return std::make_unique<Dropout<bf16>>(draws, a.p, site);
-    default: return std::make_unique<Dropout<float>>(draws, a.p, site);
+    case DType::float64:
+      return std::make_unique<Dropout<double>>(draws, a.p, site);
+    case DType::bfloat16:
+      return std::make_unique<Dropout<bf16>>(draws, a.p, site);
+    default:
+      return std::make_unique<Dropout<float>>(draws, a.p, site);
   }
 }
 

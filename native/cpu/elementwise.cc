@@ -1,7 +1,7 @@
 // The elementwise instruction: a chain of steps over blocks of lanes that stay in the first-level cache.
 //
-// A block is computed step by step: each step is one loop over the block, from registers to a register. Operands that lie as a register does
-// are read, and results written, where they lie. Blocks are gathered to tiles for the threads by the shape and the code alone.
+// A block is computed step by step: each step is one loop over the block, from registers to a register. Operands that lie as a register
+// does are read, and results written, where they lie. Blocks are gathered to tiles for the threads by the shape and the code alone.
 #include <algorithm>
 
 #include "cpu/elementwise_code.h"
@@ -11,8 +11,8 @@ namespace steepest::STEEPEST_LEVEL {
 namespace ew {
 namespace {
 
-constexpr std::int64_t kCache = 24 * 1024;      // bytes of registers that stay near
-constexpr std::int64_t kTileCost = 1 << 17;     // work of a tile, in additions
+constexpr std::int64_t kCache = 24 * 1024;                // bytes of registers that stay near
+constexpr std::int64_t kTileCost = 1 << 17;               // work of a tile, in additions
 constexpr std::int64_t kLongest = 1024, kShortest = 128;  // lanes of a block
 constexpr std::int64_t kPatchRows = 32;
 
@@ -105,7 +105,11 @@ class Elementwise final : public Kernel {
     std::uint64_t straight;
 
     Worker(const Elementwise& k, const Call& c, std::byte* memory, std::uint64_t direct)
-        : kernel(k), call(c), table(reinterpret_cast<Source*>(memory)), uniforms(memory + k.tableBytes_), slots(uniforms + k.uniformBytes_),
+        : kernel(k),
+          call(c),
+          table(reinterpret_cast<Source*>(memory)),
+          uniforms(memory + k.tableBytes_),
+          slots(uniforms + k.uniformBytes_),
           straight(direct) {
       const Chain& chain = k.chain_;
       for (std::size_t i = 0; i < chain.constants.size(); ++i) table[chain.constantRegisters[i]] = {chain.constants[i].at, 0};
@@ -192,8 +196,8 @@ class Elementwise final : public Kernel {
         std::int64_t offset = 0;
         for (int d = 0; d < p.rank; ++d) offset += at[d] * p.strides[i][static_cast<std::size_t>(d)];
         std::byte* slot = slots + kernel.slotBytes_ * input.slot;
-        fetchPatch(input.dtype, call.in[i].data + offset * static_cast<std::int64_t>(sizeOf(input.dtype)), p.strides[i][static_cast<std::size_t>(p.row)],
-                   p.strides[i][static_cast<std::size_t>(p.inner)], rows, cols, slot);
+        fetchPatch(input.dtype, call.in[i].data + offset * static_cast<std::int64_t>(sizeOf(input.dtype)),
+                   p.strides[i][static_cast<std::size_t>(p.row)], p.strides[i][static_cast<std::size_t>(p.inner)], rows, cols, slot);
         table[i] = {slot, 1};
       }
       for (const Step& step : chain.steps) table[step.target] = {slots + kernel.slotBytes_ * step.slot, 1};

@@ -1,7 +1,7 @@
 // Parts of the elementwise interpreter: loops over a block of lanes, one per step.
 //
-// A register holds a block in one of three kinds: float (float32, bfloat16 and uint8 dtypes), double (float64), int32. A value of a narrower
-// dtype is always one that the dtype can hold, so that it does not matter how steps were fused.
+// A register holds a block in one of three kinds: float (float32, bfloat16 and uint8 dtypes), double (float64), int32. A value of a
+// narrower dtype is always one that the dtype can hold, so that it does not matter how steps were fused.
 #pragma once
 
 #include "math/elementwise.h"
@@ -48,14 +48,18 @@ inline void putTruth(std::byte* to, std::int64_t i, vd::Mask m) { store(lanes<fl
 
 template <class V, class R>
 void put(std::byte* to, std::int64_t i, R result) {
-  if constexpr (std::is_same_v<R, V>) store(lanes<typename V::Scalar>(to, i), result);
-  else putTruth(to, i, result);
+  if constexpr (std::is_same_v<R, V>)
+    store(lanes<typename V::Scalar>(to, i), result);
+  else
+    putTruth(to, i, result);
 }
 
 template <class V>
 typename V::Mask condition(Source s, std::int64_t i) {
-  if constexpr (std::is_same_v<V, vd>) return vd::load(lanes<float>(s, i)) != vd(0);
-  else return vf::load(lanes<float>(s, i)) != vf(0);
+  if constexpr (std::is_same_v<V, vd>)
+    return vd::load(lanes<float>(s, i)) != vd(0);
+  else
+    return vf::load(lanes<float>(s, i)) != vf(0);
 }
 
 template <class F, class V>
@@ -64,18 +68,25 @@ void loop(const Source* sources, std::byte* to, std::int64_t n) {
   // Copied, so that no store can change them.
   const Source a = sources[0], b = sources[F::kArity > 1 ? 1 : 0], c = sources[F::kArity > 2 ? 2 : 0];
   for (std::int64_t i = 0; i < n; i += V::kLanes) {
-    if constexpr (F::kArity == 1) put<V>(to, i, F::apply(V::load(lanes<S>(a, i))));
-    else if constexpr (F::kArity == 2) put<V>(to, i, F::apply(V::load(lanes<S>(a, i)), V::load(lanes<S>(b, i))));
-    else put<V>(to, i, F::apply(condition<V>(a, i), V::load(lanes<S>(b, i)), V::load(lanes<S>(c, i))));
+    if constexpr (F::kArity == 1)
+      put<V>(to, i, F::apply(V::load(lanes<S>(a, i))));
+    else if constexpr (F::kArity == 2)
+      put<V>(to, i, F::apply(V::load(lanes<S>(a, i)), V::load(lanes<S>(b, i))));
+    else
+      put<V>(to, i, F::apply(condition<V>(a, i), V::load(lanes<S>(b, i)), V::load(lanes<S>(c, i))));
   }
 }
 
 template <class F, class V>
 constexpr Loop loopOf() {
-  if constexpr (F::kArity == 1 && requires(V v) { F::apply(v); }) return loop<F, V>;
-  else if constexpr (F::kArity == 2 && requires(V v) { F::apply(v, v); }) return loop<F, V>;
-  else if constexpr (F::kArity == 3 && requires(V v, typename V::Mask m) { F::apply(m, v, v); }) return loop<F, V>;
-  else return nullptr;
+  if constexpr (F::kArity == 1 && requires(V v) { F::apply(v); })
+    return loop<F, V>;
+  else if constexpr (F::kArity == 2 && requires(V v) { F::apply(v, v); })
+    return loop<F, V>;
+  else if constexpr (F::kArity == 3 && requires(V v, typename V::Mask m) { F::apply(m, v, v); })
+    return loop<F, V>;
+  else
+    return nullptr;
 }
 
 }  // namespace steepest::STEEPEST_LEVEL::ew

@@ -21,9 +21,12 @@ int word(double x, int low, int high) {
 // A constant is read in the dtype of the step, so that it needs a vector for each.
 void fill(Chain::Vector& v, double x, DType dtype) {
   const auto wrapped = static_cast<std::int64_t>(x >= -9e15 && x <= 9e15 ? x : 0);
-  if (dtype == DType::float64) store(reinterpret_cast<double*>(v.at), vd(x));
-  else if (dtype == DType::int32) store(reinterpret_cast<std::int32_t*>(v.at), vi(static_cast<std::int32_t>(wrapped)));
-  else store(reinterpret_cast<float*>(v.at), vf(dtype == DType::uint8 ? static_cast<float>(wrapped & 0xff) : static_cast<float>(x)));
+  if (dtype == DType::float64)
+    store(reinterpret_cast<double*>(v.at), vd(x));
+  else if (dtype == DType::int32)
+    store(reinterpret_cast<std::int32_t*>(v.at), vi(static_cast<std::int32_t>(wrapped)));
+  else
+    store(reinterpret_cast<float*>(v.at), vf(dtype == DType::uint8 ? static_cast<float>(wrapped & 0xff) : static_cast<float>(x)));
   if (dtype == DType::bfloat16) {
     const Source self{v.at, 0};
     narrowLoop(dtype)(&self, v.at, 16);
@@ -103,8 +106,10 @@ class Compiler {
       }
       check(step.loop != nullptr, "elementwise", "a step does not take this dtype");
       for (int k = 0; k < 3; ++k) {
-        if (k >= arities[op]) check(w[3 + k] == -1, "elementwise", "a step has too many sources");
-        else step.sources[k] = source(w[3 + k], k == 0 && conditions[op] ? DType::uint8 : from);
+        if (k >= arities[op])
+          check(w[3 + k] == -1, "elementwise", "a step has too many sources");
+        else
+          step.sources[k] = source(w[3 + k], k == 0 && conditions[op] ? DType::uint8 : from);
       }
       step.target = static_cast<int>(dtypes_.size());
       makers_.push_back(static_cast<int>(chain_.steps.size()));
@@ -124,20 +129,53 @@ class Compiler {
   // Gives a value that bfloat16 holds where the operands are such.
   static bool keeps(Ew op) {
     switch (op) {
-      case Ew::where_: case Ew::neg_: case Ew::abs_: case Ew::sign_: case Ew::relu_: case Ew::maximum_: case Ew::minimum_: case Ew::floor_:
-      case Ew::ceil_: case Ew::round_: return true;
-      default: return false;
+      case Ew::where_:
+      case Ew::neg_:
+      case Ew::abs_:
+      case Ew::sign_:
+      case Ew::relu_:
+      case Ew::maximum_:
+      case Ew::minimum_:
+      case Ew::floor_:
+      case Ew::ceil_:
+      case Ew::round_:
+        return true;
+      default:
+        return false;
     }
   }
 
   static int opCost(Ew op) {
     switch (op) {
-      case Ew::exp_: case Ew::expm1_: case Ew::log_: case Ew::log1p_: case Ew::tanh_: case Ew::sigmoid_: case Ew::silu_: case Ew::sin_:
-      case Ew::cos_: case Ew::geluTanh_: return 8;
-      case Ew::erf_: case Ew::gelu_: case Ew::softplus_: case Ew::geluGrad_: case Ew::geluTanhGrad_: case Ew::siluGrad_: return 16;
-      case Ew::pow_: return 50;
-      case Ew::div_: case Ew::sqrt_: case Ew::rsqrt_: case Ew::reciprocal_: case Ew::floorDiv_: case Ew::remainder_: return 3;
-      default: return 1;
+      case Ew::exp_:
+      case Ew::expm1_:
+      case Ew::log_:
+      case Ew::log1p_:
+      case Ew::tanh_:
+      case Ew::sigmoid_:
+      case Ew::silu_:
+      case Ew::sin_:
+      case Ew::cos_:
+      case Ew::geluTanh_:
+        return 8;
+      case Ew::erf_:
+      case Ew::gelu_:
+      case Ew::softplus_:
+      case Ew::geluGrad_:
+      case Ew::geluTanhGrad_:
+      case Ew::siluGrad_:
+        return 16;
+      case Ew::pow_:
+        return 50;
+      case Ew::div_:
+      case Ew::sqrt_:
+      case Ew::rsqrt_:
+      case Ew::reciprocal_:
+      case Ew::floorDiv_:
+      case Ew::remainder_:
+        return 3;
+      default:
+        return 1;
     }
   }
 

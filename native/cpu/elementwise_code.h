@@ -31,7 +31,7 @@ struct Input {
 
 // Patches: where an operand is transposed, blocks are rectangles, so that a line of its memory is read once.
 struct Patches {
-  int inner = -1, row = -1;                      // axes of the merged shape; none where row < 0
+  int inner = -1, row = -1;  // axes of the merged shape; none where row < 0
   int rank = 0;
   std::int64_t shape[kMaxRank] = {};
   std::vector<std::array<std::int64_t, kMaxRank>> strides;  // of each input
@@ -60,7 +60,7 @@ struct Chain {
   std::int64_t size = 0;   // lanes of the whole chain
   std::int64_t row = 0;    // blocks do not cross multiples of this, or 0
   Patches patches;
-  std::int64_t cost = 0;   // of a lane, in about the cost of an addition
+  std::int64_t cost = 0;  // of a lane, in about the cost of an addition
 };
 
 // Throws Error("PROGRAM") unless the program is right.
@@ -69,7 +69,8 @@ Chain compileChain(const Spec& spec);
 // Lanes start .. start + n of an input into a register, padded with zeros to a multiple of 16.
 void fetch(const Input& input, const std::byte* data, std::int64_t start, std::int64_t n, std::byte* to);
 // A rectangle of an input, row after row, padded in the same way.
-void fetchPatch(DType dtype, const std::byte* data, std::int64_t rowStep, std::int64_t colStep, std::int64_t rows, std::int64_t cols, std::byte* to);
+void fetchPatch(DType dtype, const std::byte* data, std::int64_t rowStep, std::int64_t colStep, std::int64_t rows, std::int64_t cols,
+                std::byte* to);
 // One vector of the element at `data`.
 void spread(DType dtype, const std::byte* data, std::byte* to);
 // A register into memory.

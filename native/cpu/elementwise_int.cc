@@ -7,9 +7,12 @@ namespace {
 
 template <class F>
 constexpr bool givesTruth() {
-  if constexpr (F::kArity == 1 && requires(vf v) { F::apply(v); }) return !std::is_same_v<decltype(F::apply(vf())), vf>;
-  else if constexpr (F::kArity == 2) return !std::is_same_v<decltype(F::apply(vf(), vf())), vf>;
-  else return false;
+  if constexpr (F::kArity == 1 && requires(vf v) { F::apply(v); })
+    return !std::is_same_v<decltype(F::apply(vf())), vf>;
+  else if constexpr (F::kArity == 2)
+    return !std::is_same_v<decltype(F::apply(vf(), vf())), vf>;
+  else
+    return false;
 }
 
 template <class F>
@@ -69,8 +72,10 @@ void cast(const Source* sources, std::byte* out, std::int64_t n) {
     } else if constexpr (b == Kind::whole || to == DType::uint8) {
       if constexpr (a == Kind::twice) w = toWhole(lo, hi);
       if constexpr (a == Kind::single) w = truncToInt(x);
-      if constexpr (to == DType::uint8) store(lanes<float>(out, i), lowByte(w));
-      else store(lanes<std::int32_t>(out, i), w);
+      if constexpr (to == DType::uint8)
+        store(lanes<float>(out, i), lowByte(w));
+      else
+        store(lanes<std::int32_t>(out, i), w);
     } else {
       if constexpr (a == Kind::twice) x = narrow(lo, hi);
       if constexpr (a == Kind::whole) x = toFloat(w);
@@ -82,11 +87,16 @@ void cast(const Source* sources, std::byte* out, std::int64_t n) {
 template <DType from>
 Loop castFrom(DType to) {
   switch (to) {
-    case DType::float32: return cast<from, DType::float32>;
-    case DType::bfloat16: return cast<from, DType::bfloat16>;
-    case DType::float64: return cast<from, DType::float64>;
-    case DType::int32: return cast<from, DType::int32>;
-    default: return cast<from, DType::uint8>;
+    case DType::float32:
+      return cast<from, DType::float32>;
+    case DType::bfloat16:
+      return cast<from, DType::bfloat16>;
+    case DType::float64:
+      return cast<from, DType::float64>;
+    case DType::int32:
+      return cast<from, DType::int32>;
+    default:
+      return cast<from, DType::uint8>;
   }
 }
 
@@ -115,11 +125,16 @@ const bool truths[kEws] = {STEEPEST_ELEMENTWISE(ROW)};
 
 Loop castLoop(DType from, DType to) {
   switch (from) {
-    case DType::float32: return castFrom<DType::float32>(to);
-    case DType::bfloat16: return castFrom<DType::bfloat16>(to);
-    case DType::float64: return castFrom<DType::float64>(to);
-    case DType::int32: return castFrom<DType::int32>(to);
-    default: return castFrom<DType::uint8>(to);
+    case DType::float32:
+      return castFrom<DType::float32>(to);
+    case DType::bfloat16:
+      return castFrom<DType::bfloat16>(to);
+    case DType::float64:
+      return castFrom<DType::float64>(to);
+    case DType::int32:
+      return castFrom<DType::int32>(to);
+    default:
+      return castFrom<DType::uint8>(to);
   }
 }
 

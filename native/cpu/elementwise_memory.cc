@@ -34,8 +34,10 @@ vf loadBytes(const std::uint8_t* p, int n) { return toFloat(vi::load(p, n)); }
 
 template <class T, class... N>
 auto load(const T* p, N... n) {
-  if constexpr (std::is_same_v<T, std::uint8_t>) return loadBytes(p, n...);
-  else return VecOf<T>::load(p, n...);
+  if constexpr (std::is_same_v<T, std::uint8_t>)
+    return loadBytes(p, n...);
+  else
+    return VecOf<T>::load(p, n...);
 }
 
 template <class T, class R>
@@ -100,8 +102,10 @@ void putAs(Source from, std::byte* out, std::int64_t n) {
   T* to = reinterpret_cast<T*>(out);
   const auto value = [&](std::int64_t i) {
     const auto v = VecOf<R>::load(lanes<R>(from, i));
-    if constexpr (std::is_same_v<T, std::uint8_t>) return toInt(v);
-    else return v;
+    if constexpr (std::is_same_v<T, std::uint8_t>)
+      return toInt(v);
+    else
+      return v;
   };
   std::int64_t i = 0;
   for (; i + width <= n; i += width) store(to + i, value(i));
@@ -111,11 +115,16 @@ void putAs(Source from, std::byte* out, std::int64_t n) {
 template <class F>
 void byType(DType dtype, F f) {
   switch (dtype) {
-    case DType::float32: return f(float{});
-    case DType::bfloat16: return f(bf16{});
-    case DType::float64: return f(double{});
-    case DType::int32: return f(std::int32_t{});
-    case DType::uint8: return f(std::uint8_t{});
+    case DType::float32:
+      return f(float{});
+    case DType::bfloat16:
+      return f(bf16{});
+    case DType::float64:
+      return f(double{});
+    case DType::int32:
+      return f(std::int32_t{});
+    case DType::uint8:
+      return f(std::uint8_t{});
   }
 }
 
@@ -124,7 +133,8 @@ void byType(DType dtype, F f) {
 void fetch(const Input& input, const std::byte* data, std::int64_t start, std::int64_t n, std::byte* to) {
   byType(input.dtype, [&](auto type) { fetchAs<decltype(type)>(input, data, start, n, to); });
 }
-void fetchPatch(DType dtype, const std::byte* data, std::int64_t rowStep, std::int64_t colStep, std::int64_t rows, std::int64_t cols, std::byte* to) {
+void fetchPatch(DType dtype, const std::byte* data, std::int64_t rowStep, std::int64_t colStep, std::int64_t rows, std::int64_t cols,
+                std::byte* to) {
   byType(dtype, [&](auto type) { fetchPatchAs<decltype(type)>(data, rowStep, colStep, rows, cols, to); });
 }
 void spread(DType dtype, const std::byte* data, std::byte* to) {

@@ -11,9 +11,12 @@ namespace {
 // A matrix as BLAS knows it: one of its strides is 1, the other is its leading dimension.
 bool plain(std::int64_t rows, std::int64_t cols, std::int64_t& rowStride, std::int64_t& colStride) {
   // The stride of an axis of length one is never used; give it the value that a contiguous matrix has.
-  if (rows == 1 && cols == 1) rowStride = colStride = 1;
-  else if (rows == 1) rowStride = colStride == 1 ? cols : 1;
-  else if (cols == 1) colStride = rowStride == 1 ? rows : 1;
+  if (rows == 1 && cols == 1)
+    rowStride = colStride = 1;
+  else if (rows == 1)
+    rowStride = colStride == 1 ? cols : 1;
+  else if (cols == 1)
+    colStride = rowStride == 1 ? rows : 1;
   return (colStride == 1 && rowStride >= cols) || (rowStride == 1 && colStride >= rows);
 }
 
@@ -44,8 +47,10 @@ void pack(std::int64_t rows, std::int64_t cols, std::int64_t rowStride, std::int
       for (std::int64_t i = i0; i < std::min(rows, i0 + kSquare); ++i) {
         for (std::int64_t j = j0; j < std::min(cols, j0 + kSquare); ++j) {
           const From x = from[i * rowStride + j * colStride];
-          if constexpr (std::is_same_v<From, To>) to[i * cols + j] = x;
-          else to[i * cols + j] = scalarOf(x);
+          if constexpr (std::is_same_v<From, To>)
+            to[i * cols + j] = x;
+          else
+            to[i * cols + j] = scalarOf(x);
         }
       }
     }
@@ -57,10 +62,14 @@ void packAs(DType from, DType to, std::int64_t rows, std::int64_t cols, std::int
   const auto run = [&]<class From, class To>(From*, To*) {
     pack(rows, cols, rowStride, colStride, static_cast<const From*>(source), static_cast<To*>(target));
   };
-  if (from == DType::float64) run((double*)nullptr, (double*)nullptr);
-  else if (from == DType::float32) run((float*)nullptr, (float*)nullptr);
-  else if (to == DType::float32) run((bf16*)nullptr, (float*)nullptr);
-  else run((bf16*)nullptr, (bf16*)nullptr);
+  if (from == DType::float64)
+    run((double*)nullptr, (double*)nullptr);
+  else if (from == DType::float32)
+    run((float*)nullptr, (float*)nullptr);
+  else if (to == DType::float32)
+    run((bf16*)nullptr, (float*)nullptr);
+  else
+    run((bf16*)nullptr, (bf16*)nullptr);
 }
 
 Primitive dnnlProduct(const GemmShape& s) {
@@ -86,7 +95,8 @@ std::int64_t ownLimit(const GemmShape& s) {
 Gemm::Gemm(const GemmShape& shape) : shape_(shape), inner_(shape) {
   GemmShape& s = inner_;
   const bool dtypes = isFloat(s.in) && (s.out == s.in || (s.in == DType::bfloat16 && s.out == DType::float32));
-  if (!dtypes || s.m < 0 || s.n < 0 || s.k < 0 || s.cRow < (s.m > 1 ? s.n : 0)) throw Error("PROGRAM", "a product has wrong dtypes or sizes");
+  if (!dtypes || s.m < 0 || s.n < 0 || s.k < 0 || s.cRow < (s.m > 1 ? s.n : 0))
+    throw Error("PROGRAM", "a product has wrong dtypes or sizes");
   if (s.m == 0 || s.n == 0) return;
 
   if (s.n == 1 && s.m > 1) {
@@ -141,9 +151,12 @@ Gemm::Gemm(const GemmShape& shape) : shape_(shape), inner_(shape) {
 template <class In, class Acc>
 void Gemm::runOwn(const In* a, const In* b, Acc* c, Acc* panel) const {
   const GemmShape& s = inner_;
-  if (engine_ == Engine::row) ownRow(s.n, s.k, a, s.aCol, b, s.bRow, c, s.accumulate);
-  else if (engine_ == Engine::dots) ownDots(s.n, s.k, a, b, s.bCol, c, s.accumulate);
-  else ownProduct(s.m, s.n, s.k, a, s.aRow, s.aCol, b, s.bRow, s.bCol, c, s.cRow, s.accumulate, panel);
+  if (engine_ == Engine::row)
+    ownRow(s.n, s.k, a, s.aCol, b, s.bRow, c, s.accumulate);
+  else if (engine_ == Engine::dots)
+    ownDots(s.n, s.k, a, b, s.bCol, c, s.accumulate);
+  else
+    ownProduct(s.m, s.n, s.k, a, s.aRow, s.aCol, b, s.bRow, s.bCol, c, s.cRow, s.accumulate, panel);
 }
 
 // C lies elsewhere or in another dtype than the engine writes.
@@ -158,8 +171,10 @@ void Gemm::moveC(void* c, void* staged, bool in) const {
     each([&](std::int64_t there, std::int64_t here) {
       for (std::int64_t j = 0; j < cols; j += vf::kLanes) {
         const int n = static_cast<int>(std::min<std::int64_t>(vf::kLanes, cols - j));
-        if (in) store(sum + here + j, vf::load(out + there + j, n), n);
-        else store(out + there + j, vf::load(sum + here + j, n), n);
+        if (in)
+          store(sum + here + j, vf::load(out + there + j, n), n);
+        else
+          store(out + there + j, vf::load(sum + here + j, n), n);
       }
     });
     return;
@@ -190,10 +205,14 @@ void Gemm::run(const void* a, const void* b, void* c, std::byte* scratch) const 
   const auto own = [&]<class In, class Acc>() {
     runOwn(static_cast<const In*>(a), static_cast<const In*>(b), static_cast<Acc*>(target), static_cast<Acc*>(last));
   };
-  if (engine_ == Engine::dnnl) primitive_.run({a, b, target}, last);
-  else if (s.in == DType::float64) own.template operator()<double, double>();
-  else if (s.in == DType::float32) own.template operator()<float, float>();
-  else own.template operator()<bf16, float>();
+  if (engine_ == Engine::dnnl)
+    primitive_.run({a, b, target}, last);
+  else if (s.in == DType::float64)
+    own.template operator()<double, double>();
+  else if (s.in == DType::float32)
+    own.template operator()<float, float>();
+  else
+    own.template operator()<bf16, float>();
   if (stageC_) moveC(c, target, false);
 }
 

@@ -35,8 +35,10 @@ inline void ownBlock(std::int64_t k, const In* a, std::int64_t aRow, std::int64_
   }
   for (int i = 0; i < Rows; ++i) {
     for (int v = 0; v < Vectors; ++v) {
-      if (Tail && v == Vectors - 1) store(c + i * cRow + v * W, sum[i][v], tail);
-      else store(c + i * cRow + v * W, sum[i][v]);
+      if (Tail && v == Vectors - 1)
+        store(c + i * cRow + v * W, sum[i][v], tail);
+      else
+        store(c + i * cRow + v * W, sum[i][v]);
     }
   }
 }
@@ -80,8 +82,10 @@ void ownPanel(std::int64_t m, std::int64_t n, std::int64_t k, const In* a, std::
     if (n == 2 * W) return column.template operator()<2, false>();
     if (n > W) return column.template operator()<2, true>();
   }
-  if (n == W) column.template operator()<1, false>();
-  else column.template operator()<1, true>();
+  if (n == W)
+    column.template operator()<1, false>();
+  else
+    column.template operator()<1, true>();
 }
 
 // C (+)= A·B with any strides of A and B. Every element is one chain of fma over k, whatever the level and the blocking.

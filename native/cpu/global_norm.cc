@@ -87,7 +87,8 @@ class GlobalNorm final : public Kernel {
       for (std::int64_t at = 0; at < n; at += kPiece) pieces_.push_back({static_cast<int>(i), at, std::min(kPiece, n - at)});
     }
     const DType out = wide ? DType::float64 : DType::float32;
-    if (spec.out.size() != 1 || spec.out[0].rank != 0 || spec.out[0].dtype != out) throw Error("PROGRAM", "globalNorm: the output does not fit");
+    if (spec.out.size() != 1 || spec.out[0].rank != 0 || spec.out[0].dtype != out)
+      throw Error("PROGRAM", "globalNorm: the output does not fit");
     workspace = pieces_.size() * sizeof(double);
   }
 
@@ -101,8 +102,10 @@ class GlobalNorm final : public Kernel {
     } else {
       norm = kind_ == Kind::kL1 ? over<Kind::kL1>(call, 1) : over<Kind::kMax>(call, 1);
     }
-    if (call.out[0].dtype == DType::float64) *call.out[0].as<double>() = norm;
-    else *call.out[0].as<float>() = static_cast<float>(norm);
+    if (call.out[0].dtype == DType::float64)
+      *call.out[0].as<double>() = norm;
+    else
+      *call.out[0].as<float>() = static_cast<float>(norm);
   }
 
  private:
@@ -126,8 +129,10 @@ class GlobalNorm final : public Kernel {
     });
     double result = 0;
     for (std::size_t i = 0; i < pieces_.size(); ++i) {
-      if constexpr (kind == Kind::kMax) result = std::isnan(result) || result > parts[i] ? result : parts[i];
-      else result += parts[i];
+      if constexpr (kind == Kind::kMax)
+        result = std::isnan(result) || result > parts[i] ? result : parts[i];
+      else
+        result += parts[i];
     }
     return result;
   }

@@ -61,7 +61,8 @@ void forwardGroup(const NormIo& io, const Shape& s, std::int64_t example, std::i
   for (std::int64_t c = 0; c < s.perGroup(); ++c) {
     const V scale = io.weight ? rstd * V(sum(V::load(reinterpret_cast<const W*>(io.weight) + first + c, 1))) : rstd;
     const V shift = io.bias ? V(sum(V::load(reinterpret_cast<const W*>(io.bias) + first + c, 1))) : V(0);
-    eachVector<V>(s.area, [&](auto w, std::int64_t i) { w.store(y + c * s.area + i, fma(w.load(x + c * s.area + i) - mean, scale, shift)); });
+    eachVector<V>(s.area,
+                  [&](auto w, std::int64_t i) { w.store(y + c * s.area + i, fma(w.load(x + c * s.area + i) - mean, scale, shift)); });
   }
 }
 
@@ -132,9 +133,8 @@ class GroupNorm final : public Kernel {
     io.mean = call.out[1].data;
     io.rstd = call.out[2].data;
     byNormTypes(io, [&](auto t, auto w) {
-      eachRow(call.pool, s.examples * s.groups, s.perGroup() * s.area, [&](std::int64_t i) {
-        forwardGroup<decltype(t), decltype(w)>(io, s, i / s.groups, i % s.groups, attrs_.eps);
-      });
+      eachRow(call.pool, s.examples * s.groups, s.perGroup() * s.area,
+              [&](std::int64_t i) { forwardGroup<decltype(t), decltype(w)>(io, s, i / s.groups, i % s.groups, attrs_.eps); });
     });
   }
 

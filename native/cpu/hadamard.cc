@@ -159,12 +159,16 @@ class Hadamard final : public Kernel {
     const std::int64_t together = kCopy ? 1 : rows_;
     for (std::int64_t first = 0; first < rows_; first += together) {
       C* base;
-      if constexpr (kCopy) base = reinterpret_cast<C*>(call.workspace);
-      else base = out;
+      if constexpr (kCopy)
+        base = reinterpret_cast<C*>(call.workspace);
+      else
+        base = out;
       call.pool.run(together * blocks, [&](std::int64_t tile, int) {
         C* x = base + tile * kBlock;
-        if constexpr (kCopy) copyScaled(in + first * n_ + tile * kBlock, x, kBlock, C(1));
-        else if (in != out) std::memcpy(x, in + tile * kBlock, kBlock * sizeof(C));
+        if constexpr (kCopy)
+          copyScaled(in + first * n_ + tile * kBlock, x, kBlock, C(1));
+        else if (in != out)
+          std::memcpy(x, in + tile * kBlock, kBlock * sizeof(C));
         transform(x, kBlock);
       });
       call.pool.run(together * strips, [&](std::int64_t tile, int) {
@@ -175,8 +179,10 @@ class Hadamard final : public Kernel {
           }
         }
         for (std::int64_t j = 0; j < blocks; ++j) {
-          if constexpr (kCopy) copyOut(x + j * kBlock, out + first * n_ + tile * kColumns + j * kBlock, kColumns, scale_);
-          else scaleBy(x + j * kBlock, kColumns, scale_);
+          if constexpr (kCopy)
+            copyOut(x + j * kBlock, out + first * n_ + tile * kColumns + j * kBlock, kColumns, scale_);
+          else
+            scaleBy(x + j * kBlock, kColumns, scale_);
         }
       });
     }
@@ -194,14 +200,17 @@ std::unique_ptr<Kernel> makeHadamard(const Spec& spec) {
   bool fine = spec.in.size() == 1 && spec.out.size() == 1;
   if (fine) {
     const View &x = spec.in[0], &y = spec.out[0];
-    fine = x.rank >= 1 && x.dim(-1) > 0 && (x.dim(-1) & (x.dim(-1) - 1)) == 0 && isFloat(x.dtype) && x.dtype == y.dtype && x.rank == y.rank &&
-           std::equal(x.shape, x.shape + x.rank, y.shape) && x.contiguous() && y.contiguous();
+    fine = x.rank >= 1 && x.dim(-1) > 0 && (x.dim(-1) & (x.dim(-1) - 1)) == 0 && isFloat(x.dtype) && x.dtype == y.dtype &&
+           x.rank == y.rank && std::equal(x.shape, x.shape + x.rank, y.shape) && x.contiguous() && y.contiguous();
   }
   if (!fine) throw Error("PROGRAM", "hadamard takes and gives contiguous float rows, a power of two long");
   switch (spec.in[0].dtype) {
-    case DType::float64: return std::make_unique<Hadamard<double, double>>(spec.in[0], attrs.normalized);
-    case DType::bfloat16: return std::make_unique<Hadamard<bf16, float>>(spec.in[0], attrs.normalized);
-    default: return std::make_unique<Hadamard<float, float>>(spec.in[0], attrs.normalized);
+    case DType::float64:
+      return std::make_unique<Hadamard<double, double>>(spec.in[0], attrs.normalized);
+    case DType::bfloat16:
+      return std::make_unique<Hadamard<bf16, float>>(spec.in[0], attrs.normalized);
+    default:
+      return std::make_unique<Hadamard<float, float>>(spec.in[0], attrs.normalized);
   }
 }
 

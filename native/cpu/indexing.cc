@@ -131,7 +131,8 @@ class ScatterAdd final : public Kernel {
         const std::int64_t o = k / blocks, from = k % blocks * kColumns, to = std::min(s_.inner, from + kColumns);
         T* own = y + o * s_.n * s_.inner;
         if (y != x) {
-          for (std::int64_t r = 0; r < s_.n; ++r) std::copy(x + (o * s_.n + r) * s_.inner + from, x + (o * s_.n + r) * s_.inner + to, own + r * s_.inner + from);
+          for (std::int64_t r = 0; r < s_.n; ++r)
+            std::copy(x + (o * s_.n + r) * s_.inner + from, x + (o * s_.n + r) * s_.inner + to, own + r * s_.inner + from);
         }
         for (std::int64_t j = 0; j < s_.m; ++j) {
           const std::int64_t at = (o * s_.m + j) * s_.inner;
@@ -164,7 +165,8 @@ std::unique_ptr<Kernel> makeGather(const Spec& spec) {
   const GatherAttrs a = GatherAttrs::decode(spec.attrs);
   check(spec.in.size() == 2 && spec.out.size() == 1, "gather", "two inputs and one output");
   const View& y = spec.out[0];
-  check(layout::sameShape(y, spec.in[1]) && y.dtype == spec.in[0].dtype && y.contiguous(), "gather", "the output has the shape of the indices");
+  check(layout::sameShape(y, spec.in[1]) && y.dtype == spec.in[0].dtype && y.contiguous(), "gather",
+        "the output has the shape of the indices");
   const Along s = alongOf(spec.in[0], spec.in[1], a.axis, "gather");
   return layout::bySize(y.dtype, [&](auto zero) -> std::unique_ptr<Kernel> { return std::make_unique<Gather<decltype(zero)>>(s); });
 }
@@ -177,10 +179,14 @@ std::unique_ptr<Kernel> makeScatterAdd(const Spec& spec) {
   check(x.dtype == y.dtype && x.dtype == updates.dtype && updates.contiguous() && y.contiguous(), "scatterAdd", "one dtype, contiguous");
   const Along s = alongOf(x, spec.in[1], a.axis, "scatterAdd");
   switch (x.dtype) {
-    case DType::float32: return std::make_unique<ScatterAdd<float>>(s);
-    case DType::float64: return std::make_unique<ScatterAdd<double>>(s);
-    case DType::int32: return std::make_unique<ScatterAdd<std::uint32_t>>(s);
-    default: throw Error("PROGRAM", "scatterAdd: float32, float64 or int32");
+    case DType::float32:
+      return std::make_unique<ScatterAdd<float>>(s);
+    case DType::float64:
+      return std::make_unique<ScatterAdd<double>>(s);
+    case DType::int32:
+      return std::make_unique<ScatterAdd<std::uint32_t>>(s);
+    default:
+      throw Error("PROGRAM", "scatterAdd: float32, float64 or int32");
   }
 }
 

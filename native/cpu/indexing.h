@@ -21,10 +21,12 @@ struct Slices {
 };
 
 // `whole` has the axis, `parts` has the axes of the indices in its place.
-inline Slices slicesOf(const View& whole, const View& indices, const View& parts, std::int64_t axis, std::int64_t batchDims, const char* op) {
+inline Slices slicesOf(const View& whole, const View& indices, const View& parts, std::int64_t axis, std::int64_t batchDims,
+                       const char* op) {
   checkIndices(indices, op);
   layout::check(whole.dtype == parts.dtype && whole.contiguous() && parts.contiguous(), op, "operands are contiguous and of one dtype");
-  layout::check(axis >= 0 && axis < whole.rank && batchDims >= 0 && batchDims <= axis && batchDims <= indices.rank, op, "axis and batch axes");
+  layout::check(axis >= 0 && axis < whole.rank && batchDims >= 0 && batchDims <= axis && batchDims <= indices.rank, op,
+                "axis and batch axes");
   const int a = static_cast<int>(axis), b = static_cast<int>(batchDims), more = indices.rank - b;
   layout::check(parts.rank == whole.rank - 1 + more, op, "ranks");
   for (int i = 0; i < b; ++i) layout::check(indices.shape[i] == whole.shape[i], op, "batch axes of the indices");

@@ -67,8 +67,10 @@ class DynamicSlice final : public Dynamic {
     rows(call, s_.batch * s_.outer, width, [&](std::int64_t row, std::int64_t column, std::int64_t n) {
       const std::int64_t from = startOf(call, call.in[1], row);
       std::byte* to = call.out[0].data + row * width + column;
-      if (from >= 0) std::memcpy(to, call.in[0].data + from + column, static_cast<std::size_t>(n));
-      else std::memset(to, 0, static_cast<std::size_t>(n));
+      if (from >= 0)
+        std::memcpy(to, call.in[0].data + from + column, static_cast<std::size_t>(n));
+      else
+        std::memset(to, 0, static_cast<std::size_t>(n));
     });
   }
 };
@@ -108,7 +110,8 @@ std::unique_ptr<Kernel> makeDynamicUpdateSlice(const Spec& spec) {
   const DynamicUpdateSliceAttrs a = DynamicUpdateSliceAttrs::decode(spec.attrs);
   check(spec.in.size() == 3 && spec.out.size() == 1, "dynamicUpdateSlice", "three inputs and one output");
   const View& y = spec.out[0];
-  check(layout::sameShape(y, spec.in[0]) && y.dtype == spec.in[0].dtype && y.contiguous(), "dynamicUpdateSlice", "the output is like the values");
+  check(layout::sameShape(y, spec.in[0]) && y.dtype == spec.in[0].dtype && y.contiguous(), "dynamicUpdateSlice",
+        "the output is like the values");
   return std::make_unique<DynamicUpdateSlice>(partOf(spec.in[0], spec.in[1], spec.in[2], a.axis, a.batchDims, "dynamicUpdateSlice"));
 }
 

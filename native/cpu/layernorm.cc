@@ -25,7 +25,9 @@ class LayerNorm final : public Kernel {
 
 class RmsNorm final : public Kernel {
  public:
-  explicit RmsNorm(const Spec& spec) : attrs_(RmsNormAttrs::decode(spec.attrs)) { checkNorm(spec, attrs_.axes, attrs_.weight, false, false); }
+  explicit RmsNorm(const Spec& spec) : attrs_(RmsNormAttrs::decode(spec.attrs)) {
+    checkNorm(spec, attrs_.axes, attrs_.weight, false, false);
+  }
   void run(const Call& call) const override {
     NormIo io = normForward(call, attrs_.axes, attrs_.weight, false);
     io.rstd = call.out[1].data;

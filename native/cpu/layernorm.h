@@ -33,7 +33,8 @@ inline void checkNorm(const Spec& spec, std::int64_t axes, bool weight, bool bia
   require(spec.in.size() == 1u + weight + bias && spec.out.size() == 2u + centered, "norm: wrong number of operands");
   const View& x = spec.in[0];
   require(isFloat(x.dtype) && axes >= 1 && axes <= x.rank && x.contiguous(), "norm: wrong input or axes");
-  for (std::size_t i = 1; i < spec.in.size(); ++i) require(weighs(spec.in[i], x, axes) && spec.in[i].dtype == spec.in[1].dtype, "norm: wrong weight or bias");
+  for (std::size_t i = 1; i < spec.in.size(); ++i)
+    require(weighs(spec.in[i], x, axes) && spec.in[i].dtype == spec.in[1].dtype, "norm: wrong weight or bias");
   require(sameShape(spec.out[0], x) && spec.out[0].dtype == x.dtype, "norm: wrong output");
   for (std::size_t i = 1; i < spec.out.size(); ++i) checkStatistics(spec.out[i], x, axes);
 }
@@ -99,9 +100,12 @@ inline NormIo normBackward(const Call& call, std::int64_t axes, bool weight, Nor
 template <class F>
 void byNormTypes(const NormIo& io, F&& body) {
   switch (io.type) {
-    case DType::float32: return body(float{}, float{});
-    case DType::float64: return body(double{}, double{});
-    default: return io.weightType == DType::float32 ? body(bf16{}, float{}) : body(bf16{}, bf16{});
+    case DType::float32:
+      return body(float{}, float{});
+    case DType::float64:
+      return body(double{}, double{});
+    default:
+      return io.weightType == DType::float32 ? body(bf16{}, float{}) : body(bf16{}, bf16{});
   }
 }
 

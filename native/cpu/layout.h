@@ -87,9 +87,7 @@ inline std::int64_t distance(std::int64_t stride) { return stride == 0 ? std::nu
 
 inline std::int64_t ceilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-inline bool sameShape(const View& a, const View& b) {
-  return a.rank == b.rank && std::equal(a.shape, a.shape + a.rank, b.shape);
-}
+inline bool sameShape(const View& a, const View& b) { return a.rank == b.rank && std::equal(a.shape, a.shape + a.rank, b.shape); }
 
 // Product of the lengths of the axes [from, to).
 inline std::int64_t span(const View& v, int from, int to) {

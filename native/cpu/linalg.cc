@@ -9,9 +9,7 @@ void require(bool fine, const char* rule) {
   if (!fine) throw Error("PROGRAM", rule);
 }
 
-bool sameShape(const View& a, const View& b) {
-  return sameStack(a, 2, b, 2) && a.dim(-2) == b.dim(-2) && a.dim(-1) == b.dim(-1);
-}
+bool sameShape(const View& a, const View& b) { return sameStack(a, 2, b, 2) && a.dim(-2) == b.dim(-2) && a.dim(-1) == b.dim(-1); }
 
 // L with L Lᵀ = A from the lower triangle of A. Row-major lower is column-major upper: LAPACK works in the output itself.
 template <class T>

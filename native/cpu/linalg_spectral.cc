@@ -229,8 +229,8 @@ std::unique_ptr<Kernel> makeSvd(const Spec& spec) {
   const Matrices m = Matrices::of(spec.in[0], "svd");
   const std::int64_t k = std::min(m.rows, m.columns);
   const View &u = spec.out[0], &s = spec.out[1], &vh = spec.out[2];
-  require(sameStack(spec.in[0], 2, u, 2) && sameStack(spec.in[0], 1 + 1, s, 1) && sameStack(spec.in[0], 2, vh, 2) &&
-              u.dim(-2) == m.rows && u.dim(-1) == k && s.dim(-1) == k && vh.dim(-2) == k && vh.dim(-1) == m.columns,
+  require(sameStack(spec.in[0], 2, u, 2) && sameStack(spec.in[0], 1 + 1, s, 1) && sameStack(spec.in[0], 2, vh, 2) && u.dim(-2) == m.rows &&
+              u.dim(-1) == k && s.dim(-1) == k && vh.dim(-2) == k && vh.dim(-1) == m.columns,
           "svd gives [.., m, k], [.., k] and [.., k, n]");
   return forFloat<Svd>(spec.in[0].dtype, spec, m);
 }

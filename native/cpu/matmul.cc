@@ -114,9 +114,8 @@ class Matmul final : public Kernel {
       if (finishes_ && pk == 1) finish(call, batch, i, j, bias, scratch);
     });
     if (pk > 1) {
-      inTasks(batch_ * pm * pn, [&](std::int64_t t, std::byte* scratch) {
-        finish(call, t / (pm * pn), t % pm, t / pm % pn, bias, scratch);
-      });
+      inTasks(batch_ * pm * pn,
+              [&](std::int64_t t, std::byte* scratch) { finish(call, t / (pm * pn), t % pm, t / pm % pn, bias, scratch); });
     }
   }
 
@@ -127,7 +126,8 @@ class Matmul final : public Kernel {
     const View &a = spec.in[0], &b = spec.in[1];
     if (a.rank < 2 || b.rank != a.rank || !isFloat(a.dtype) || b.dtype != a.dtype) wrong("operands must be matrices of one float dtype");
     const DType out = attrs_.outDtype;
-    if (out != a.dtype && !(a.dtype == DType::bfloat16 && out == DType::float32)) wrong("the output's dtype does not follow from the operands'");
+    if (out != a.dtype && !(a.dtype == DType::bfloat16 && out == DType::float32))
+      wrong("the output's dtype does not follow from the operands'");
     const std::int64_t m = a.dim(-2), k = a.dim(-1), n = b.dim(-1);
     if (b.dim(-2) != k) wrong("the inner lengths differ");
     const auto isResult = [&](const View& v) {
@@ -150,13 +150,15 @@ class Matmul final : public Kernel {
   void plan(const Spec& spec) {
     const MatmulGrid& grid = *grid_;
     const bool split = grid.k.count() > 1;
-    finishes_ = split || attrs_.scale != 1 || attrs_.bias || attrs_.residual || attrs_.preactivation || attrs_.activation != MatmulAttrs::Activation::kNone;
+    finishes_ = split || attrs_.scale != 1 || attrs_.bias || attrs_.residual || attrs_.preactivation ||
+                attrs_.activation != MatmulAttrs::Activation::kNone;
     // Sums go where the output will be, if its dtype can hold them.
     staged_ = finishes_ && !split && attrs_.outDtype != sum_;
     sumRow_ = staged_ ? std::min(grid.n.each, n_) : n_;
     std::size_t scratch = 0;
     for (int kind = 0; kind < 8; ++kind) {
-      const std::int64_t i = kind & 1 ? grid.m.count() - 1 : 0, j = kind & 2 ? grid.n.count() - 1 : 0, p = kind & 4 ? grid.k.count() - 1 : 0;
+      const std::int64_t i = kind & 1 ? grid.m.count() - 1 : 0, j = kind & 2 ? grid.n.count() - 1 : 0,
+                         p = kind & 4 ? grid.k.count() - 1 : 0;
       if (kindOf(i, j, p) != kind) continue;
       gemms_[kind] = Gemm({grid.m.size(i), grid.n.size(j), grid.k.size(p), a_.row, a_.col, b_.row, b_.col, sumRow_, in_,
                            finishes_ ? sum_ : attrs_.outDtype, false});
@@ -199,19 +201,22 @@ class Matmul final : public Kernel {
     const std::int64_t columns = grid_->n.size(j), column = grid_->n.begin(j);
     const std::size_t outUnit = sizeOf(attrs_.outDtype);
     const std::byte* const sums = sumsOf(call, batch, i, j, 0, scratch);
-    const std::byte* const residual = attrs_.residual ? call.in.back().data + residual_.at(batch) * static_cast<std::int64_t>(outUnit) : nullptr;
+    const std::byte* const residual =
+        attrs_.residual ? call.in.back().data + residual_.at(batch) * static_cast<std::int64_t>(outUnit) : nullptr;
     for (std::int64_t r = 0; r < grid_->m.size(i); ++r) {
       const std::int64_t row = grid_->m.begin(i) + r;
       const std::size_t at = static_cast<std::size_t>((batch * m_ + row) * n_ + column) * outUnit;
-      const std::byte* added = residual ? residual + (row * residual_.row + column * residual_.col) * static_cast<std::int64_t>(outUnit) : nullptr;
+      const std::byte* added =
+          residual ? residual + (row * residual_.row + column * residual_.col) * static_cast<std::int64_t>(outUnit) : nullptr;
       if (added && gathers_) {
         for (std::int64_t c = 0; c < columns; ++c) {
           std::memcpy(scratch + rowAt_ + c * outUnit, added + c * residual_.col * static_cast<std::int64_t>(outUnit), outUnit);
         }
         added = scratch + rowAt_;
       }
-      epilogue_({sums + r * sumRow_ * sizeOf(sum_), grid_->k.count(), batch_ * m_ * n_, attrs_.scale, bias ? bias + column * sizeOf(in_) : nullptr, added,
-                 attrs_.preactivation ? call.out[1].data + at : nullptr, call.out[0].data + at, columns});
+      epilogue_({sums + r * sumRow_ * sizeOf(sum_), grid_->k.count(), batch_ * m_ * n_, attrs_.scale,
+                 bias ? bias + column * sizeOf(in_) : nullptr, added, attrs_.preactivation ? call.out[1].data + at : nullptr,
+                 call.out[0].data + at, columns});
     }
   }
 

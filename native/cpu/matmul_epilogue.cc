@@ -10,12 +10,18 @@ using Activation = MatmulAttrs::Activation;
 
 template <Activation kind, class V>
 V activate(V z) {
-  if constexpr (kind == Activation::kRelu) return relu(z);
-  else if constexpr (kind == Activation::kGelu) return gelu(z);
-  else if constexpr (kind == Activation::kGeluTanh) return geluTanh(z);
-  else if constexpr (kind == Activation::kSilu) return silu(z);
-  else if constexpr (kind == Activation::kTanh) return tanh(z);
-  else return z;
+  if constexpr (kind == Activation::kRelu)
+    return relu(z);
+  else if constexpr (kind == Activation::kGelu)
+    return gelu(z);
+  else if constexpr (kind == Activation::kGeluTanh)
+    return geluTanh(z);
+  else if constexpr (kind == Activation::kSilu)
+    return silu(z);
+  else if constexpr (kind == Activation::kTanh)
+    return tanh(z);
+  else
+    return z;
 }
 
 template <class In, class Sum, class Out, Activation kind>
@@ -48,12 +54,18 @@ void finish(const EpilogueRow& row) {
 template <class In, class Sum, class Out>
 Epilogue withActivation(Activation activation) {
   switch (activation) {
-    case Activation::kRelu: return finish<In, Sum, Out, Activation::kRelu>;
-    case Activation::kGelu: return finish<In, Sum, Out, Activation::kGelu>;
-    case Activation::kGeluTanh: return finish<In, Sum, Out, Activation::kGeluTanh>;
-    case Activation::kSilu: return finish<In, Sum, Out, Activation::kSilu>;
-    case Activation::kTanh: return finish<In, Sum, Out, Activation::kTanh>;
-    default: return finish<In, Sum, Out, Activation::kNone>;
+    case Activation::kRelu:
+      return finish<In, Sum, Out, Activation::kRelu>;
+    case Activation::kGelu:
+      return finish<In, Sum, Out, Activation::kGelu>;
+    case Activation::kGeluTanh:
+      return finish<In, Sum, Out, Activation::kGeluTanh>;
+    case Activation::kSilu:
+      return finish<In, Sum, Out, Activation::kSilu>;
+    case Activation::kTanh:
+      return finish<In, Sum, Out, Activation::kTanh>;
+    default:
+      return finish<In, Sum, Out, Activation::kNone>;
   }
 }
 

@@ -14,8 +14,8 @@ struct EpilogueRow {
   std::int64_t pieces;       // partial sums to be added up, in order …
   std::int64_t pieceStride;  // … this many elements apart
   double scale;
-  const void* bias;          // in the dtype of the operands
-  const void* residual;      // in the dtype of the output
+  const void* bias;      // in the dtype of the operands
+  const void* residual;  // in the dtype of the output
   void* preactivation;
   void* out;
   std::int64_t length;

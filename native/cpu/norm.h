@@ -16,9 +16,7 @@ inline void require(bool holds, const char* what) {
   if (!holds) throw Error("PROGRAM", what);
 }
 
-inline bool sameShape(const View& a, const View& b) {
-  return a.rank == b.rank && std::equal(a.shape, a.shape + a.rank, b.shape);
-}
+inline bool sameShape(const View& a, const View& b) { return a.rank == b.rank && std::equal(a.shape, a.shape + a.rank, b.shape); }
 
 // `a` has the leading axes of `b`, all but the last `trailing`.
 inline bool leads(const View& a, const View& b, int trailing) {
@@ -76,9 +74,7 @@ struct Part {
     put(p, v, n);
   }
   // The lanes past the end become those of `other`.
-  V pad(V v, V other) const {
-    return select(V::iota() < V(static_cast<typename V::Scalar>(n)), v, other);
-  }
+  V pad(V v, V other) const { return select(V::iota() < V(static_cast<typename V::Scalar>(n)), v, other); }
 };
 
 // f(width, i) for every vector of a row of n.
@@ -115,7 +111,8 @@ template <class T, class V = typename Math<T>::V>
 inline typename Math<T>::S rowMax(const T* x, std::int64_t n) {
   const V lowest(-std::numeric_limits<typename Math<T>::S>::infinity());
   // max(a, b) of a vector keeps one operand where the other is not a number, so such rows are found by their sum.
-  return hmax(foldVectors<V>(n, lowest, [&](auto w, std::int64_t i) { return w.pad(w.load(x + i), lowest); }, [](V a, V b) { return max(a, b); }));
+  return hmax(
+      foldVectors<V>(n, lowest, [&](auto w, std::int64_t i) { return w.pad(w.load(x + i), lowest); }, [](V a, V b) { return max(a, b); }));
 }
 
 // Rows that one tile takes: some sixteen thousand numbers.
@@ -135,10 +132,14 @@ inline void eachRow(Pool& pool, std::int64_t rows, std::int64_t columns, F&& bod
 template <class F>
 inline void byFloat(DType t, F&& body) {
   switch (t) {
-    case DType::float32: return body(float{});
-    case DType::bfloat16: return body(bf16{});
-    case DType::float64: return body(double{});
-    default: throw Error("PROGRAM", std::string("a float dtype is needed, not ") + nameOf(t));
+    case DType::float32:
+      return body(float{});
+    case DType::bfloat16:
+      return body(bf16{});
+    case DType::float64:
+      return body(double{});
+    default:
+      throw Error("PROGRAM", std::string("a float dtype is needed, not ") + nameOf(t));
   }
 }
 

@@ -100,8 +100,10 @@ class Random final : public Kernel {
         const std::int64_t left = count - at;
         for (int k = 0; k < N; ++k) {
           const std::int64_t here = left - k * V::kLanes;
-          if (here >= V::kLanes) store(to + at + k * V::kLanes, y[k]);
-          else if (here > 0) store(to + at + k * V::kLanes, y[k], static_cast<int>(here));
+          if (here >= V::kLanes)
+            store(to + at + k * V::kLanes, y[k]);
+          else if (here > 0)
+            store(to + at + k * V::kLanes, y[k], static_cast<int>(here));
         }
       }
     });
@@ -204,7 +206,8 @@ std::unique_ptr<Kernel> makeRandom(const Spec& spec) {
     if (a.kind == Kind::kBits) return make<std::int32_t, vi, 4>(draws, site, Bits{});
     const bool range = a.a == std::trunc(a.a) && a.b == std::trunc(a.b) && a.a >= -0x1p31 && a.b <= 0x1p31 && a.b > a.a;
     require(range, "random integers need whole bounds that int32 holds");
-    return make<std::int32_t, vi, 2>(draws, site, Integer{static_cast<std::int32_t>(a.a), static_cast<std::uint32_t>(static_cast<std::int64_t>(a.b - a.a))});
+    return make<std::int32_t, vi, 2>(
+        draws, site, Integer{static_cast<std::int32_t>(a.a), static_cast<std::uint32_t>(static_cast<std::int64_t>(a.b - a.a))});
   }
   require(isFloat(a.dtype), "random numbers are floats");
   return makeFloats(draws, a.dtype, a);
@@ -220,9 +223,11 @@ std::unique_ptr<Kernel> makeSplitKey(const Spec& spec) {
 }
 
 std::unique_ptr<Kernel> makeFoldKey(const Spec& spec) {
-  bool fits = spec.in.size() == 2 && spec.out.size() == 1 && isKeys(spec.in[0]) && isKeys(spec.out[0]) && spec.out[0].rank == spec.in[0].rank &&
-              spec.in[1].rank == spec.in[0].rank - 1 && spec.in[1].dtype == DType::int32 && spec.in[1].contiguous();
-  for (int i = 0; fits && i < spec.in[1].rank; ++i) fits = spec.in[1].shape[i] == spec.in[0].shape[i] && spec.out[0].shape[i] == spec.in[0].shape[i];
+  bool fits = spec.in.size() == 2 && spec.out.size() == 1 && isKeys(spec.in[0]) && isKeys(spec.out[0]) &&
+              spec.out[0].rank == spec.in[0].rank && spec.in[1].rank == spec.in[0].rank - 1 && spec.in[1].dtype == DType::int32 &&
+              spec.in[1].contiguous();
+  for (int i = 0; fits && i < spec.in[1].rank; ++i)
+    fits = spec.in[1].shape[i] == spec.in[0].shape[i] && spec.out[0].shape[i] == spec.in[0].shape[i];
   require(fits, "foldKey takes keys [..., 2] and words [...], and gives keys");
   return std::make_unique<SimpleKernel<FoldKeyAttrs, foldKeys>>(spec);
 }

@@ -14,7 +14,7 @@ template <template <class> class Of, class V>
 std::unique_ptr<Kernel> make(const Geometry& g, DType from, double scale = 1) {
   using Scalar = typename V::Scalar;
   return std::make_unique<reduction::Reducer<reduction::Fold<Of, V>>>(g, from, reduction::packOf<Scalar>(from),
-                                                                       reduction::isNative<Scalar>(from), scale);
+                                                                      reduction::isNative<Scalar>(from), scale);
 }
 
 // any and all: extremes of zeros and ones.
@@ -26,12 +26,18 @@ std::unique_ptr<Kernel> makeTruth(const Geometry& g, DType from) {
 template <class V>
 std::unique_ptr<Kernel> makeFloat(Kind kind, const Geometry& g, DType from) {
   switch (kind) {
-    case Kind::kSum: return make<reduction::Sum, V>(g, from);
-    case Kind::kMean: return make<reduction::Sum, V>(g, from, 1.0 / static_cast<double>(g.length));
-    case Kind::kSumSquares: return make<reduction::SumSquares, V>(g, from);
-    case Kind::kProd: return make<reduction::Prod, V>(g, from);
-    case Kind::kMax: return make<reduction::Max, V>(g, from);
-    default: return make<reduction::Min, V>(g, from);
+    case Kind::kSum:
+      return make<reduction::Sum, V>(g, from);
+    case Kind::kMean:
+      return make<reduction::Sum, V>(g, from, 1.0 / static_cast<double>(g.length));
+    case Kind::kSumSquares:
+      return make<reduction::SumSquares, V>(g, from);
+    case Kind::kProd:
+      return make<reduction::Prod, V>(g, from);
+    case Kind::kMax:
+      return make<reduction::Max, V>(g, from);
+    default:
+      return make<reduction::Min, V>(g, from);
   }
 }
 
@@ -54,11 +60,16 @@ std::unique_ptr<Kernel> makeReduce(const Spec& spec) {
   layout::check(isFloat(from) == isFloat(to), "reduce", "floats give floats, integers integers");
   if (!isFloat(from)) {
     switch (a.kind) {
-      case Kind::kSum: return make<reduction::Sum, reduction::Wide>(g, from);
-      case Kind::kProd: return make<reduction::Prod, reduction::Wide>(g, from);
-      case Kind::kMax: return make<reduction::Max, reduction::Wide>(g, from);
-      case Kind::kMin: return make<reduction::Min, reduction::Wide>(g, from);
-      default: throw Error("PROGRAM", "reduce: this kind takes floats");
+      case Kind::kSum:
+        return make<reduction::Sum, reduction::Wide>(g, from);
+      case Kind::kProd:
+        return make<reduction::Prod, reduction::Wide>(g, from);
+      case Kind::kMax:
+        return make<reduction::Max, reduction::Wide>(g, from);
+      case Kind::kMin:
+        return make<reduction::Min, reduction::Wide>(g, from);
+      default:
+        throw Error("PROGRAM", "reduce: this kind takes floats");
     }
   }
   return from == DType::float64 ? makeFloat<vd>(a.kind, g, from) : makeFloat<vf>(a.kind, g, from);

@@ -27,9 +27,7 @@ struct Arg {
     const bool same = a.value == b.value || (nan && bNan);
     if (same ? b.index < a.index : !nan && (bNan || F::merge(a.value, b.value) == b.value)) a = b;
   }
-  static Part unfold(Part p, std::int64_t k, std::int64_t fold) {
-    return {p.value, p.index == kNowhere ? kNowhere : p.index * fold + k};
-  }
+  static Part unfold(Part p, std::int64_t k, std::int64_t fold) { return {p.value, p.index == kNowhere ? kNowhere : p.index * fold + k}; }
   static std::int64_t finish(const Part& p) { return p.index; }
 
   static Part row(const Scalar* x, int n, std::int64_t first) {

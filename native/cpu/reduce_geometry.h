@@ -10,9 +10,9 @@ namespace steepest::STEEPEST_LEVEL::reduction {
 
 using layout::ceilDiv;
 
-constexpr int kChunk = 4096;     // elements of one output that one call of Op::row sees
-constexpr int kColumns = 256;    // outputs that one call of Op::columns sees
-constexpr int kRows = 32;        // rows of that call
+constexpr int kChunk = 4096;           // elements of one output that one call of Op::row sees
+constexpr int kColumns = 256;          // outputs that one call of Op::columns sees
+constexpr int kRows = 32;              // rows of that call
 constexpr std::int64_t kTile = 65536;  // elements of a tile; also of a piece of a long reduction
 constexpr std::int64_t kEnough = 64;   // tiles that keep any number of threads busy without cutting the reduction itself
 
@@ -54,9 +54,8 @@ inline Geometry geometryOf(const View& in, const View& out, std::span<const std:
     }
   }
   if (g.outputs == 0 || g.length == 0) return g;
-  std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
-    return layout::distance(a.step[0]) > layout::distance(b.step[0]);
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto& a, const auto& b) { return layout::distance(a.step[0]) > layout::distance(b.step[0]); });
   for (const auto& loop : order) g.reduced.add(loop.n, loop.step);
 
   int nearest = -1;

@@ -52,8 +52,10 @@ struct Sum {
   static typename V::Scalar identity() { return 0; }
   static V lift(const V& x) { return x; }
   static V merge(const V& a, const V& b) {
-    if constexpr (kInteger<V>) return lanes(a, b, [](std::uint64_t x, std::uint64_t y) { return x + y; });
-    else return a + b;
+    if constexpr (kInteger<V>)
+      return lanes(a, b, [](std::uint64_t x, std::uint64_t y) { return x + y; });
+    else
+      return a + b;
   }
   static double merge(double a, double b) { return a + b; }
   static std::int64_t merge(std::int64_t a, std::int64_t b) {
@@ -71,8 +73,10 @@ struct Prod {
   static typename V::Scalar identity() { return 1; }
   static V lift(const V& x) { return x; }
   static V merge(const V& a, const V& b) {
-    if constexpr (kInteger<V>) return lanes(a, b, [](std::uint64_t x, std::uint64_t y) { return x * y; });
-    else return a * b;
+    if constexpr (kInteger<V>)
+      return lanes(a, b, [](std::uint64_t x, std::uint64_t y) { return x * y; });
+    else
+      return a * b;
   }
   static double merge(double a, double b) { return a * b; }
   static std::int64_t merge(std::int64_t a, std::int64_t b) {
@@ -85,8 +89,10 @@ template <class V>
 struct Max {
   using T = typename V::Scalar;
   static T identity() {
-    if constexpr (kInteger<V>) return std::numeric_limits<T>::min();
-    else return -std::numeric_limits<T>::infinity();
+    if constexpr (kInteger<V>)
+      return std::numeric_limits<T>::min();
+    else
+      return -std::numeric_limits<T>::infinity();
   }
   static V lift(const V& x) { return x; }
   static V merge(const V& a, const V& b) {
@@ -104,8 +110,10 @@ template <class V>
 struct Min {
   using T = typename V::Scalar;
   static T identity() {
-    if constexpr (kInteger<V>) return std::numeric_limits<T>::max();
-    else return std::numeric_limits<T>::infinity();
+    if constexpr (kInteger<V>)
+      return std::numeric_limits<T>::max();
+    else
+      return std::numeric_limits<T>::infinity();
   }
   static V lift(const V& x) { return x; }
   static V merge(const V& a, const V& b) {

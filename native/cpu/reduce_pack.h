@@ -25,8 +25,10 @@ template <class T, class C, bool Truth>
 void packFrom(const std::byte* data, std::int64_t offset, std::int64_t stride, int n, C* to) {
   const T* from = reinterpret_cast<const T*>(data) + offset;
   const auto convert = [](T x) {
-    if constexpr (Truth) return static_cast<C>(plain(x) != 0);
-    else return static_cast<C>(plain(x));
+    if constexpr (Truth)
+      return static_cast<C>(plain(x) != 0);
+    else
+      return static_cast<C>(plain(x));
   };
   if (stride == 1) {
     for (int i = 0; i < n; ++i) to[i] = convert(from[i]);
@@ -41,11 +43,16 @@ void packFrom(const std::byte* data, std::int64_t offset, std::int64_t stride, i
 template <class C, bool Truth = false>
 Pack<C> packOf(DType dtype) {
   switch (dtype) {
-    case DType::float32: return packFrom<float, C, Truth>;
-    case DType::bfloat16: return packFrom<bf16, C, Truth>;
-    case DType::float64: return packFrom<double, C, Truth>;
-    case DType::int32: return packFrom<std::int32_t, C, Truth>;
-    default: return packFrom<std::uint8_t, C, Truth>;
+    case DType::float32:
+      return packFrom<float, C, Truth>;
+    case DType::bfloat16:
+      return packFrom<bf16, C, Truth>;
+    case DType::float64:
+      return packFrom<double, C, Truth>;
+    case DType::int32:
+      return packFrom<std::int32_t, C, Truth>;
+    default:
+      return packFrom<std::uint8_t, C, Truth>;
   }
 }
 
@@ -60,22 +67,32 @@ bool isNative(DType dtype) {
 
 inline void put(const View& out, std::int64_t at, double x) {
   switch (out.dtype) {
-    case DType::float32: out.as<float>()[at] = static_cast<float>(x); return;
+    case DType::float32:
+      out.as<float>()[at] = static_cast<float>(x);
+      return;
     case DType::bfloat16: {
       bf16 half;
       store(&half, vf(static_cast<float>(x)), 1);
       out.as<bf16>()[at] = half;
       return;
     }
-    case DType::float64: out.as<double>()[at] = x; return;
-    case DType::int32: out.as<std::int32_t>()[at] = static_cast<std::int32_t>(x); return;
-    default: out.as<std::uint8_t>()[at] = static_cast<std::uint8_t>(x); return;
+    case DType::float64:
+      out.as<double>()[at] = x;
+      return;
+    case DType::int32:
+      out.as<std::int32_t>()[at] = static_cast<std::int32_t>(x);
+      return;
+    default:
+      out.as<std::uint8_t>()[at] = static_cast<std::uint8_t>(x);
+      return;
   }
 }
 // Integers wrap, as in two's complement.
 inline void put(const View& out, std::int64_t at, std::int64_t x) {
-  if (out.dtype == DType::int32) out.as<std::int32_t>()[at] = static_cast<std::int32_t>(static_cast<std::uint32_t>(x));
-  else out.as<std::uint8_t>()[at] = static_cast<std::uint8_t>(x);
+  if (out.dtype == DType::int32)
+    out.as<std::int32_t>()[at] = static_cast<std::int32_t>(static_cast<std::uint32_t>(x));
+  else
+    out.as<std::uint8_t>()[at] = static_cast<std::uint8_t>(x);
 }
 
 }  // namespace steepest::STEEPEST_LEVEL::reduction

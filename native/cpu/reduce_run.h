@@ -36,8 +36,10 @@ class Reducer final : public Kernel {
       return;
     }
     Part* parts = reinterpret_cast<Part*>(call.workspace);
-    if (g_.byColumns) columns(call, parts);
-    else rows(call, parts);
+    if (g_.byColumns)
+      columns(call, parts);
+    else
+      rows(call, parts);
     if (g_.pieces == 1) return;
     constexpr std::int64_t kGroup = 1024;
     call.pool.run(ceilDiv(g_.outputs, kGroup), [&](std::int64_t tile, int) {
@@ -53,13 +55,13 @@ class Reducer final : public Kernel {
  private:
   void write(const View& out, std::int64_t at, const Part& part) const {
     const auto x = Op::finish(part);
-    if constexpr (std::is_same_v<decltype(x), const double>) put(out, at, x * scale_);
-    else put(out, at, x);
+    if constexpr (std::is_same_v<decltype(x), const double>)
+      put(out, at, x * scale_);
+    else
+      put(out, at, x);
   }
 
-  const Scalar* direct(const View& in, std::int64_t offset) const {
-    return reinterpret_cast<const Scalar*>(in.data + offset * bytes_);
-  }
+  const Scalar* direct(const View& in, std::int64_t offset) const { return reinterpret_cast<const Scalar*>(in.data + offset * bytes_); }
 
   Part rowOf(const View& in, std::int64_t base, std::int64_t begin, std::int64_t end) const {
     Part total = Op::empty();
@@ -98,8 +100,10 @@ class Reducer final : public Kernel {
       layout::Walk<2> walk(g_.kept, from);
       for (std::int64_t o = from; o < to; ++o, walk.advance()) {
         const Part part = rowOf(in, walk.offset(0), begin, end);
-        if (g_.pieces > 1) parts[piece * g_.outputs + walk.offset(1)] = part;
-        else write(call.out[0], walk.offset(1), part);
+        if (g_.pieces > 1)
+          parts[piece * g_.outputs + walk.offset(1)] = part;
+        else
+          write(call.out[0], walk.offset(1), part);
       }
     });
   }
@@ -162,8 +166,10 @@ class Reducer final : public Kernel {
     }
     for (int c = 0; c < width; ++c) {
       const std::int64_t at = to + (first + c) * g_.column.step[1];
-      if (g_.pieces > 1) parts[piece * g_.outputs + at] = sums[c];
-      else write(call.out[0], at, sums[c]);
+      if (g_.pieces > 1)
+        parts[piece * g_.outputs + at] = sums[c];
+      else
+        write(call.out[0], at, sums[c]);
     }
   }
 

@@ -56,9 +56,12 @@ class Cumsum final : public Kernel {
     const T* x = call.in[0].as<T>();
     T* y = call.out[0].as<T>();
     if (line_.inner == 0) return;
-    if (line_.inner > 1) beside(call, x, y);
-    else if (pieces_ == 1) lines(call, x, y);
-    else inPieces(call, x, y);
+    if (line_.inner > 1)
+      beside(call, x, y);
+    else if (pieces_ == 1)
+      lines(call, x, y);
+    else
+      inPieces(call, x, y);
   }
 
  private:
@@ -153,7 +156,8 @@ class Recurrence final : public Kernel {
       const std::int64_t tiles = ceilDiv(line_.inner, kWidth);
       call.pool.run(line_.outer * tiles, [&](std::int64_t tile, int) {
         const std::int64_t from = tile % tiles * kWidth;
-        walk<kWidth>(a, b, h, tile / tiles * line_.n * line_.inner + from, 1, static_cast<int>(std::min<std::int64_t>(kWidth, line_.inner - from)));
+        walk<kWidth>(a, b, h, tile / tiles * line_.n * line_.inner + from, 1,
+                     static_cast<int>(std::min<std::int64_t>(kWidth, line_.inner - from)));
       });
       return;
     }
@@ -199,11 +203,16 @@ std::unique_ptr<Kernel> makeCumsum(const Spec& spec) {
   layout::check(a.axis >= 0 && a.axis < x.rank, "cumsum", "axis of the input");
   const Line line(x, a.axis);
   switch (x.dtype) {
-    case DType::float32: return std::make_unique<Cumsum<float>>(line, a.reverse, a.exclusive);
-    case DType::bfloat16: return std::make_unique<Cumsum<bf16>>(line, a.reverse, a.exclusive);
-    case DType::float64: return std::make_unique<Cumsum<double>>(line, a.reverse, a.exclusive);
-    case DType::int32: return std::make_unique<Cumsum<std::int32_t>>(line, a.reverse, a.exclusive);
-    default: throw Error("PROGRAM", "cumsum: floats or int32");
+    case DType::float32:
+      return std::make_unique<Cumsum<float>>(line, a.reverse, a.exclusive);
+    case DType::bfloat16:
+      return std::make_unique<Cumsum<bf16>>(line, a.reverse, a.exclusive);
+    case DType::float64:
+      return std::make_unique<Cumsum<double>>(line, a.reverse, a.exclusive);
+    case DType::int32:
+      return std::make_unique<Cumsum<std::int32_t>>(line, a.reverse, a.exclusive);
+    default:
+      throw Error("PROGRAM", "cumsum: floats or int32");
   }
 }
 
@@ -213,14 +222,19 @@ std::unique_ptr<Kernel> makeLinearRecurrence(const Spec& spec) {
   for (const View* v : {&spec.in[1], &spec.out[0]}) {
     layout::check(layout::sameShape(spec.in[0], *v) && spec.in[0].dtype == v->dtype, "linearRecurrence", "operands are alike");
   }
-  layout::check(spec.in[0].contiguous() && spec.in[1].contiguous() && spec.out[0].contiguous(), "linearRecurrence", "operands are contiguous");
+  layout::check(spec.in[0].contiguous() && spec.in[1].contiguous() && spec.out[0].contiguous(), "linearRecurrence",
+                "operands are contiguous");
   layout::check(a.axis >= 0 && a.axis < spec.in[0].rank, "linearRecurrence", "axis of the input");
   const Line line(spec.in[0], a.axis);
   switch (spec.in[0].dtype) {
-    case DType::float32: return std::make_unique<Recurrence<float>>(line, a.reverse);
-    case DType::bfloat16: return std::make_unique<Recurrence<bf16>>(line, a.reverse);
-    case DType::float64: return std::make_unique<Recurrence<double>>(line, a.reverse);
-    default: throw Error("PROGRAM", "linearRecurrence: floats");
+    case DType::float32:
+      return std::make_unique<Recurrence<float>>(line, a.reverse);
+    case DType::bfloat16:
+      return std::make_unique<Recurrence<bf16>>(line, a.reverse);
+    case DType::float64:
+      return std::make_unique<Recurrence<double>>(line, a.reverse);
+    default:
+      throw Error("PROGRAM", "linearRecurrence: floats");
   }
 }
 

@@ -17,8 +17,10 @@ constexpr int kRun = 32;       // slices that are added in the type that compute
 
 template <class T>
 void assign(T& to, double x) {
-  if constexpr (std::is_same_v<T, bf16>) to.bits = layout::bitsOf<std::uint16_t>(x, DType::bfloat16);
-  else to = static_cast<T>(x);
+  if constexpr (std::is_same_v<T, bf16>)
+    to.bits = layout::bitsOf<std::uint16_t>(x, DType::bfloat16);
+  else
+    to = static_cast<T>(x);
 }
 template <class T>
 void assign(T& to, std::int64_t x) {
@@ -60,7 +62,9 @@ class Segment final : public Kernel {
 
   // Where the slices of segment k begin in `order`; its end is the start of segment k + 1.
   std::int32_t* starts(const Call& call, std::int64_t b) const { return reinterpret_cast<std::int32_t*>(call.workspace) + b * (s_.n + 1); }
-  std::int32_t* order(const Call& call, std::int64_t b) const { return reinterpret_cast<std::int32_t*>(call.workspace + order_) + b * s_.m; }
+  std::int32_t* order(const Call& call, std::int64_t b) const {
+    return reinterpret_cast<std::int32_t*>(call.workspace + order_) + b * s_.m;
+  }
   Part* slot(const Call& call, std::int64_t line, std::int64_t piece, int which) const {
     return reinterpret_cast<Part*>(call.workspace + parts_) + ((line * pieces_ + piece) * 2 + which) * s_.inner;
   }
@@ -119,8 +123,10 @@ class Segment final : public Kernel {
         const int width = static_cast<int>(std::min<std::int64_t>(kColumns, s_.inner - c));
         Part total[kColumns];
         reduceColumns(x + c, from + at, past - at, width, total);
-        if (whole) for (int i = 0; i < width; ++i) assign(y[k * s_.inner + c + i], total[i]);
-        else std::copy_n(total, width, part + c);
+        if (whole)
+          for (int i = 0; i < width; ++i) assign(y[k * s_.inner + c + i], total[i]);
+        else
+          std::copy_n(total, width, part + c);
       }
       at = past;
     }
@@ -136,8 +142,10 @@ class Segment final : public Kernel {
         p = x + from[j] * s_.inner;
         for (int i = 0; i < width; ++i) run[i] = Op::merge(run[i], static_cast<Compute>(plain(p[i])));
       }
-      if (at == 0) for (int i = 0; i < width; ++i) total[i] = static_cast<Part>(run[i]);
-      else for (int i = 0; i < width; ++i) total[i] = Op::merge(total[i], static_cast<Part>(run[i]));
+      if (at == 0)
+        for (int i = 0; i < width; ++i) total[i] = static_cast<Part>(run[i]);
+      else
+        for (int i = 0; i < width; ++i) total[i] = Op::merge(total[i], static_cast<Part>(run[i]));
     }
   }
 
@@ -165,11 +173,16 @@ class Segment final : public Kernel {
 template <class Op>
 std::unique_ptr<Kernel> make(DType dtype, const Slices& s, const char* op) {
   switch (dtype) {
-    case DType::float32: return std::make_unique<Segment<float, Op>>(s);
-    case DType::bfloat16: return std::make_unique<Segment<bf16, Op>>(s);
-    case DType::float64: return std::make_unique<Segment<double, Op>>(s);
-    case DType::int32: return std::make_unique<Segment<std::int32_t, Op>>(s);
-    default: throw Error("PROGRAM", std::string(op) + ": floats or int32");
+    case DType::float32:
+      return std::make_unique<Segment<float, Op>>(s);
+    case DType::bfloat16:
+      return std::make_unique<Segment<bf16, Op>>(s);
+    case DType::float64:
+      return std::make_unique<Segment<double, Op>>(s);
+    case DType::int32:
+      return std::make_unique<Segment<std::int32_t, Op>>(s);
+    default:
+      throw Error("PROGRAM", std::string(op) + ": floats or int32");
   }
 }
 

@@ -10,8 +10,10 @@ namespace {
 struct Greatest {
   template <class T>
   static auto none() {
-    if constexpr (std::is_integral_v<T>) return static_cast<std::int64_t>(std::numeric_limits<T>::min());
-    else return -std::numeric_limits<double>::infinity();
+    if constexpr (std::is_integral_v<T>)
+      return static_cast<std::int64_t>(std::numeric_limits<T>::min());
+    else
+      return -std::numeric_limits<double>::infinity();
   }
   static float merge(float a, float b) { return b > a || b != b ? b : a; }
   static double merge(double a, double b) { return b > a || b != b ? b : a; }

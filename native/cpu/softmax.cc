@@ -26,8 +26,10 @@ void softmaxRow(const T* x, T* y, std::int64_t n, bool logarithm) {
   const V scale(S(1) / sum(total));
   eachVector<V>(n, [&](auto w, std::int64_t i) {
     // A bfloat16 result is rounded once only: its exponentials are computed again instead of being kept.
-    if constexpr (kKeep) w.store(y + i, w.load(y + i) * scale);
-    else w.store(y + i, exp(w.load(x + i) - top) * scale);
+    if constexpr (kKeep)
+      w.store(y + i, w.load(y + i) * scale);
+    else
+      w.store(y + i, exp(w.load(x + i) - top) * scale);
   });
 }
 
@@ -69,7 +71,8 @@ void runSoftmaxBackward(const Call& call, const SoftmaxBackwardAttrs& attrs) {
 void checkRows(const Spec& spec, std::size_t inputs) {
   require(spec.in.size() == inputs && spec.out.size() == 1, "softmax: wrong number of operands");
   require(spec.in[0].rank >= 1 && isFloat(spec.in[0].dtype), "softmax: needs floats of rank 1 or more");
-  for (const View& v : spec.in) require(sameShape(v, spec.in[0]) && v.dtype == spec.in[0].dtype && v.contiguous(), "softmax: operands differ");
+  for (const View& v : spec.in)
+    require(sameShape(v, spec.in[0]) && v.dtype == spec.in[0].dtype && v.contiguous(), "softmax: operands differ");
   require(sameShape(spec.out[0], spec.in[0]) && spec.out[0].dtype == spec.in[0].dtype, "softmax: wrong output");
 }
 

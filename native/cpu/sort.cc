@@ -191,8 +191,10 @@ class Searchsorted final : public Kernel {
         while (low < high) {
           const std::int64_t middle = (low + high) / 2;
           const auto there = SortKey<T>::of(row[middle], false);
-          if (there < key || (right_ && there == key)) low = middle + 1;
-          else high = middle;
+          if (there < key || (right_ && there == key))
+            low = middle + 1;
+          else
+            high = middle;
         }
         out[i] = static_cast<std::int32_t>(low);
       }
@@ -206,11 +208,16 @@ class Searchsorted final : public Kernel {
 template <template <class> class K, class... A>
 std::unique_ptr<Kernel> forDtype(DType dtype, A&&... args) {
   switch (dtype) {
-    case DType::float32: return std::make_unique<K<float>>(args...);
-    case DType::bfloat16: return std::make_unique<K<bf16>>(args...);
-    case DType::float64: return std::make_unique<K<double>>(args...);
-    case DType::int32: return std::make_unique<K<std::int32_t>>(args...);
-    case DType::uint8: return std::make_unique<K<std::uint8_t>>(args...);
+    case DType::float32:
+      return std::make_unique<K<float>>(args...);
+    case DType::bfloat16:
+      return std::make_unique<K<bf16>>(args...);
+    case DType::float64:
+      return std::make_unique<K<double>>(args...);
+    case DType::int32:
+      return std::make_unique<K<std::int32_t>>(args...);
+    case DType::uint8:
+      return std::make_unique<K<std::uint8_t>>(args...);
   }
   refuse("unknown dtype");
 }

@@ -39,16 +39,14 @@ template <>
 struct SortKey<bf16> {
   using Key = std::uint32_t;
   static constexpr int passes = 2;
-  static Key of(bf16 x, bool descending) {
-    return SortKey<float>::of(std::bit_cast<float>(std::uint32_t{x.bits} << 16), descending) >> 16;
-  }
+  static Key of(bf16 x, bool descending) { return SortKey<float>::of(std::bit_cast<float>(std::uint32_t{x.bits} << 16), descending) >> 16; }
 };
 template <>
 struct SortKey<std::int32_t> {
   using Key = std::uint32_t;
   static constexpr int passes = 4;
   static Key of(std::int32_t x, bool descending) {
-    const Key key = static_cast<Key>(x) ^ Key{1} << 31;
+    const Key key = static_cast<Key>(x) ^ Key { 1 } << 31;
     return descending ? ~key : key;
   }
 };

@@ -151,10 +151,14 @@ bool isMatrix(const View& v, DType dtype) { return v.rank == 2 && v.dtype == dty
 template <template <class> class K, class... A>
 std::unique_ptr<Kernel> forFloats(DType dtype, A&&... args) {
   switch (dtype) {
-    case DType::float32: return std::make_unique<K<float>>(args...);
-    case DType::bfloat16: return std::make_unique<K<bf16>>(args...);
-    case DType::float64: return std::make_unique<K<double>>(args...);
-    default: refuse("sparse products are of floats");
+    case DType::float32:
+      return std::make_unique<K<float>>(args...);
+    case DType::bfloat16:
+      return std::make_unique<K<bf16>>(args...);
+    case DType::float64:
+      return std::make_unique<K<double>>(args...);
+    default:
+      refuse("sparse products are of floats");
   }
 }
 

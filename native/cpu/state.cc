@@ -24,7 +24,8 @@ void chunks(const Call& call, std::int64_t n, F&& body) {
 void requirePair(const Spec& spec, const char* who) {
   bool ok = spec.in.size() == 2 && spec.out.size() == 1 && spec.in[0].rank == spec.out[0].rank && spec.in[1].rank == spec.out[0].rank &&
             spec.in[0].dtype == spec.out[0].dtype;
-  for (int i = 0; ok && i < spec.out[0].rank; ++i) ok = spec.in[0].shape[i] == spec.out[0].shape[i] && spec.in[1].shape[i] == spec.out[0].shape[i];
+  for (int i = 0; ok && i < spec.out[0].rank; ++i)
+    ok = spec.in[0].shape[i] == spec.out[0].shape[i] && spec.in[1].shape[i] == spec.out[0].shape[i];
   if (!ok) throw Error("PROGRAM", std::string(who) + " takes a state and a value of one shape");
 }
 
@@ -46,7 +47,8 @@ void copyStrided(const Call& call, const View& from, const View& to) {
     }
     std::byte* target = to.data + static_cast<std::size_t>(row * inner) * width;
     const std::byte* source = from.data + offset * static_cast<std::int64_t>(width);
-    for (std::int64_t j = 0; j < inner; ++j) std::memcpy(target + static_cast<std::size_t>(j) * width, source + j * step * static_cast<std::int64_t>(width), width);
+    for (std::int64_t j = 0; j < inner; ++j)
+      std::memcpy(target + static_cast<std::size_t>(j) * width, source + j * step * static_cast<std::int64_t>(width), width);
   });
 }
 
@@ -56,7 +58,8 @@ template <class T, class G>
 void addInto(const T* sum, const G* value, T* out, std::int64_t n) {
   std::int64_t i = 0;
   for (; i + 16 <= n; i += 16) store(out + i, vf::load(sum + i) + vf::load(value + i));
-  if (i < n) store(out + i, vf::load(sum + i, static_cast<int>(n - i)) + vf::load(value + i, static_cast<int>(n - i)), static_cast<int>(n - i));
+  if (i < n)
+    store(out + i, vf::load(sum + i, static_cast<int>(n - i)) + vf::load(value + i, static_cast<int>(n - i)), static_cast<int>(n - i));
 }
 
 void addInto(const double* sum, const double* value, double* out, std::int64_t n) {
@@ -66,9 +69,12 @@ void addInto(const double* sum, const double* value, double* out, std::int64_t n
 void accumulate(const Call& call, const AccumulateAttrs&) {
   const View &sum = call.in[0], &value = call.in[1], &out = call.out[0];
   chunks(call, out.size(), [&](std::int64_t at, std::int64_t n) {
-    if (out.dtype == DType::float64) addInto(sum.as<double>() + at, value.as<double>() + at, out.as<double>() + at, n);
-    else if (value.dtype == DType::float32) addInto(sum.as<float>() + at, value.as<float>() + at, out.as<float>() + at, n);
-    else addInto(sum.as<float>() + at, value.as<bf16>() + at, out.as<float>() + at, n);
+    if (out.dtype == DType::float64)
+      addInto(sum.as<double>() + at, value.as<double>() + at, out.as<double>() + at, n);
+    else if (value.dtype == DType::float32)
+      addInto(sum.as<float>() + at, value.as<float>() + at, out.as<float>() + at, n);
+    else
+      addInto(sum.as<float>() + at, value.as<bf16>() + at, out.as<float>() + at, n);
   });
 }
 

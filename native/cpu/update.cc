@@ -83,16 +83,19 @@ Update::Update(const Spec& spec) : attrs_(UpdateAttrs::decode(spec.attrs)), rule
   if (attrs_.master) lowAt_ = at++;
   slotsAt_ = at;
   const std::size_t slots = static_cast<std::size_t>(rule_->slots), outputs = 1 + slots + (attrs_.master ? 1 : 0);
-  if (spec.in.size() != static_cast<std::size_t>(at) + slots || spec.out.size() != outputs) wrong("the number of operands is not that of the rule");
+  if (spec.in.size() != static_cast<std::size_t>(at) + slots || spec.out.size() != outputs)
+    wrong("the number of operands is not that of the rule");
   if (attrs_.hyper.size() != static_cast<std::size_t>(rule_->hypers)) wrong("the number of hyper-parameters is not that of the rule");
   if (attrs_.site < 0 || attrs_.site > 0xffffffffll) wrong("the site must be in [0, 2^32)");
 
   const View &p = spec.in[0], &g = spec.in[1], &args = spec.in[2];
   if (!isFloat(p.dtype)) wrong("a parameter must be a float");
   const DType compute = p.dtype == DType::float64 ? DType::float64 : DType::float32;
-  if (!sameShape(p, g) || !(g.dtype == compute || (p.dtype == DType::bfloat16 && g.dtype == DType::bfloat16))) wrong("the gradient does not fit the parameter");
+  if (!sameShape(p, g) || !(g.dtype == compute || (p.dtype == DType::bfloat16 && g.dtype == DType::bfloat16)))
+    wrong("the gradient does not fit the parameter");
   if (args.dtype != DType::float64 || args.rank != 1 || args.shape[0] < 2) wrong("the step arguments must be float64[k], k >= 2");
-  if (scaleAt_ >= 0 && ((spec.in[scaleAt_].dtype != DType::float32 && spec.in[scaleAt_].dtype != DType::float64) || spec.in[scaleAt_].rank != 0)) {
+  if (scaleAt_ >= 0 &&
+      ((spec.in[scaleAt_].dtype != DType::float32 && spec.in[scaleAt_].dtype != DType::float64) || spec.in[scaleAt_].rank != 0)) {
     wrong("the scale must be a float32 or float64 scalar");
   }
   if (keyAt_ >= 0) {
@@ -121,7 +124,10 @@ Update::Update(const Spec& spec) : attrs_(UpdateAttrs::decode(spec.attrs)), rule
     if (!v.contiguous()) wrong("outputs must be contiguous");
   }
 
-  storage_ = p.dtype != DType::bfloat16 ? Storage::plain : attrs_.master ? Storage::master : stochastic ? Storage::stochastic : Storage::nearest;
+  storage_ = p.dtype != DType::bfloat16 ? Storage::plain
+             : attrs_.master            ? Storage::master
+             : stochastic               ? Storage::stochastic
+                                        : Storage::nearest;
   size_ = p.size();
   shape_ = {1, size_, p.rank};
   if (rule_->scope == rules::Scope::rows && p.rank > 0) shape_ = {p.shape[0], p.shape[0] ? size_ / p.shape[0] : 0, p.rank};
@@ -211,7 +217,8 @@ void Update::twoPhase(const Call& call, const Step<T>& step) const {
   }
   rule_->finish(attrs_.hyper.data(), shape_, step.lr, step.t, whole, factor);
   pieces([&](std::int64_t, std::int64_t row, std::int64_t begin, std::int64_t end) {
-    walk<T>(call, step, begin, end, true, [&](const Arrays<T>& a, std::int64_t n) { rule.apply(a, n, step.scale, step.coef, factor + row * factors); });
+    walk<T>(call, step, begin, end, true,
+            [&](const Arrays<T>& a, std::int64_t n) { rule.apply(a, n, step.scale, step.coef, factor + row * factors); });
   });
 }
 
@@ -225,7 +232,9 @@ void Update::runAs(const Call& call, double scale) const {
   if (storage_ == Storage::stochastic) {
     const std::int32_t* key = call.in[keyAt_].as<const std::int32_t>();
     const auto count = static_cast<std::uint64_t>(step.t >= 0 && step.t < 0x1p53 ? step.t : 0);
-    step.rounding = {{static_cast<std::uint32_t>(key[0]), static_cast<std::uint32_t>(key[1])}, static_cast<std::uint32_t>(count), static_cast<std::uint32_t>(attrs_.site)};
+    step.rounding = {{static_cast<std::uint32_t>(key[0]), static_cast<std::uint32_t>(key[1])},
+                     static_cast<std::uint32_t>(count),
+                     static_cast<std::uint32_t>(attrs_.site)};
   }
   functions<T>().prepare(attrs_.hyper.data(), step.lr, step.t, step.coef);
   if (rule_->finish) return twoPhase<T>(call, step);

@@ -192,14 +192,19 @@ template <class Rule>
 constexpr RuleRow rowOf() {
   if constexpr (TwoPhase<Rule>) {
     static_assert(Rule::kSums <= kMaxSums && Rule::kFactors <= kMaxSums);
-    return {slotsOf<Rule>(), hypersOf<Rule>(), Rule::kSums, Rule::kFactors, Rule::kScope,
+    return {slotsOf<Rule>(),
+            hypersOf<Rule>(),
+            Rule::kSums,
+            Rule::kFactors,
+            Rule::kScope,
             [](const double* hyper, const rules::RuleShape& shape, double lr, double t, const double* sums, double* factors) {
               Rule::finish(hyperOf<Rule>(hyper), shape, lr, t, sums, factors);
             },
-            functionsOf<Rule, float>(), functionsOf<Rule, double>()};
+            functionsOf<Rule, float>(),
+            functionsOf<Rule, double>()};
   } else {
-    return {slotsOf<Rule>(),         hypersOf<Rule>(),         0, 0, rules::Scope::tensor, nullptr,
-            functionsOf<Rule, float>(), functionsOf<Rule, double>()};
+    return {
+        slotsOf<Rule>(), hypersOf<Rule>(), 0, 0, rules::Scope::tensor, nullptr, functionsOf<Rule, float>(), functionsOf<Rule, double>()};
   }
 }
 

@@ -1,5 +1,5 @@
-// One functor per elementwise row of the table, named as the row with an underscore. apply() takes vectors; where a row gives truth values it
-// returns a mask. Rows that are defined for integers too take vi.
+// One functor per elementwise row of the table, named as the row with an underscore. apply() takes vectors; where a row gives truth values
+// it returns a mask. Rows that are defined for integers too take vi.
 #pragma once
 
 #include <cmath>
@@ -12,13 +12,13 @@ template <class V>
 concept Real = Vector<V> && std::is_floating_point_v<typename V::Scalar>;
 
 // Rows of one operand that are a function of functions.h.
-#define STEEPEST_FUNCTION(name, function)  \
-  struct name##_ {                         \
-    static constexpr int kArity = 1;       \
-    template <Real V>                      \
-    static V apply(V x) {                  \
-      return function(x);                  \
-    }                                      \
+#define STEEPEST_FUNCTION(name, function) \
+  struct name##_ {                        \
+    static constexpr int kArity = 1;      \
+    template <Real V>                     \
+    static V apply(V x) {                 \
+      return function(x);                 \
+    }                                     \
   }
 STEEPEST_FUNCTION(exp, exp);
 STEEPEST_FUNCTION(expm1, expm1);
@@ -37,21 +37,21 @@ STEEPEST_FUNCTION(silu, silu);
 #undef STEEPEST_FUNCTION
 
 // Rows of one or two operands for floats and integers alike.
-#define STEEPEST_UNARY(name, expression)   \
-  struct name##_ {                         \
-    static constexpr int kArity = 1;       \
-    template <Vector V>                    \
-    static auto apply(V x) {               \
-      return expression;                   \
-    }                                      \
+#define STEEPEST_UNARY(name, expression) \
+  struct name##_ {                       \
+    static constexpr int kArity = 1;     \
+    template <Vector V>                  \
+    static auto apply(V x) {             \
+      return expression;                 \
+    }                                    \
   }
-#define STEEPEST_BINARY(name, expression)  \
-  struct name##_ {                         \
-    static constexpr int kArity = 2;       \
-    template <Vector V>                    \
-    static auto apply(V a, V b) {          \
-      return expression;                   \
-    }                                      \
+#define STEEPEST_BINARY(name, expression) \
+  struct name##_ {                        \
+    static constexpr int kArity = 2;      \
+    template <Vector V>                   \
+    static auto apply(V a, V b) {         \
+      return expression;                  \
+    }                                     \
   }
 STEEPEST_BINARY(add, a + b);
 STEEPEST_BINARY(sub, a - b);
@@ -75,14 +75,16 @@ STEEPEST_BINARY(minimum, select((a < b) | (a != a), a, b));
 #undef STEEPEST_BINARY
 
 // Rows that leave integers as they are.
-#define STEEPEST_ROUNDING(name)                       \
-  struct name##_ {                                    \
-    static constexpr int kArity = 1;                  \
-    template <Vector V>                               \
-    static V apply(V x) {                             \
-      if constexpr (Real<V>) return name(x);          \
-      else return x;                                  \
-    }                                                 \
+#define STEEPEST_ROUNDING(name)      \
+  struct name##_ {                   \
+    static constexpr int kArity = 1; \
+    template <Vector V>              \
+    static V apply(V x) {            \
+      if constexpr (Real<V>)         \
+        return name(x);              \
+      else                           \
+        return x;                    \
+    }                                \
   }
 STEEPEST_ROUNDING(floor);
 STEEPEST_ROUNDING(ceil);
@@ -101,8 +103,10 @@ struct sign_ {
   static constexpr int kArity = 1;
   template <Vector V>
   static V apply(V x) {
-    if constexpr (Real<V>) return sign(x);
-    else return select(x > V(0), V(1), select(x < V(0), V(-1), V(0)));
+    if constexpr (Real<V>)
+      return sign(x);
+    else
+      return select(x > V(0), V(1), select(x < V(0), V(-1), V(0)));
   }
 };
 
@@ -211,8 +215,10 @@ struct floorDiv_ {
   static constexpr int kArity = 2;
   template <Vector V>
   static V apply(V a, V b) {
-    if constexpr (Real<V>) return Division<V>(a, b).quotient;
-    else return eachLane(a, b, quotientDown);
+    if constexpr (Real<V>)
+      return Division<V>(a, b).quotient;
+    else
+      return eachLane(a, b, quotientDown);
   }
 };
 
@@ -220,8 +226,10 @@ struct remainder_ {
   static constexpr int kArity = 2;
   template <Vector V>
   static V apply(V a, V b) {
-    if constexpr (Real<V>) return Division<V>(a, b).rest;
-    else return eachLane(a, b, [](std::int64_t x, std::int64_t y) { return x - y * quotientDown(x, y); });
+    if constexpr (Real<V>)
+      return Division<V>(a, b).rest;
+    else
+      return eachLane(a, b, [](std::int64_t x, std::int64_t y) { return x - y * quotientDown(x, y); });
   }
 };
 
@@ -236,13 +244,13 @@ struct where_ {
 };
 
 // Cotangents of the activations: the slope at x times g.
-#define STEEPEST_SLOPE(name)                          \
-  struct name##Grad_ {                                \
-    static constexpr int kArity = 2;                  \
-    template <Real V>                                 \
-    static V apply(V x, V g) {                        \
-      return g * name##Slope(x);                      \
-    }                                                 \
+#define STEEPEST_SLOPE(name)         \
+  struct name##Grad_ {               \
+    static constexpr int kArity = 2; \
+    template <Real V>                \
+    static V apply(V x, V g) {       \
+      return g * name##Slope(x);     \
+    }                                \
   }
 STEEPEST_SLOPE(gelu);
 STEEPEST_SLOPE(geluTanh);

@@ -17,10 +17,18 @@ template <class T, int N>
 struct PackMask {
   bool v[N];
 
-  friend PackMask operator&(PackMask a, PackMask b) { return zip(a, b, [](bool x, bool y) { return x & y; }); }
-  friend PackMask operator|(PackMask a, PackMask b) { return zip(a, b, [](bool x, bool y) { return x | y; }); }
-  friend PackMask operator^(PackMask a, PackMask b) { return zip(a, b, [](bool x, bool y) { return x ^ y; }); }
-  friend PackMask operator~(PackMask a) { return zip(a, a, [](bool x, bool) { return !x; }); }
+  friend PackMask operator&(PackMask a, PackMask b) {
+    return zip(a, b, [](bool x, bool y) { return x & y; });
+  }
+  friend PackMask operator|(PackMask a, PackMask b) {
+    return zip(a, b, [](bool x, bool y) { return x | y; });
+  }
+  friend PackMask operator^(PackMask a, PackMask b) {
+    return zip(a, b, [](bool x, bool y) { return x ^ y; });
+  }
+  friend PackMask operator~(PackMask a) {
+    return zip(a, a, [](bool x, bool) { return !x; });
+  }
   friend unsigned bits(PackMask a) {
     unsigned r = 0;
     for (int i = 0; i < N; ++i) r |= static_cast<unsigned>(a.v[i]) << i;
@@ -54,7 +62,9 @@ struct Pack {
   Pack(T x) {
     for (int i = 0; i < N; ++i) v[i] = x;
   }
-  static Pack iota() { return make([](int i) { return static_cast<T>(i); }); }
+  static Pack iota() {
+    return make([](int i) { return static_cast<T>(i); });
+  }
 
   template <class F>
   static Pack make(F f) {
@@ -86,9 +96,15 @@ struct Pack {
     for (int i = 0; i < n; ++i) write(p[i], a.v[i]);
   }
 
-  friend Pack operator+(const Pack& a, const Pack& b) { return arithmetic(a, b, [](auto x, auto y) { return x + y; }); }
-  friend Pack operator-(const Pack& a, const Pack& b) { return arithmetic(a, b, [](auto x, auto y) { return x - y; }); }
-  friend Pack operator*(const Pack& a, const Pack& b) { return arithmetic(a, b, [](auto x, auto y) { return x * y; }); }
+  friend Pack operator+(const Pack& a, const Pack& b) {
+    return arithmetic(a, b, [](auto x, auto y) { return x + y; });
+  }
+  friend Pack operator-(const Pack& a, const Pack& b) {
+    return arithmetic(a, b, [](auto x, auto y) { return x - y; });
+  }
+  friend Pack operator*(const Pack& a, const Pack& b) {
+    return arithmetic(a, b, [](auto x, auto y) { return x * y; });
+  }
   friend Pack operator/(const Pack& a, const Pack& b)
     requires kFloat
   {
@@ -166,12 +182,24 @@ struct Pack {
     return copysign(floor(abs(a)), a);
   }
 
-  friend Mask operator==(const Pack& a, const Pack& b) { return test([&](int i) { return a.v[i] == b.v[i]; }); }
-  friend Mask operator!=(const Pack& a, const Pack& b) { return test([&](int i) { return a.v[i] != b.v[i]; }); }
-  friend Mask operator<(const Pack& a, const Pack& b) { return test([&](int i) { return a.v[i] < b.v[i]; }); }
-  friend Mask operator<=(const Pack& a, const Pack& b) { return test([&](int i) { return a.v[i] <= b.v[i]; }); }
-  friend Mask operator>(const Pack& a, const Pack& b) { return test([&](int i) { return a.v[i] > b.v[i]; }); }
-  friend Mask operator>=(const Pack& a, const Pack& b) { return test([&](int i) { return a.v[i] >= b.v[i]; }); }
+  friend Mask operator==(const Pack& a, const Pack& b) {
+    return test([&](int i) { return a.v[i] == b.v[i]; });
+  }
+  friend Mask operator!=(const Pack& a, const Pack& b) {
+    return test([&](int i) { return a.v[i] != b.v[i]; });
+  }
+  friend Mask operator<(const Pack& a, const Pack& b) {
+    return test([&](int i) { return a.v[i] < b.v[i]; });
+  }
+  friend Mask operator<=(const Pack& a, const Pack& b) {
+    return test([&](int i) { return a.v[i] <= b.v[i]; });
+  }
+  friend Mask operator>(const Pack& a, const Pack& b) {
+    return test([&](int i) { return a.v[i] > b.v[i]; });
+  }
+  friend Mask operator>=(const Pack& a, const Pack& b) {
+    return test([&](int i) { return a.v[i] >= b.v[i]; });
+  }
   friend Pack select(const Mask& m, const Pack& a, const Pack& b) {
     return make([&](int i) { return m.v[i] ? a.v[i] : b.v[i]; });
   }

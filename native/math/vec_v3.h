@@ -47,9 +47,7 @@ struct m8 {
 inline __m256i firstOf8(int n, int from) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n - from), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-inline __m256i firstOf4(int n, int from) {
-  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n - from), _mm256_setr_epi64x(0, 1, 2, 3));
-}
+inline __m256i firstOf4(int n, int from) { return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n - from), _mm256_setr_epi64x(0, 1, 2, 3)); }
 
 struct vf {
   using Scalar = float;
@@ -106,12 +104,13 @@ struct vf {
   friend vf sqrt(vf a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
   friend vf copysign(vf a, vf b) {
     const __m256 s = _mm256_set1_ps(-0.0f);
-    return {_mm256_or_ps(_mm256_andnot_ps(s, a.lo), _mm256_and_ps(s, b.lo)), _mm256_or_ps(_mm256_andnot_ps(s, a.hi), _mm256_and_ps(s, b.hi))};
+    return {_mm256_or_ps(_mm256_andnot_ps(s, a.lo), _mm256_and_ps(s, b.lo)),
+            _mm256_or_ps(_mm256_andnot_ps(s, a.hi), _mm256_and_ps(s, b.hi))};
   }
-  friend vf round(vf a) { return rounded<_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC>(a); }
-  friend vf floor(vf a) { return rounded<_MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC>(a); }
-  friend vf ceil(vf a) { return rounded<_MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC>(a); }
-  friend vf trunc(vf a) { return rounded<_MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC>(a); }
+  friend vf round(vf a) { return rounded < _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC > (a); }
+  friend vf floor(vf a) { return rounded < _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC > (a); }
+  friend vf ceil(vf a) { return rounded < _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC > (a); }
+  friend vf trunc(vf a) { return rounded < _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC > (a); }
 
   friend m16 operator==(vf a, vf b) { return compare<_CMP_EQ_OQ>(a, b); }
   friend m16 operator!=(vf a, vf b) { return compare<_CMP_NEQ_UQ>(a, b); }
@@ -311,12 +310,13 @@ struct vd {
   friend vd sqrt(vd a) { return {_mm256_sqrt_pd(a.lo), _mm256_sqrt_pd(a.hi)}; }
   friend vd copysign(vd a, vd b) {
     const __m256d s = _mm256_set1_pd(-0.0);
-    return {_mm256_or_pd(_mm256_andnot_pd(s, a.lo), _mm256_and_pd(s, b.lo)), _mm256_or_pd(_mm256_andnot_pd(s, a.hi), _mm256_and_pd(s, b.hi))};
+    return {_mm256_or_pd(_mm256_andnot_pd(s, a.lo), _mm256_and_pd(s, b.lo)),
+            _mm256_or_pd(_mm256_andnot_pd(s, a.hi), _mm256_and_pd(s, b.hi))};
   }
-  friend vd round(vd a) { return rounded<_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC>(a); }
-  friend vd floor(vd a) { return rounded<_MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC>(a); }
-  friend vd ceil(vd a) { return rounded<_MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC>(a); }
-  friend vd trunc(vd a) { return rounded<_MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC>(a); }
+  friend vd round(vd a) { return rounded < _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC > (a); }
+  friend vd floor(vd a) { return rounded < _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC > (a); }
+  friend vd ceil(vd a) { return rounded < _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC > (a); }
+  friend vd trunc(vd a) { return rounded < _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC > (a); }
 
   friend m8 operator==(vd a, vd b) { return compare<_CMP_EQ_OQ>(a, b); }
   friend m8 operator!=(vd a, vd b) { return compare<_CMP_NEQ_UQ>(a, b); }

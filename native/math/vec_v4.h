@@ -275,9 +275,7 @@ inline void widen(vf a, vd& lo, vd& hi) {
   lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a.v));
   hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a.v, 1));
 }
-inline vf narrow(vd lo, vd hi) {
-  return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(lo.v)), _mm512_cvtpd_ps(hi.v), 1);
-}
+inline vf narrow(vd lo, vd hi) { return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(lo.v)), _mm512_cvtpd_ps(hi.v), 1); }
 inline vi mulHigh(vi a, vi b) {
   const __m512i even = _mm512_srli_epi64(_mm512_mul_epu32(a.v, b.v), 32);
   const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), _mm512_srli_epi64(b.v, 32));

@@ -17,7 +17,8 @@ struct AdaBelief {
       {"m", 0, Sign::either, "mean of the gradient"},
       {"v", 0, Sign::positive, "mean of the square of its distance from its mean"},
   };
-  enum { kM, kV };
+  enum { kM,
+         kV };
   struct Hyper {
     double beta1 = 0.9;            // [0, 1) Share of the old mean of the gradient.
     double beta2 = 0.999;          // [0, 1) Share of the old spread.
@@ -43,8 +44,10 @@ struct AdaBelief {
     if (h.rectify) {
       const double most = 2 / (1 - h.beta2) - 1, n = most - 2 * t * left / bias2;
       adaptive = n >= 5;
-      if (adaptive) size *= std::sqrt(bias2 * (n - 4) / (most - 4) * (n - 2) / n * most / (most - 2));
-      else if (!h.degeneratedToSgd) size = 0;
+      if (adaptive)
+        size *= std::sqrt(bias2 * (n - 4) / (most - 4) * (n - 2) / n * most / (most - 2));
+      else if (!h.degeneratedToSgd)
+        size = 0;
     }
     return {T(h.weightDecouple ? 0 : h.weightDecay),
             T(shrink),

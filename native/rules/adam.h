@@ -17,12 +17,13 @@ struct Adam {
       {"m", 0, Sign::either, "mean of the gradient"},
       {"v", 0, Sign::positive, "mean of its square"},
   };
-  enum { kM, kV };
+  enum { kM,
+         kV };
   struct Hyper {
-    double beta1 = 0.9;         // [0, 1) Share of the old mean of the gradient.
-    double beta2 = 0.999;       // [0, 1) Share of the old mean of its square.
-    double eps = 1e-8;          // [0, inf) Added to the root, after the bias correction.
-    double weightDecay = 0;     // [0, inf) L2 penalty: this times the weight is added to the gradient.
+    double beta1 = 0.9;      // [0, 1) Share of the old mean of the gradient.
+    double beta2 = 0.999;    // [0, 1) Share of the old mean of its square.
+    double eps = 1e-8;       // [0, inf) Added to the root, after the bias correction.
+    double weightDecay = 0;  // [0, inf) L2 penalty: this times the weight is added to the gradient.
   };
 
   template <class T>

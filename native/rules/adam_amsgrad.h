@@ -20,12 +20,14 @@ struct AdamAmsgrad {
       {"v", 0, Sign::positive, "mean of its square"},
       {"vMax", 0, Sign::positive, "largest mean of the square so far"},
   };
-  enum { kM, kV, kVMax };
+  enum { kM,
+         kV,
+         kVMax };
   struct Hyper {
-    double beta1 = 0.9;         // [0, 1) Share of the old mean of the gradient.
-    double beta2 = 0.999;       // [0, 1) Share of the old mean of its square.
-    double eps = 1e-8;          // [0, inf) Added to the root, after the bias correction.
-    double weightDecay = 0;     // [0, inf) L2 penalty: this times the weight is added to the gradient.
+    double beta1 = 0.9;      // [0, 1) Share of the old mean of the gradient.
+    double beta2 = 0.999;    // [0, 1) Share of the old mean of its square.
+    double eps = 1e-8;       // [0, inf) Added to the root, after the bias correction.
+    double weightDecay = 0;  // [0, inf) L2 penalty: this times the weight is added to the gradient.
   };
 
   template <class T>

@@ -17,7 +17,8 @@ struct AdamP {
       {"m", 0, Sign::either, "mean of the gradient"},
       {"v", 0, Sign::positive, "mean of its square"},
   };
-  enum { kM, kV };
+  enum { kM,
+         kV };
   struct Hyper {
     double beta1 = 0.9;      // [0, 1) Share of the old mean of the gradient.
     double beta2 = 0.999;    // [0, 1) Share of the old mean of its square.

@@ -20,7 +20,9 @@ struct AdamWAmsgrad {
       {"v", 0, Sign::positive, "mean of its square"},
       {"vMax", 0, Sign::positive, "largest mean of the square so far"},
   };
-  enum { kM, kV, kVMax };
+  enum { kM,
+         kV,
+         kVMax };
   struct Hyper {
     double beta1 = 0.9;         // [0, 1) Share of the old mean of the gradient.
     double beta2 = 0.999;       // [0, 1) Share of the old mean of its square.

@@ -19,19 +19,19 @@
 #include "signum.h"
 
 #define STEEPEST_RULES(X) \
-  X(Sgd) \
-  X(SgdMomentum) \
-  X(Adam) \
-  X(AdamAmsgrad) \
-  X(AdamW) \
-  X(AdamWAmsgrad) \
-  X(Lion) \
-  X(Adagrad) \
-  X(AdaBelief) \
-  X(DiffGrad) \
-  X(AdamP) \
-  X(Sgdp) \
-  X(Lamb) \
-  X(Lars) \
-  X(SignSgd) \
+  X(Sgd)                  \
+  X(SgdMomentum)          \
+  X(Adam)                 \
+  X(AdamAmsgrad)          \
+  X(AdamW)                \
+  X(AdamWAmsgrad)         \
+  X(Lion)                 \
+  X(Adagrad)              \
+  X(AdaBelief)            \
+  X(DiffGrad)             \
+  X(AdamP)                \
+  X(Sgdp)                 \
+  X(Lamb)                 \
+  X(Lars)                 \
+  X(SignSgd)              \
   X(Signum)

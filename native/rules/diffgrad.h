@@ -18,7 +18,9 @@ struct DiffGrad {
       {"v", 0, Sign::positive, "mean of its square"},
       {"previous", 0, Sign::either, "gradient of the step before"},
   };
-  enum { kM, kV, kPrevious };
+  enum { kM,
+         kV,
+         kPrevious };
   struct Hyper {
     double beta1 = 0.9;      // [0, 1) Share of the old mean of the gradient.
     double beta2 = 0.999;    // [0, 1) Share of the old mean of its square.

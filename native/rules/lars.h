@@ -18,14 +18,14 @@ struct Lars {
   };
   enum { kM };
   struct Hyper {
-    double momentum = 0.9;      // [0, 1) Share of the buffer that stays.
-    double dampening = 0;       // [0, 1] The gradient enters the buffer times one minus this (not at the first step).
-    double weightDecay = 0;     // [0, inf) L2 penalty: this times the weight is added to the gradient.
-    double trustCoeff = 1e-3;   // (0, inf) Length of the scaled gradient, relative to the weights.
-    double eps = 1e-8;          // [0, inf) Added to the norm of the gradient.
-    Flag nesterov = false;      // Step along the gradient plus the momentum times the new buffer.
-    Flag trustClip = false;     // Never scale up to more than the learning rate (LARC).
-    Flag alwaysAdapt = false;   // Scale the gradients of tensors without decay too.
+    double momentum = 0.9;     // [0, 1) Share of the buffer that stays.
+    double dampening = 0;      // [0, 1] The gradient enters the buffer times one minus this (not at the first step).
+    double weightDecay = 0;    // [0, inf) L2 penalty: this times the weight is added to the gradient.
+    double trustCoeff = 1e-3;  // (0, inf) Length of the scaled gradient, relative to the weights.
+    double eps = 1e-8;         // [0, inf) Added to the norm of the gradient.
+    Flag nesterov = false;     // Step along the gradient plus the momentum times the new buffer.
+    Flag trustClip = false;    // Never scale up to more than the learning rate (LARC).
+    Flag alwaysAdapt = false;  // Scale the gradients of tensors without decay too.
   };
 
   static constexpr Scope kScope = Scope::tensor;

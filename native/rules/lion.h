@@ -11,8 +11,9 @@ struct Lion {
       .title = "Lion",
       .lr = 1e-4,
       .paper = "Chen et al., arXiv 2302.06675",
-      .doc = "Steps of one size along the sign of a blend of gradient and momentum; half the state of AdamW. "
-             "Wants a learning rate three to ten times smaller than AdamW's and a decay as much larger.",
+      .doc =
+          "Steps of one size along the sign of a blend of gradient and momentum; half the state of AdamW. "
+          "Wants a learning rate three to ten times smaller than AdamW's and a decay as much larger.",
   };
   static constexpr SlotInfo slots[] = {
       {"m", 0, Sign::either, "mean of the gradient"},

@@ -7,7 +7,10 @@
 namespace steepest::STEEPEST_LEVEL::rules {
 
 // Sums of a row: gradient times weight, squares of both, weight times step.
-enum { kDot, kGrad, kWeight, kStep };
+enum { kDot,
+       kGrad,
+       kWeight,
+       kStep };
 
 // For each row what is to be taken out of the step, as a multiple of the weights, and the share of the weight that stays after decay.
 inline void project(const RuleShape& shape, double delta, double ratio, double eps, double decay, const double* sums, double* factors) {
@@ -31,7 +34,8 @@ inline void project(const RuleShape& shape, double delta, double ratio, double e
   const bool byRow = matrix && most < delta / root(static_cast<double>(shape.cols));
   const bool byTensor = matrix && !byRow && cosine(whole) < delta / root(static_cast<double>(shape.rows * shape.cols));
   for (std::int64_t row = 0; row < shape.rows; ++row) {
-    factors[2 * row] = byRow ? along(sums + 4 * row) : byTensor ? along(whole) : 0;
+    factors[2 * row] = byRow ? along(sums + 4 * row) : byTensor ? along(whole)
+                                                                : 0;
     factors[2 * row + 1] = 1 - decay * (byRow || byTensor ? ratio : 1);
   }
 }

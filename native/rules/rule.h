@@ -53,7 +53,8 @@ struct About {
 };
 
 // Tells which map an 8-bit state uses.
-enum class Sign { either, positive };
+enum class Sign { either,
+                  positive };
 
 struct SlotInfo {
   const char* name;
@@ -69,7 +70,8 @@ struct Flag {
   constexpr operator bool() const { return value != 0; }
 };
 
-enum class Scope { tensor, rows };
+enum class Scope { tensor,
+                   rows };
 
 // A tensor as its rows: a scalar is one row of one.
 struct RuleShape {

@@ -22,7 +22,8 @@ std::vector<Level> levels() {
   std::vector<Level> all{{"portable", portable::kernels}};
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool has3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("bmi");
+  const bool has3 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("bmi");
   const bool has4 = has3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd");
   if (has3) all.push_back({"v3", v3::kernels});

@@ -67,8 +67,10 @@ void Pool::dispatch(std::int64_t tiles, Body body, void* context) {
   // All tiles are taken. A worker that the system has not woken yet finds the round closed: nobody waits for it.
   state_.fetch_and(~kOpen, std::memory_order_acq_rel);
   for (int spins = 0; (state_.load(std::memory_order_acquire) & kWorkers) != 0; ++spins) {
-    if (spins < kSpins) relax();
-    else std::this_thread::yield();
+    if (spins < kSpins)
+      relax();
+    else
+      std::this_thread::yield();
   }
   if (error_) {
     const std::exception_ptr error = std::exchange(error_, nullptr);

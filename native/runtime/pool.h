@@ -30,8 +30,9 @@ class Pool {
       for (std::int64_t i = 0; i < tiles; ++i) body(i, 0);
       return;
     }
-    dispatch(tiles, [](void* f, std::int64_t tile, int thread) { (*static_cast<std::remove_reference_t<F>*>(f))(tile, thread); },
-             const_cast<void*>(static_cast<const void*>(&body)));
+    dispatch(
+        tiles, [](void* f, std::int64_t tile, int thread) { (*static_cast<std::remove_reference_t<F>*>(f))(tile, thread); },
+        const_cast<void*>(static_cast<const void*>(&body)));
   }
 
   std::mutex turn;

@@ -81,8 +81,8 @@ void checkMeetings(const Instruction& instruction, std::size_t workspaceBytes) {
     for (std::size_t j = 0; i >= inputs && j < i; ++j) {
       const Meeting m = meet(instruction, j, i);
       if (m == Meeting::apart) continue;
-      const bool allowed = m == Meeting::exact && j < inputs &&
-                           mayAlias(static_cast<Op>(instruction.op), static_cast<int>(i - inputs), static_cast<int>(j));
+      const bool allowed =
+          m == Meeting::exact && j < inputs && mayAlias(static_cast<Op>(instruction.op), static_cast<int>(i - inputs), static_cast<int>(j));
       if (!allowed) wrong("an output overlaps another operand");
     }
   }
@@ -106,8 +106,9 @@ Instruction readInstruction(AttrReader& r, std::span<const Factory> kernels, int
   std::vector<double> words;
   for (std::int64_t i = 0; i < attrs; ++i) words.push_back(r.number());
   const std::span<const View> views(instruction.views);
-  instruction.kernel = kernels[static_cast<std::size_t>(instruction.op)](
-      Spec{views.first(static_cast<std::size_t>(instruction.inputs)), views.subspan(static_cast<std::size_t>(instruction.inputs)), words, threads});
+  instruction.kernel =
+      kernels[static_cast<std::size_t>(instruction.op)](Spec{views.first(static_cast<std::size_t>(instruction.inputs)),
+                                                             views.subspan(static_cast<std::size_t>(instruction.inputs)), words, threads});
   return instruction;
 }
 
@@ -138,7 +139,8 @@ Program::Program(std::span<const double> words, std::span<const std::byte> const
       if (operand.space == Space::external) {
         if (static_cast<std::size_t>(operand.index) >= externals_.size()) wrong("an operand names an external that is not there");
         capacity = externals_[static_cast<std::size_t>(operand.index)].bytes;
-        if (output && !externals_[static_cast<std::size_t>(operand.index)].written) wrong("an instruction writes to an external that is only read");
+        if (output && !externals_[static_cast<std::size_t>(operand.index)].written)
+          wrong("an instruction writes to an external that is only read");
       } else if (operand.space == Space::constant) {
         if (output) wrong("an instruction writes to a constant");
         capacity = constants_.size();

@@ -23,10 +23,10 @@ struct Operand {
 
 struct Instruction {
   int op = 0;
-  std::vector<View> views;         // inputs, then outputs; data null
-  std::vector<Operand> operands;   // beside them
+  std::vector<View> views;        // inputs, then outputs; data null
+  std::vector<Operand> operands;  // beside them
   int inputs = 0;
-  std::size_t workspace = 0;       // offset in the arena
+  std::size_t workspace = 0;  // offset in the arena
   std::unique_ptr<Kernel> kernel;
 };
 
@@ -45,7 +45,8 @@ class Program {
   std::size_t size() const { return instructions_.size(); }
 
   // Runs instruction i with the given memory. Views are resolved into `scratch`, which is reused from call to call.
-  void step(std::size_t i, std::byte* arena, std::span<std::byte* const> externals, Pool& pool, std::atomic<int>& fault, std::vector<View>& scratch) const;
+  void step(std::size_t i, std::byte* arena, std::span<std::byte* const> externals, Pool& pool, std::atomic<int>& fault,
+            std::vector<View>& scratch) const;
   // Whether an output of instruction i (as just run) holds a non-finite number.
   bool nonFinite(std::size_t i, std::span<const View> resolved) const;
 

@@ -55,8 +55,10 @@ void Stream::work() {
     }
     Outcome outcome;
     try {
-      if (next.second.chained && failed_) outcome.fault = -1;
-      else outcome = run(next.second);
+      if (next.second.chained && failed_)
+        outcome.fault = -1;
+      else
+        outcome = run(next.second);
     } catch (const Error& error) {
       outcome.fault = -2;
       outcome.code = error.code;
@@ -105,7 +107,8 @@ Outcome Stream::run(const Job& job) {
       program.step(i, arena, externals, *pool_, fault, scratch);
     }
     if (job.profile) {
-      (*job.profile)[i] += static_cast<double>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - before).count());
+      (*job.profile)[i] +=
+          static_cast<double>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - before).count());
     }
     if (job.trace && program.nonFinite(i, scratch)) fault = 1;
     if (fault) {

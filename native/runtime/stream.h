@@ -1,4 +1,5 @@
-// A stream runs jobs in order on a thread of its own, so that the event loop stays free. Streams share the pool, instruction by instruction.
+// A stream runs jobs in order on a thread of its own, so that the event loop stays free. Streams share the pool, instruction by
+// instruction.
 #pragma once
 
 #include <condition_variable>
@@ -29,7 +30,7 @@ struct Job {
 
 struct Outcome {
   std::int64_t ticket = 0;
-  int fault = 0;             // 0 done, 1 non-finite, 2 index out of range, 3 factorization failed, -1 cancelled, -2 error
+  int fault = 0;  // 0 done, 1 non-finite, 2 index out of range, 3 factorization failed, -1 cancelled, -2 error
   std::int64_t instruction = -1;
   std::string code, message;  // of an error
 };

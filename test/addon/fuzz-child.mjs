@@ -22,7 +22,29 @@ const LIMIT = 1 << 28
 const PATIENCE = 2000
 /** Bytes behind every buffer that no program may touch. */
 const WALL = 256
-const ODD = [0, -0, 1, -1, 2, 7, 0.5, -0.5, 255, 65536, 2 ** 31 - 1, 2 ** 31, -(2 ** 31), 2 ** 32, 2 ** 50, 2 ** 53, -(2 ** 53), 1e308, Number.NaN, Infinity, -Infinity]
+const ODD = [
+  0,
+  -0,
+  1,
+  -1,
+  2,
+  7,
+  0.5,
+  -0.5,
+  255,
+  65536,
+  2 ** 31 - 1,
+  2 ** 31,
+  -(2 ** 31),
+  2 ** 32,
+  2 ** 50,
+  2 ** 53,
+  -(2 ** 53),
+  1e308,
+  Number.NaN,
+  Infinity,
+  -Infinity,
+]
 
 let state = 0
 /** A number in [0, n), the same for one seed and case. */
@@ -101,7 +123,10 @@ for (let index = Number(first); index < Number(cases); index++) {
   // One in sixteen is as it was: it must be taken.
   const intact = draw(16) === 0
   const words = intact ? chosen.words : changed(chosen.words)
-  const constants = intact || draw(8) > 0 ? chosen.constants : chosen.constants.map(() => draw(256)).slice(0, draw(chosen.constants.length + 1))
+  const constants =
+    intact || draw(8) > 0
+      ? chosen.constants
+      : chosen.constants.map(() => draw(256)).slice(0, draw(chosen.constants.length + 1))
   let program
   try {
     program = new addon.Program(words, constants, chosen.threads)

@@ -40,7 +40,14 @@ interface Child {
 }
 
 function child(first: number): Promise<Child> {
-  const args = [join(root, 'test/addon/fuzz-child.mjs'), findNative(), folder, String(first), String(CASES), String(SEED)]
+  const args = [
+    join(root, 'test/addon/fuzz-child.mjs'),
+    findNative(),
+    folder,
+    String(first),
+    String(CASES),
+    String(SEED),
+  ]
   return new Promise((resolve) => {
     execFile(process.execPath, args, { maxBuffer: 1 << 28 }, (error, stdout, stderr) => {
       const lines = stdout.trim().split('\n')
@@ -55,7 +62,9 @@ function child(first: number): Promise<Child> {
   })
 }
 
-test(`of ${CASES} wrong programs each is refused or run, and none ends the process`, { timeout: process.env.STEEPEST_LONG ? 3_600_000 : 240_000 }, async () => {
+test(`of ${CASES} wrong programs each is refused or run, and none ends the process`, {
+  timeout: process.env.STEEPEST_LONG ? 3_600_000 : 240_000,
+}, async () => {
   const fatal: string[] = []
   const total = { refused: 0, run: 0, late: 0 }
   for (let first = 0; first < CASES; ) {

@@ -24,7 +24,9 @@ type Pair = { i: Tensor; x: Tensor }
 /** The value of f, and where it has some the gradients of Σ f². */
 function withGradients(f: (...xs: Tensor[]) => Tensor, xs: readonly Tensor[], smooth = true): Tensor[] {
   const loss = (...v: Tensor[]) => sum(ops.square(f(...v)))
-  return smooth && xs.length > 0 ? [f(...xs), ...(grad(loss, { argnums: xs.map((_, i) => i) })(...xs) as unknown as Tensor[])] : [f(...xs)]
+  return smooth && xs.length > 0
+    ? [f(...xs), ...(grad(loss, { argnums: xs.map((_, i) => i) })(...xs) as unknown as Tensor[])]
+    : [f(...xs)]
 }
 
 /** The cases of the op table: every row with a kernel, its derivatives, and second derivatives in float64. */
@@ -32,7 +34,10 @@ const fromTable = Object.values(tableCases).flatMap((c) =>
   (['float64', ...(c.dtypes ?? ['float32', 'bfloat16'])] as DType[]).map((dtype) => () => {
     const xs = c.shapes.map((shape, i) => random(shape, 31 + i, dtype))
     const first = (x: Tensor) => withGradients(c.f, [x, ...xs.slice(1)])[1]
-    const second = dtype === 'float64' && c.smooth !== false && xs.length > 0 ? [grad((x: Tensor) => sum(ops.square(first(x))))(xs[0])] : []
+    const second =
+      dtype === 'float64' && c.smooth !== false && xs.length > 0
+        ? [grad((x: Tensor) => sum(ops.square(first(x))))(xs[0])]
+        : []
     return [...withGradients(c.f, xs, c.smooth !== false), ...second]
   }),
 )
@@ -41,12 +46,44 @@ const fromTable = Object.values(tableCases).flatMap((c) =>
 const computations: (() => Tensor[])[] = [
   ...fromTable,
   ...(['float32', 'bfloat16', 'float64'] as DType[]).map(
-    (dtype) => () => withGradients((a, b) => ops.gelu(ops.add(ops.exp(ops.transpose(a)), ops.flip(mul(a, b)))), [random([40, 40], 1, dtype), random([40], 2, dtype)]),
+    (dtype) => () =>
+      withGradients(
+        (a, b) => ops.gelu(ops.add(ops.exp(ops.transpose(a)), ops.flip(mul(a, b)))),
+        [random([40, 40], 1, dtype), random([40], 2, dtype)],
+      ),
   ),
-  () => [ops.remainder(ops.cast(random([9], 1), 'int32'), 2), ops.where(ops.less(random([9], 1), 0), ops.cast(random([9], 2), 'uint8'), 3)],
-  () => withGradients((w) => scan((c: Tensor, x: Tensor) => ({ carry: ops.tanh(ops.add(mul(c, w), x)), y: c }), random([3], 1), random([4, 3], 2)).ys, [random([3], 3)]),
-  () => withGradients((x) => cond(ops.less(sum(x), 0), (v: Tensor) => ops.exp(v), (v: Tensor) => ops.sin(v), x), [random([4], 1)]),
-  () => [whileLoop((c: Pair) => ops.less(c.i, 5), ({ i, x }: Pair) => ({ i: ops.add(i, 1), x: ops.sin(x) }), { i: ops.scalar(0, 'int32'), x: random([2], 1) }).x],
+  () => [
+    ops.remainder(ops.cast(random([9], 1), 'int32'), 2),
+    ops.where(ops.less(random([9], 1), 0), ops.cast(random([9], 2), 'uint8'), 3),
+  ],
+  () =>
+    withGradients(
+      (w) =>
+        scan(
+          (c: Tensor, x: Tensor) => ({ carry: ops.tanh(ops.add(mul(c, w), x)), y: c }),
+          random([3], 1),
+          random([4, 3], 2),
+        ).ys,
+      [random([3], 3)],
+    ),
+  () =>
+    withGradients(
+      (x) =>
+        cond(
+          ops.less(sum(x), 0),
+          (v: Tensor) => ops.exp(v),
+          (v: Tensor) => ops.sin(v),
+          x,
+        ),
+      [random([4], 1)],
+    ),
+  () => [
+    whileLoop(
+      (c: Pair) => ops.less(c.i, 5),
+      ({ i, x }: Pair) => ({ i: ops.add(i, 1), x: ops.sin(x) }),
+      { i: ops.scalar(0, 'int32'), x: random([2], 1) },
+    ).x,
+  ],
 ]
 
 /** Two steps of a GPT-2 of one layer, alone and of two micro-batches, clipped. */
@@ -55,7 +92,10 @@ async function train(dtype: DType): Promise<void> {
   const trainer = new Trainer(model, { optimizer: optim.adamw({ lr: 0.01 }), clip: 1 })
   await trainer.materialize()
   const data = Int32Array.from({ length: 12 }, (_, i) => (5 * i) % 11)
-  const batch = { inputIds: { shape: [2, 6], dtype: 'int32' as DType, data }, labels: { shape: [2, 6], dtype: 'int32' as DType, data } }
+  const batch = {
+    inputIds: { shape: [2, 6], dtype: 'int32' as DType, data },
+    labels: { shape: [2, 6], dtype: 'int32' as DType, data },
+  }
   for (const batches of [[batch], [batch, batch, batch]]) await (await trainer.step(batches, { lr: 0.01, step: 1 }))()
   trainer.close()
 }

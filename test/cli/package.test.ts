@@ -1,5 +1,14 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -12,7 +21,10 @@ function bareTools(folder: string): string {
   const bin = join(folder, 'bin')
   mkdirSync(bin)
   const find = (program: string) =>
-    (process.env.PATH ?? '').split(delimiter).map((dir) => join(dir, program)).find(existsSync)
+    (process.env.PATH ?? '')
+      .split(delimiter)
+      .map((dir) => join(dir, program))
+      .find(existsSync)
   for (const program of ['node', 'npm', 'npx', 'sh']) {
     const path = program === 'node' ? process.execPath : find(program)
     if (path) symlinkSync(realpathSync(path), join(bin, program))
@@ -82,7 +94,10 @@ console.log(JSON.stringify([...new Set(maps.match(/\\S*lib(gomp|dnnl)\\S*/g))]))
     const sizes = ['--layers', '1', '--width', '32', '--context', '32', '--batch', '8', '--steps', '30']
     const { code, out, err } = inProject('npx', ['steepest', 'train', 'numbers.txt', ...sizes, '--json'])
     expect(code, out.slice(-2000) + err).toBe(0)
-    const events = out.trimEnd().split('\n').map((line) => JSON.parse(line) as { type: string; loss?: number; step?: number })
+    const events = out
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { type: string; loss?: number; step?: number })
     const losses = events.filter((e) => e.type === 'step').map((e) => e.loss!)
     expect(losses.at(-1)).toBeLessThan(0.8 * losses[0])
     expect(existsSync(join(home, 'runs', 'numbers', 'checkpoint-30', 'model.safetensors'))).toBe(true)
@@ -90,8 +105,14 @@ console.log(JSON.stringify([...new Set(maps.match(/\\S*lib(gomp|dnnl)\\S*/g))]))
 
   test('doctor finds nothing wrong with the package', () => {
     const { out, err } = inProject('npx', ['steepest', 'doctor', '--json'])
-    const findings = out.trimEnd().split('\n').map((line) => JSON.parse(line) as { name: string; ok: boolean; value: string })
-    expect(findings.find((f) => f.name === 'native part'), err).toMatchObject({ ok: true })
+    const findings = out
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { name: string; ok: boolean; value: string })
+    expect(
+      findings.find((f) => f.name === 'native part'),
+      err,
+    ).toMatchObject({ ok: true })
   })
 
   test('without its binary says what to type', () => {

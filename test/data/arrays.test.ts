@@ -39,16 +39,27 @@ describe('fromArrays', () => {
   test('rows stay together, every example comes once an epoch', async () => {
     const steps = await all(fromArrays({ x, y }, { batch: 2, epochs: 2 }))
     expect(steps).toHaveLength(10)
-    const rows = steps.flatMap(({ microBatches: [b] }) => [0, 1].map((r) => [...b.x.data.subarray(3 * r, 3 * r + 3), b.y.data[r], b.ids.data[r]]))
-    for (const [a, b, c, label, id] of rows) expect([a, b, c, id]).toEqual([3 * label, 3 * label + 1, 3 * label + 2, label])
-    for (const epoch of [rows.slice(0, 10), rows.slice(10)]) expect(epoch.map((r) => r[3]).sort((a, b) => a - b)).toEqual([...y])
+    const rows = steps.flatMap(({ microBatches: [b] }) =>
+      [0, 1].map((r) => [...b.x.data.subarray(3 * r, 3 * r + 3), b.y.data[r], b.ids.data[r]]),
+    )
+    for (const [a, b, c, label, id] of rows)
+      expect([a, b, c, id]).toEqual([3 * label, 3 * label + 1, 3 * label + 2, label])
+    for (const epoch of [rows.slice(0, 10), rows.slice(10)])
+      expect(epoch.map((r) => r[3]).sort((a, b) => a - b)).toEqual([...y])
     expect(rows.slice(0, 10)).not.toEqual(rows.slice(10))
     expect(steps[0].weight).toBeUndefined()
   })
 
   test('in order without shuffling; what is no whole step at the end is left out', async () => {
     const steps = await all(fromArrays({ y }, { batch: 3, shuffle: false, epochs: 2 }))
-    expect(steps.map((s) => [...s.microBatches[0].y.data])).toEqual([[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 0, 1], [2, 3, 4], [5, 6, 7]])
+    expect(steps.map((s) => [...s.microBatches[0].y.data])).toEqual([
+      [0, 1, 2],
+      [3, 4, 5],
+      [6, 7, 8],
+      [9, 0, 1],
+      [2, 3, 4],
+      [5, 6, 7],
+    ])
   })
 
   test('accumulation gives the weight of the step', async () => {
@@ -60,12 +71,20 @@ describe('fromArrays', () => {
   test('goes on from any position', () => resumes(() => fromArrays({ x, y }, { batch: 3, epochs: 4, seed: 9 }), 13))
 
   test('says what does not fit', () => {
-    expect(() => fromArrays({ x, y: y.subarray(1) }, { batch: 2 })).toThrow('[arrays.y] all fields must have as many examples as x; got 9 for 10')
-    expect(() => fromArrays({ x: { data: x.data, shape: [10, 4] } }, { batch: 2 })).toThrow('got [10, 4] for 30 numbers')
-    expect(() => fromArrays({ y }, { batch: 11 })).toThrow('got 10 for a batch of 11. Give more, or a batch of at most 10')
+    expect(() => fromArrays({ x, y: y.subarray(1) }, { batch: 2 })).toThrow(
+      '[arrays.y] all fields must have as many examples as x; got 9 for 10',
+    )
+    expect(() => fromArrays({ x: { data: x.data, shape: [10, 4] } }, { batch: 2 })).toThrow(
+      'got [10, 4] for 30 numbers',
+    )
+    expect(() => fromArrays({ y }, { batch: 11 })).toThrow(
+      'got 10 for a batch of 11. Give more, or a batch of at most 10',
+    )
     expect(() => fromArrays({ y: [1, 2] as never }, { batch: 1 })).toThrow('[arrays.y] must be a Float32Array')
     expect(() => fromArrays({ y }, { batch: 1.5 })).toThrow('`batch` must be a whole number')
-    expect(() => fromArrays({ y }, { batch: 1 }).restore!({ epoch: 0, at: 0, examples: 9, seed: 0, shuffle: true })).toThrow('the data, seed and shuffling')
+    expect(() =>
+      fromArrays({ y }, { batch: 1 }).restore!({ epoch: 0, at: 0, examples: 9, seed: 0, shuffle: true }),
+    ).toThrow('the data, seed and shuffling')
   })
 })
 
@@ -79,7 +98,16 @@ async function* slowly(epoch: number) {
 describe('fromGenerator', () => {
   test('takes iterables and async iterables, epoch after epoch', async () => {
     const steps = await all(fromGenerator(slowly, { epochs: 2 }))
-    expect(steps.map((s) => [...s.microBatches[0].y.data])).toEqual([[0, 0], [0, 1], [0, 2], [0, 3], [1, 0], [1, 1], [1, 2], [1, 3]])
+    expect(steps.map((s) => [...s.microBatches[0].y.data])).toEqual([
+      [0, 0],
+      [0, 1],
+      [0, 2],
+      [0, 3],
+      [1, 0],
+      [1, 1],
+      [1, 2],
+      [1, 3],
+    ])
     expect(await all(fromGenerator(() => [{ y }]))).toHaveLength(1)
   })
 
@@ -101,14 +129,19 @@ describe('fromGenerator', () => {
     await fickle.next()
     const state = fickle.state!()
     first = false
-    await expect(Promise.resolve(fickle.restore!(state))).rejects.toThrow('the batches that it made before; got fewer than 2')
+    await expect(Promise.resolve(fickle.restore!(state))).rejects.toThrow(
+      'the batches that it made before; got fewer than 2',
+    )
   })
 })
 
 describe('prefetch', () => {
   test('asks ahead, in order, and tells the position of what was taken', async () => {
     let asked = 0
-    const source = prefetch({ ...fromGenerator(slowly, { epochs: 2 }), next: undefined as never, ...counted(() => asked++) }, 3)
+    const source = prefetch(
+      { ...fromGenerator(slowly, { epochs: 2 }), next: undefined as never, ...counted(() => asked++) },
+      3,
+    )
     await source.next()
     await setTimeout(20)
     expect(asked).toBe(4)
@@ -182,10 +215,14 @@ describe('fromWorker', () => {
   })
 
   test('its errors come through', async () => {
-    const source = fromGenerator(() => fromWorker(module('export default function* () { throw new Error("no such shard") }')))
+    const source = fromGenerator(() =>
+      fromWorker(module('export default function* () { throw new Error("no such shard") }')),
+    )
     await expect(source.next()).rejects.toThrow('the generator on a worker thread must not fail; got no such shard')
     await expect(fromWorker(module('export const x = 1')).next()).rejects.toThrow('no function as its default export')
-    await expect(fromWorker(module('export default () => { process.exit(3) }')).next()).rejects.toThrow('ended with code 3')
+    await expect(fromWorker(module('export default () => { process.exit(3) }')).next()).rejects.toThrow(
+      'ended with code 3',
+    )
     await expect(fromWorker('file:///nowhere.mjs', { ahead: 0 }).next()).rejects.toThrow('`ahead` must be')
   })
 })

@@ -13,7 +13,9 @@ const rowsOf = (step: StepData, name: string): number[][] =>
 describe('permutation', () => {
   test.each([0, 1, 2, 3, 4, 5, 16, 17, 1000, 4097])('of %i gives each once', (n) => {
     const order = permutation(n, 7)
-    expect(Array.from({ length: n }, (_, i) => order(i)).sort((a, b) => a - b)).toEqual(Array.from({ length: n }, (_, i) => i))
+    expect(Array.from({ length: n }, (_, i) => order(i)).sort((a, b) => a - b)).toEqual(
+      Array.from({ length: n }, (_, i) => i),
+    )
   })
 
   test('depends on every word of the seed', () => {
@@ -132,7 +134,9 @@ describe('TextLoader', () => {
     expect(() => new TextLoader([tokens.subarray(0, 16)], { context: 16, batch: 1, who: 'a.txt' })).toThrow(
       '[a.txt] the text must be longer than the context; got 16 tokens for a context of 16. Give a longer text, or a context of at most 15',
     )
-    expect(() => new TextLoader(train, { context: 16, batch: 0 })).toThrow('`batch` must be a whole number of 1 or more; got 0')
+    expect(() => new TextLoader(train, { context: 16, batch: 0 })).toThrow(
+      '`batch` must be a whole number of 1 or more; got 0',
+    )
     expect(() => new TextLoader(train, { context: 16, bach: 2 } as never)).toThrow('Did you mean `batch`?')
     const loader = new TextLoader(train, options)
     const state = loader.state()
@@ -149,16 +153,24 @@ describe('evaluationSteps', () => {
     const steps = [...evaluationSteps(validation, { context: 16, batch: 4 })()]
     const windows = new Windows(validation, 16).count
     expect(steps.map((s) => s.weight).reduce((a, b) => a! + b!, 0)).toBe(windows * 16)
-    const starts = steps.flatMap((s) => rowsOf(s, 'inputIds').filter((_, r) => rowsOf(s, 'targets')[r][0] !== -100)).map((r) => r[0])
+    const starts = steps
+      .flatMap((s) => rowsOf(s, 'inputIds').filter((_, r) => rowsOf(s, 'targets')[r][0] !== -100))
+      .map((r) => r[0])
     expect(starts).toHaveLength(windows)
     expect(starts).toEqual([...new Set(starts)].sort((a, b) => a - b))
     for (const step of steps) expect(step.microBatches[0].inputIds.shape).toEqual([4, 16])
-    expect(rowsOf(steps.at(-1)!, 'targets').flat().filter((t) => t === -100).length).toBe(4 * 16 - steps.at(-1)!.weight!)
+    expect(
+      rowsOf(steps.at(-1)!, 'targets')
+        .flat()
+        .filter((t) => t === -100).length,
+    ).toBe(4 * 16 - steps.at(-1)!.weight!)
   })
 
   test('a limit takes windows from the whole text', () => {
     const give = evaluationSteps(validation, { context: 16, batch: 2, limit: 5 })
-    const starts = [...give()].flatMap((s) => rowsOf(s, 'inputIds').filter((_, r) => rowsOf(s, 'targets')[r][0] !== -100)).map((r) => r[0])
+    const starts = [...give()]
+      .flatMap((s) => rowsOf(s, 'inputIds').filter((_, r) => rowsOf(s, 'targets')[r][0] !== -100))
+      .map((r) => r[0])
     expect(starts).toHaveLength(5)
     expect(starts.at(-1)).toBeGreaterThan(3500)
     expect([...give()]).toEqual([...give()])

@@ -18,11 +18,15 @@ describe('readText', () => {
   })
 
   test('is one clear sentence where there is none', async () => {
-    await expect(readText('nowhere/book.txt')).rejects.toThrow('[nowhere/book.txt] cannot be read: there is no such file or folder (ENOENT)')
+    await expect(readText('nowhere/book.txt')).rejects.toThrow(
+      '[nowhere/book.txt] cannot be read: there is no such file or folder (ENOENT)',
+    )
     await expect(readText(join(file('x'), '..'))).rejects.toThrow('it is a folder, not a file')
     await expect(readText(file(''))).rejects.toThrow('the text must not be empty; got 0 bytes')
     await expect(readText(file(' \n\n'))).rejects.toThrow('the text must not be empty; got white space alone')
-    await expect(readText(file(Uint8Array.of(0x63, 0xe9, 0x21)))).rejects.toThrow('the text must be UTF-8; got bytes of another encoding. Convert it')
+    await expect(readText(file(Uint8Array.of(0x63, 0xe9, 0x21)))).rejects.toThrow(
+      'the text must be UTF-8; got bytes of another encoding. Convert it',
+    )
     await expect(readText(file(Uint8Array.of(0xff, 0xd8, 0, 0x10)))).rejects.toThrow('got bytes that are no text')
     await expect(readText(file(Buffer.from('cut é').subarray(0, 5)))).rejects.toThrow('must be UTF-8')
   })
@@ -67,7 +71,9 @@ describe('splitTokens', () => {
       '[book.txt] the text must be longer than the context, once for training and once for validation; got 129 tokens for a context of 64. Give a longer text, or a context of at most 63',
     )
     expect(() => splitTokens(tokens.subarray(0, 128), { context: 63 })).not.toThrow()
-    expect(() => splitTokens(tokens, { context: 8, validation: 0.6 })).toThrow('must be above 0 and at most 0.5; got 0.6')
+    expect(() => splitTokens(tokens, { context: 8, validation: 0.6 })).toThrow(
+      'must be above 0 and at most 0.5; got 0.6',
+    )
   })
 })
 

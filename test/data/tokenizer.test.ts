@@ -9,7 +9,7 @@ import { textPieces } from '../../lib/data/bytelevel.js'
 const corpus = defaultCorpus().text
 const sample = corpus.slice(1_000_000, 1_300_000)
 // What trips tokenizers: several scripts, joined emoji, lone surrogates' neighbours, runs of white space, other line ends, the special token itself.
-const odd = 'naïve café — 東京  \t\n\n  it\'s we\'ll 1234 ½ 👩‍👩‍👧 \r\n\u00a0\u3000x\ufeffy <|endoftext|>z\u0000\u0001'
+const odd = "naïve café — 東京  \t\n\n  it's we'll 1234 ½ 👩‍👩‍👧 \r\n\u00a0\u3000x\ufeffy <|endoftext|>z\u0000\u0001"
 
 function folder(): string {
   const dir = mkdtempSync(join(tmpdir(), 'steepest-'))
@@ -59,11 +59,15 @@ describe('trained byte pairs', () => {
   test('are those of a plain count over all words', async () => {
     const text = sample.slice(0, 4000)
     const own = await trainBpe(text, { vocabSize: 330, endOfText: null })
-    const words = (text.match(/'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu) ?? []).map((w) => [...Buffer.from(w)])
+    const words = (
+      text.match(/'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu) ?? []
+    ).map((w) => [...Buffer.from(w)])
     const expected: number[][] = []
     for (let id = 256; id < 330; id++) {
       const count = new Map<number, number>()
-      for (const w of words) for (let i = 0; i + 1 < w.length; i++) count.set(w[i] * 65536 + w[i + 1], (count.get(w[i] * 65536 + w[i + 1]) ?? 0) + 1)
+      for (const w of words)
+        for (let i = 0; i + 1 < w.length; i++)
+          count.set(w[i] * 65536 + w[i + 1], (count.get(w[i] * 65536 + w[i + 1]) ?? 0) + 1)
       const [pair] = [...count].sort((a, b) => b[1] - a[1] || a[0] - b[0])[0]
       const [a, b] = [Math.floor(pair / 65536), pair % 65536]
       expected.push([a, b])
@@ -123,7 +127,10 @@ describe('loadTokenizer', () => {
   test('runs other kinds by the library', async () => {
     const dir = folder()
     const model = { type: 'WordLevel', vocab: { the: 0, cat: 1, '[UNK]': 2 }, unk_token: '[UNK]' }
-    writeFileSync(join(dir, 'tokenizer.json'), JSON.stringify({ version: '1.0', pre_tokenizer: { type: 'Whitespace' }, added_tokens: [], model }))
+    writeFileSync(
+      join(dir, 'tokenizer.json'),
+      JSON.stringify({ version: '1.0', pre_tokenizer: { type: 'Whitespace' }, added_tokens: [], model }),
+    )
     const loaded = await loadTokenizer(dir)
     expect([...loaded.encode('the cat sat')]).toEqual([0, 1, 2])
     expect(loaded.decode([0, 1])).toBe('the cat')
@@ -146,6 +153,8 @@ describe('loadTokenizer', () => {
     const broken = JSON.parse((await trainBpe('ab ab', { vocabSize: 259 })).files()['tokenizer.json'])
     broken.model.merges.push(['a', 'nowhere'])
     writeFileSync(path, JSON.stringify(broken))
-    await expect(loadTokenizer(path)).rejects.toThrow('a merge joins two tokens of the vocabulary to a third; got ["a","nowhere"]')
+    await expect(loadTokenizer(path)).rejects.toThrow(
+      'a merge joins two tokens of the vocabulary to a third; got ["a","nowhere"]',
+    )
   })
 })

@@ -1,5 +1,17 @@
 import { expect, test } from 'vitest'
-import { add, broadcastTo, gelu, grad, matmul, mul, random, reshape, sum, type Tensor, tensor } from '../../lib/index.js'
+import {
+  add,
+  broadcastTo,
+  gelu,
+  grad,
+  matmul,
+  mul,
+  random,
+  reshape,
+  sum,
+  type Tensor,
+  tensor,
+} from '../../lib/index.js'
 import { cse } from '../../lib/graph/passes/cse.js'
 import { epilogue } from '../../lib/graph/passes/epilogue.js'
 import { fuse } from '../../lib/graph/passes/fuse.js'
@@ -14,7 +26,10 @@ import { trace } from '../../lib/transform/trace.js'
 
 const KEY = random.key(7)
 const normal = (n: number, shape: number[]) => random.normal(random.foldIn(KEY, n), shape, { dtype: 'float32' })
-const kernels = (graph: Graph) => schedule(graph.outputs).filter((n) => !isLeaf(n) && n.op.kind !== 'view').map((n) => n.op.name)
+const kernels = (graph: Graph) =>
+  schedule(graph.outputs)
+    .filter((n) => !isLeaf(n) && n.op.kind !== 'view')
+    .map((n) => n.op.name)
 const withoutEpilogue = (graph: Graph) => [inline, simplify, cse, fuse].reduce((g, pass) => pass(g), graph)
 
 /** A block as models write it: a product, its bias, an activation, a second product, its bias, the residual. */
@@ -38,7 +53,11 @@ test('bias, activation and residual become part of their products', () => {
 
 test('a factor and an argument that the derivative needs are kept in one pass', () => {
   const loss = (x: Tensor, w: Tensor, b: Tensor) => sum(gelu(add(mul(matmul(x, w), 0.5), b)))
-  const { graph } = trace('test', (x: Tensor, w: Tensor, b: Tensor) => [loss(x, w, b), grad(loss, { argnums: [1, 2] })(x, w, b)], [reshape(args[0], [10, 8]), args[1], args[2]])
+  const { graph } = trace(
+    'test',
+    (x: Tensor, w: Tensor, b: Tensor) => [loss(x, w, b), grad(loss, { argnums: [1, 2] })(x, w, b)],
+    [reshape(args[0], [10, 8]), args[1], args[2]],
+  )
   const products = schedule(optimize(graph).outputs).filter((n) => n.op.name === 'matmul')
   expect(products[0].attrs).toMatchObject({ scale: 0.5, bias: true, activation: 'gelu', preactivation: true })
 })
@@ -47,12 +66,18 @@ test('the numbers are those without the pass', async () => {
   const value = (...given: Tensor[]) => block(...(given as [Tensor, Tensor, Tensor, Tensor, Tensor]))
   const loss = (...given: Tensor[]) => sum(mul(value(...given), normal(6, [2, 5, 8])))
   const slope = grad(loss as (...a: readonly unknown[]) => Tensor, { argnums: [0, 1, 2, 3, 4] })
-  const { graph, captures } = trace('test', (...given: Tensor[]) => [value(...given), slope(...given)], [...args] as Tensor[])
+  const { graph, captures } = trace('test', (...given: Tensor[]) => [value(...given), slope(...given)], [
+    ...args,
+  ] as Tensor[])
   const inputs = [...args, ...captures]
   const expected = await numbers(withoutEpilogue(graph), inputs)
   const got = await numbers(epilogue(graph), inputs)
   expect(got.length).toBe(6)
-  got.forEach((list, i) => list.forEach((v, j) => expect(Math.abs(v - expected[i][j])).toBeLessThanOrEqual(2e-5 * Math.max(1, ...expected[i].map(Math.abs)))))
+  got.forEach((list, i) =>
+    list.forEach((v, j) =>
+      expect(Math.abs(v - expected[i][j])).toBeLessThanOrEqual(2e-5 * Math.max(1, ...expected[i].map(Math.abs))),
+    ),
+  )
 })
 
 test('what others read, or what does not fit, is left alone', () => {

@@ -14,7 +14,10 @@ test('updates that follow each other without a read keep their order', async () 
 
 test('two states may swap: one of them is written elsewhere', async () => {
   const swap = compile((a: Tensor, b: Tensor) => [assign(a, b), assign(b, a)] as const, { donate: [0, 1] })
-  expect(await numbers(...swap(tensor([1, 2]), tensor([3, 4])))).toEqual([[3, 4], [1, 2]])
+  expect(await numbers(...swap(tensor([1, 2]), tensor([3, 4])))).toEqual([
+    [3, 4],
+    [1, 2],
+  ])
 })
 
 test('a value between two updates of one state is read before the second', async () => {
@@ -26,12 +29,19 @@ test('a value between two updates of one state is read before the second', async
     },
     { donate: [0] },
   )
-  expect(await numbers(...twice(tensor([1, 2])))).toEqual([[20, 30], [4, 6], [21, 31]])
+  expect(await numbers(...twice(tensor([1, 2])))).toEqual([
+    [20, 30],
+    [4, 6],
+    [21, 31],
+  ])
 })
 
 test('state that is also a result is not overwritten', async () => {
   const f = compile((a: Tensor) => [a, assign(a, add(a, 1))] as const, { donate: [0] })
-  expect(await numbers(...f(tensor([1, 2])))).toEqual([[1, 2], [2, 3]])
+  expect(await numbers(...f(tensor([1, 2])))).toEqual([
+    [1, 2],
+    [2, 3],
+  ])
   const g = compile(
     (a: Tensor) => {
       const first = assign(a, add(a, 1))
@@ -39,7 +49,10 @@ test('state that is also a result is not overwritten', async () => {
     },
     { donate: [0] },
   )
-  expect(await numbers(...g(tensor([1, 2])))).toEqual([[2, 3], [20, 30]])
+  expect(await numbers(...g(tensor([1, 2])))).toEqual([
+    [2, 3],
+    [20, 30],
+  ])
 })
 
 test('what reads old state late still comes before the update', async () => {
@@ -65,7 +78,10 @@ test('a chain of elementwise ops writes over the state that it replaces', async 
   }
   const args = () => [tensor([1, 2, 3]), tensor([2, 4, 6]), tensor([1, 1, 1])] as const
   expect(ops(step, ...args())).toEqual(['elementwise'])
-  expect(await numbers(...compile(step, { donate: [0, 1] })(...args()))).toEqual([[-1, -1, -1], [2, 3, 4]])
+  expect(await numbers(...compile(step, { donate: [0, 1] })(...args()))).toEqual([
+    [-1, -1, -1],
+    [2, 3, 4],
+  ])
 })
 
 test('a chain does not write over state that it reads at another place, or that others read later', async () => {

@@ -14,7 +14,11 @@ describe.skipIf(!existsSync(join(root, '.git')))('the walks of CONTRIBUTING.md',
   let copy: string
 
   const run = (command: string) => {
-    const done = spawnSync('sh', ['-c', command], { cwd: copy, encoding: 'utf8', env: { ...process.env, NO_COLOR: '1' } })
+    const done = spawnSync('sh', ['-c', command], {
+      cwd: copy,
+      encoding: 'utf8',
+      env: { ...process.env, NO_COLOR: '1' },
+    })
     return { code: done.status, out: done.stdout.trim(), all: done.stdout.slice(-3000) + done.stderr.slice(-3000) }
   }
 

@@ -14,7 +14,15 @@ export interface Export {
 
 const DECLARED =
   /^export (?:declare )?(?:abstract )?(?:async )?(?:(function|class|interface|type|enum)\*? +(\w+)|(const|let) +(\w+|\{[^}]*\}))/gm
-const KINDS = { function: 'function', class: 'class', const: 'const', let: 'const', enum: 'const', interface: 'type', type: 'type' } as const
+const KINDS = {
+  function: 'function',
+  class: 'class',
+  const: 'const',
+  let: 'const',
+  enum: 'const',
+  interface: 'type',
+  type: 'type',
+} as const
 
 /** The docstring that ends right before a place; lines for the linter may stand between. */
 function docBefore(source: string, at: number): string | undefined {
@@ -72,9 +80,18 @@ export function exportsOf(file: string): Export[] {
 }
 
 /** A name that a file hands on after it imported or declared it. */
-function imported(source: string, name: string, from: (path: string, name: string) => Export | undefined): Export | undefined {
+function imported(
+  source: string,
+  name: string,
+  from: (path: string, name: string) => Export | undefined,
+): Export | undefined {
   for (const [, names, path] of source.matchAll(/^import (?:type )?\{([^}]*)\} from '(\.[^']*)'/gm)) {
-    const own = names.split(',').map((n) => n.trim().replace(/^type /, '').split(/\s+as\s+/))
+    const own = names.split(',').map((n) =>
+      n
+        .trim()
+        .replace(/^type /, '')
+        .split(/\s+as\s+/),
+    )
     const match = own.find((pair) => (pair[1] ?? pair[0]) === name)
     if (match) return from(path, match[0])
   }

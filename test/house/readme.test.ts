@@ -9,7 +9,8 @@ import { exportsOf } from './exports.js'
 import { root } from './scan.js'
 
 const readme = readFileSync(join(root, 'README.md'), 'utf8')
-const fences = (language: string) => [...readme.matchAll(new RegExp(`\`\`\`${language}\n([\\s\\S]*?)\`\`\``, 'g'))].map((m) => m[1])
+const fences = (language: string) =>
+  [...readme.matchAll(new RegExp(`\`\`\`${language}\n([\\s\\S]*?)\`\`\``, 'g'))].map((m) => m[1])
 
 /** The table of optimizers, from their docstrings. */
 function table(): string {
@@ -19,7 +20,8 @@ function table(): string {
     const what = /^.*?(?=[.;] |\.$)/.exec(doc)?.[0]
     const source = /Source: (.*?)\.(?= [A-Z]| @|$)/.exec(doc)?.[1]
     const lr = /Learning rate (\S+) where none is given/.exec(doc)?.[1]
-    if (!what || !source || !lr) throw new Error(`the docstring of optim.${name} must say what it does, its source and its learning rate`)
+    if (!what || !source || !lr)
+      throw new Error(`the docstring of optim.${name} must say what it does, its source and its learning rate`)
     return `| \`${name}\` | ${what} | ${source} | ${lr} |`
   })
   return ['| Name | Method | Source | Learning rate |', '|---|---|---|---|', ...rows].join('\n')
@@ -33,9 +35,14 @@ describe('the README', () => {
     const folder = mkdtempSync(join(root, 'build', 'readme-'))
     try {
       writeFileSync(join(folder, 'program.mjs'), program)
-      const { status, stdout, stderr } = spawnSync(process.execPath, [join(folder, 'program.mjs')], { encoding: 'utf8' })
+      const { status, stdout, stderr } = spawnSync(process.execPath, [join(folder, 'program.mjs')], {
+        encoding: 'utf8',
+      })
       expect(status, stderr).toBe(0)
-      const lines = stdout.trim().split('\n').map((line) => line.split(' ').map(Number))
+      const lines = stdout
+        .trim()
+        .split('\n')
+        .map((line) => line.split(' ').map(Number))
       expect(lines.at(-1)![0]).toBe(500)
       expect(lines.at(-1)![1]).toBeLessThan(0.02)
     } finally {
@@ -44,10 +51,15 @@ describe('the README', () => {
   })
 
   test('shows commands and flags that exist', () => {
-    const lines = fences('sh').flatMap((block) => block.trim().split('\n')).filter((line) => line.startsWith('npx steepest'))
+    const lines = fences('sh')
+      .flatMap((block) => block.trim().split('\n'))
+      .filter((line) => line.startsWith('npx steepest'))
     expect(lines.length).toBeGreaterThan(4)
     for (const line of lines) {
-      const words = line.replace(/\s+#.*/, '').match(/"[^"]*"|\S+/g)!.slice(2)
+      const words = line
+        .replace(/\s+#.*/, '')
+        .match(/"[^"]*"|\S+/g)!
+        .slice(2)
       parse(commands, '0', words)
     }
   })

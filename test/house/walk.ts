@@ -48,7 +48,11 @@ export function stepsOf(page: string): Step[] {
 /** A text with a diff of one hunk applied; the lines that the diff keeps or takes out must stand in it once. */
 export function edited(text: string, diff: string, path: string): string {
   const side = (sign: string) => diff.split('\n').filter((line) => line[0] === ' ' || line[0] === sign)
-  const [before, after] = ['-', '+'].map((sign) => side(sign).map((line) => line.slice(1)).join('\n'))
+  const [before, after] = ['-', '+'].map((sign) =>
+    side(sign)
+      .map((line) => line.slice(1))
+      .join('\n'),
+  )
   const at = `\n${text}`.indexOf(`\n${before}\n`)
   if (at < 0) throw new Error(`${path} does not have the lines\n${before}`)
   if (`\n${text}`.indexOf(`\n${before}\n`, at + 1) >= 0) throw new Error(`${path} has these lines twice\n${before}`)

@@ -15,7 +15,9 @@ beforeAll(() => {
 
 async function bytesOf(dir: string): Promise<Record<string, string>> {
   const names = (await readdir(dir)).sort()
-  return Object.fromEntries(await Promise.all(names.map(async (n) => [n, (await readFile(join(dir, n))).toString('base64')])))
+  return Object.fromEntries(
+    await Promise.all(names.map(async (n) => [n, (await readFile(join(dir, n))).toString('base64')])),
+  )
 }
 
 /** A run with a whole checkpoint-1, and the bytes that checkpoint-1 and `step` have when all goes well. */
@@ -50,7 +52,14 @@ describe('nothing is lost', () => {
       await cp(base, dry, { recursive: true })
       const calls = JSON.parse((await runScript(child, [dry, String(step), '-1', 'kill'])).out) as string[]
       expect(calls.length).toBeGreaterThan(30)
-      const jobs = calls.flatMap((call, n): [number, Fault][] => (call.startsWith('write') ? [[n, 'kill'], [n, 'torn']] : [[n, 'kill']]))
+      const jobs = calls.flatMap((call, n): [number, Fault][] =>
+        call.startsWith('write')
+          ? [
+              [n, 'kill'],
+              [n, 'torn'],
+            ]
+          : [[n, 'kill']],
+      )
       const seen = new Set<number>()
       await inPairs(jobs, async ([n, fault]) => {
         const run = freshFolder('kill')
@@ -78,7 +87,9 @@ describe('nothing is lost', () => {
             const run = freshFolder('fault')
             await cp(base, run, { recursive: true })
             const { fs } = faulty(n, fault, persist)
-            const saved = await saveCheckpoint(run, step, partsOf(step + 100), { keep: 1, keepBest: false, fs }).catch((e: unknown) => e)
+            const saved = await saveCheckpoint(run, step, partsOf(step + 100), { keep: 1, keepBest: false, fs }).catch(
+              (e: unknown) => e,
+            )
             const problem = saved instanceof Error ? saved : (saved as { problem?: Error }).problem
             if (problem) {
               failed++
@@ -106,7 +117,9 @@ describe('nothing is lost', () => {
     } catch (error) {
       message = String((error as { stderr: Buffer }).stderr)
     }
-    expect(message).toMatch(/SteepestError: .*model\.safetensors\] cannot be written: the file would be larger than .* \(EFBIG\)/)
+    expect(message).toMatch(
+      /SteepestError: .*model\.safetensors\] cannot be written: the file would be larger than .* \(EFBIG\)/,
+    )
     expect(await readdir(run)).toEqual(['checkpoint-1'])
     expect((await latestCheckpoint(run)).step).toBe(1)
   })
@@ -119,7 +132,9 @@ describe('nothing is lost', () => {
     const renamed = calls.findIndex((c) => c.startsWith('rename'))
     const [from] = calls[renamed].slice('rename '.length).split(' -> ')
     const opened = calls.flatMap((c) => (c.startsWith(`open ${from}/`) ? [c.slice('open '.length)] : []))
-    expect(opened.map((p) => p.slice(from.length + 1)).sort()).toEqual(Object.keys(await bytesOf(join(run, 'checkpoint-1'))))
+    expect(opened.map((p) => p.slice(from.length + 1)).sort()).toEqual(
+      Object.keys(await bytesOf(join(run, 'checkpoint-1'))),
+    )
     for (const path of opened) {
       const synced = calls.lastIndexOf(`sync ${path}`)
       expect(synced).toBeGreaterThan(calls.lastIndexOf(`write ${path}`))
@@ -138,11 +153,17 @@ describe('nothing is lost', () => {
     const results = []
     for (let n = 0; n < whole.calls.length; n++) {
       const { fs } = faulty(n, 'EIO')
-      results.push(await loadCheckpoint(join(run, 'checkpoint-1'), { fs }).then((c) => c.close(), (e: unknown) => e))
+      results.push(
+        await loadCheckpoint(join(run, 'checkpoint-1'), { fs }).then(
+          (c) => c.close(),
+          (e: unknown) => e,
+        ),
+      )
     }
     const errors = results.filter((r) => r !== undefined)
     expect(errors.length).toBeGreaterThan(20)
-    for (const error of errors) expect(String(error)).toMatch(/^SteepestError: \[.*checkpoint-1.*\] cannot be read: .*\(EIO\)/)
+    for (const error of errors)
+      expect(String(error)).toMatch(/^SteepestError: \[.*checkpoint-1.*\] cannot be read: .*\(EIO\)/)
   })
 })
 

@@ -16,7 +16,13 @@ describe('saving and loading', () => {
   test('gives everything back', async () => {
     const run = join(freshFolder('cp'), 'deep', 'run')
     const { dir } = await saveCheckpoint(run, 12, partsOf(12))
-    expect(readdirSync(dir).sort()).toEqual(['config.json', 'model.safetensors', 'optimizer.safetensors', 'state.json', 'tokenizer.json'])
+    expect(readdirSync(dir).sort()).toEqual([
+      'config.json',
+      'model.safetensors',
+      'optimizer.safetensors',
+      'state.json',
+      'tokenizer.json',
+    ])
     const loaded = await loadCheckpoint(dir)
     expect(loaded.step).toBe(12)
     expect(loaded.config).toEqual(partsOf(12).config)
@@ -64,7 +70,9 @@ describe('saving and loading', () => {
     const run = freshFolder('cp')
     await expect(saveCheckpoint(run, -1, partsOf(1))).rejects.toThrow(/non-negative integer; got -1/)
     await expect(saveCheckpoint(run, 1.5, partsOf(1))).rejects.toThrow(/non-negative integer; got 1.5/)
-    await expect(saveCheckpoint(run, 1, partsOf(1), { keep: 0 })).rejects.toThrow(/at least one checkpoint is kept; got 0/)
+    await expect(saveCheckpoint(run, 1, partsOf(1), { keep: 0 })).rejects.toThrow(
+      /at least one checkpoint is kept; got 0/,
+    )
     expect(readdirSync(run)).toEqual([])
   })
 
@@ -173,7 +181,9 @@ describe('rotation', () => {
       from.endsWith('checkpoint-1') ? Promise.reject(broken) : nodeFileSystem.rename(from, to)
     const stubborn = { ...nodeFileSystem, rename }
     const saved = await saveCheckpoint(run, 2, partsOf(2), { keep: 1, keepBest: false, fs: stubborn })
-    expect(saved.problem?.message).toMatch(/checkpoint-1\] cannot be removed: the disk reports an input\/output error \(EIO\)/)
+    expect(saved.problem?.message).toMatch(
+      /checkpoint-1\] cannot be removed: the disk reports an input\/output error \(EIO\)/,
+    )
     expect(steps(run)).toEqual([1, 2])
   })
 })

@@ -15,7 +15,13 @@ export function compileScript(name: string): string {
   const out = freshFolder('child')
   const config = {
     extends: join(root, 'tsconfig.json'),
-    compilerOptions: { rootDir: root, outDir: out, declaration: false, sourceMap: false, typeRoots: [join(root, 'node_modules/@types')] },
+    compilerOptions: {
+      rootDir: root,
+      outDir: out,
+      declaration: false,
+      sourceMap: false,
+      typeRoots: [join(root, 'node_modules/@types')],
+    },
     files: [join(root, 'test/io', `${name}.ts`)],
     include: [],
   }
@@ -27,7 +33,10 @@ export function compileScript(name: string): string {
 }
 
 /** Runs a script to its end. */
-export function runScript(script: string, args: readonly string[]): Promise<{ signal: string | null; code: number | null; out: string }> {
+export function runScript(
+  script: string,
+  args: readonly string[],
+): Promise<{ signal: string | null; code: number | null; out: string }> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [script, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
     let out = ''

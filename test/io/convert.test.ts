@@ -33,7 +33,13 @@ describe('conversions', () => {
     const out = f32(convert(bytes(Uint16Array.from({ length: 65536 }, (_, i) => i)), 'F16', 'float32'))
     const at = (bits: number) => out[bits]
     expect([at(0), at(0x3c00), at(0xc000), at(0x7bff), at(0x0400), at(1), at(0x3555)]).toEqual([
-      0, 1, -2, 65504, 2 ** -14, 2 ** -24, 0.333251953125,
+      0,
+      1,
+      -2,
+      65504,
+      2 ** -14,
+      2 ** -24,
+      0.333251953125,
     ])
     expect([at(0x7c00), at(0xfc00)]).toEqual([Infinity, -Infinity])
     expect(Object.is(at(0x8000), -0)).toBe(true)
@@ -42,29 +48,61 @@ describe('conversions', () => {
   })
 
   test('float32 and float64 to bfloat16 are rounded once, to nearest even', () => {
-    const special = [0, -0, 1, -1, 3.3895313892515355e38, 3.4e38, 1e300, 2 ** -133, 2 ** -134, 2 ** -134 * 1.0001, Infinity, -Infinity]
+    const special = [
+      0,
+      -0,
+      1,
+      -1,
+      3.3895313892515355e38,
+      3.4e38,
+      1e300,
+      2 ** -133,
+      2 ** -134,
+      2 ** -134 * 1.0001,
+      Infinity,
+      -Infinity,
+    ]
     // Just above a tie of bfloat16 by less than float32 can tell: rounding twice would go the wrong way.
-    const ties = [1 + 2 ** -8 + 2 ** -40, 1 + 2 ** -8 - 2 ** -40, 1 + 2 ** -8, 1 + 3 * 2 ** -8, -(1 + 2 ** -8 + 2 ** -40)]
+    const ties = [
+      1 + 2 ** -8 + 2 ** -40,
+      1 + 2 ** -8 - 2 ** -40,
+      1 + 2 ** -8,
+      1 + 3 * 2 ** -8,
+      -(1 + 2 ** -8 + 2 ** -40),
+    ]
     const many = Array.from({ length: 3000 }, (_, i) => Math.sin(i * 12.9898) * 2 ** ((i % 250) - 125))
     const list = [...special, ...ties, ...many]
     expect([...u16(convert(bytes(Float64Array.from(list)), 'F64', 'bfloat16'))]).toEqual(list.map(nearestBfloat16))
     const singles = list.map(Math.fround)
-    expect([...u16(convert(bytes(Float32Array.from(singles)), 'F32', 'bfloat16'))]).toEqual(singles.map(nearestBfloat16))
+    expect([...u16(convert(bytes(Float32Array.from(singles)), 'F32', 'bfloat16'))]).toEqual(
+      singles.map(nearestBfloat16),
+    )
     const nan = u16(convert(bytes(Uint32Array.of(0x7f800001, 0xffffffff)), 'F32', 'bfloat16'))
     expect([...nan].every((b) => (b & 0x7f80) === 0x7f80 && (b & 0x7f) !== 0)).toBe(true)
   })
 
   test('bfloat16 and float8 to float32', () => {
-    expect([...f32(convert(bytes(Uint16Array.of(0x3f80, 0xc049, 1)), 'BF16', 'float32'))]).toEqual([1, -3.140625, 2 ** -133])
+    expect([...f32(convert(bytes(Uint16Array.of(0x3f80, 0xc049, 1)), 'BF16', 'float32'))]).toEqual([
+      1,
+      -3.140625,
+      2 ** -133,
+    ])
     const e4m3 = f32(convert(Uint8Array.of(0x38, 0x7e, 0xfe, 1, 0x7f, 0x08), 'F8_E4M3', 'float32'))
     expect([...e4m3]).toEqual([1, 448, -448, 2 ** -9, NaN, 2 ** -6])
-    expect([...f32(convert(Uint8Array.of(0x3c, 0x7b, 0x7c, 1), 'F8_E5M2', 'float32'))]).toEqual([1, 57344, Infinity, 2 ** -16])
+    expect([...f32(convert(Uint8Array.of(0x3c, 0x7b, 0x7c, 1), 'F8_E5M2', 'float32'))]).toEqual([
+      1,
+      57344,
+      Infinity,
+      2 ** -16,
+    ])
   })
 
   test('integers', () => {
     const wide = bytes(BigInt64Array.of(-5n, 2147483647n, -2147483648n))
     expect([...new Int32Array(convert(wide, 'I64', 'int32').slice().buffer)]).toEqual([-5, 2147483647, -2147483648])
-    expect(() => convert(bytes(BigInt64Array.of(0n, 2147483648n)), 'I64', 'int32', 10)).toThrow('2147483648 at element 11')
+    expect(() => convert(bytes(BigInt64Array.of(0n, 2147483648n)), 'I64', 'int32', 10)).toThrow(
+      '2147483648 at element 11',
+    )
     expect(() => convert(bytes(Int32Array.of(-1)), 'I32', 'uint8')).toThrow('-1 at element 0')
     expect([...convert(Uint8Array.of(0, 1), 'BOOL', 'uint8')]).toEqual([0, 1])
     expect([...f32(convert(bytes(Int32Array.of(2 ** 24 + 1)), 'I32', 'float32'))]).toEqual([2 ** 24])
@@ -96,7 +134,9 @@ describe('conversions', () => {
     await file.readInto('x', memory.subarray(1), 'float32')
     const out = new Float32Array(memory.slice(1).buffer)
     expect(out.every((v, i) => v === Math.fround(i / 7))).toBe(true)
-    await expect(file.readInto('i', new Uint8Array(n * 4), 'int32')).rejects.toThrow(`x.safetensors: i] every number fits int32; got ${2 ** 40} at element ${n - 2}`)
+    await expect(file.readInto('i', new Uint8Array(n * 4), 'int32')).rejects.toThrow(
+      `x.safetensors: i] every number fits int32; got ${2 ** 40} at element ${n - 2}`,
+    )
     await file.close()
   })
 

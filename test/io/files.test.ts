@@ -64,8 +64,12 @@ describe('atomicWriteFile', () => {
     const dir = freshFolder('files')
     writeFileSync(join(dir, 'plain'), '')
     mkdirSync(join(dir, 'folder'))
-    await expect(atomicWriteFile(join(dir, 'none', 'x'), '')).rejects.toThrow(/none\/x\] cannot be written: there is no such file or folder/)
-    await expect(atomicWriteFile(join(dir, 'plain', 'x'), '')).rejects.toThrow(/a part of the path is a file, not a folder \(ENOTDIR\)/)
+    await expect(atomicWriteFile(join(dir, 'none', 'x'), '')).rejects.toThrow(
+      /none\/x\] cannot be written: there is no such file or folder/,
+    )
+    await expect(atomicWriteFile(join(dir, 'plain', 'x'), '')).rejects.toThrow(
+      /a part of the path is a file, not a folder \(ENOTDIR\)/,
+    )
     await expect(atomicWriteFile(join(dir, 'folder'), '')).rejects.toThrow(/it is a folder, not a file \(EISDIR\)/)
   })
 })

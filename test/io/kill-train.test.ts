@@ -10,7 +10,9 @@ const MOMENTS = process.env.STEEPEST_LONG ? 200 : 20
 
 async function filesOf(dir: string): Promise<Record<string, string>> {
   const names = (await readdir(dir)).sort()
-  return Object.fromEntries(await Promise.all(names.map(async (name) => [name, (await readFile(join(dir, name))).toString('base64')])))
+  return Object.fromEntries(
+    await Promise.all(names.map(async (name) => [name, (await readFile(join(dir, name))).toString('base64')])),
+  )
 }
 
 test(`SIGKILL at ${MOMENTS} random moments of a training run, resumed each time, ends at the bytes of the run that was left alone`, async () => {

@@ -19,7 +19,12 @@ describe('run.jsonl', () => {
     const path = fresh()
     await logged(path, 1, 2)
     const log = await RunLog.open(path)
-    await Promise.all([log.append({ step: 3 }), log.append({ step: 4, text: 'a\nb ü' }), log.flush(), log.append({ step: 5 })])
+    await Promise.all([
+      log.append({ step: 3 }),
+      log.append({ step: 4, text: 'a\nb ü' }),
+      log.flush(),
+      log.append({ step: 5 }),
+    ])
     await log.close()
     expect((await readRunLog(path)).map((e) => e.step)).toEqual([1, 2, 3, 4, 5])
     expect((await readRunLog(path))[3].text).toBe('a\nb ü')
@@ -90,7 +95,10 @@ describe('run.jsonl', () => {
         const sentence = `[${path}] cannot be written: the disk is full (ENOSPC). Free some space or choose another folder`
         expect(results.filter((r) => r !== true)).toEqual([sentence])
       }
-      expect((await readRunLog(path)).map((e) => e.step)).toEqual([1, ...[2, 3, 4].filter((_, i) => results[i] === true)])
+      expect((await readRunLog(path)).map((e) => e.step)).toEqual([
+        1,
+        ...[2, 3, 4].filter((_, i) => results[i] === true),
+      ])
     }
   })
 

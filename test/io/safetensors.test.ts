@@ -30,7 +30,11 @@ function fileOf(content: Uint8Array, name = 'x.safetensors'): string {
   return path
 }
 
-const f32 = (begin: number, end: number, shape = [(end - begin) / 4]) => ({ dtype: 'F32', shape, data_offsets: [begin, end] })
+const f32 = (begin: number, end: number, shape = [(end - begin) / 4]) => ({
+  dtype: 'F32',
+  shape,
+  data_offsets: [begin, end],
+})
 
 describe('writing and reading', () => {
   const entries = [
@@ -72,8 +76,12 @@ describe('writing and reading', () => {
 
   test('has the layout of the reference writer', async () => {
     const path = join(freshFolder('st'), 'm.safetensors')
-    await writeSafetensors(path, [tensor('b', 'float32', [1], filled(1)), tensor('a', 'bfloat16', [2], new Uint16Array(2))])
-    const json = '{"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"BF16","shape":[2],"data_offsets":[4,8]}}'
+    await writeSafetensors(path, [
+      tensor('b', 'float32', [1], filled(1)),
+      tensor('a', 'bfloat16', [2], new Uint16Array(2)),
+    ])
+    const json =
+      '{"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"BF16","shape":[2],"data_offsets":[4,8]}}'
     expect(readFileSync(path).subarray(8, -8).toString()).toBe(json.padEnd(Math.ceil(json.length / 8) * 8))
   })
 
@@ -105,7 +113,11 @@ describe('writing and reading', () => {
   test.each([
     ['too few', [tensor('t', 'float32', [3], filled(2))], /"t": float32\[3\] takes 12 bytes; got 8/],
     ['too many', [tensor('t', 'float32', [3], filled(4))], /"t": float32\[3\] takes 12 bytes; got more/],
-    ['twice', [tensor('t', 'float32', [1], filled(1)), tensor('t', 'float32', [1], filled(1))], /a name of its own; got "t"/],
+    [
+      'twice',
+      [tensor('t', 'float32', [1], filled(1)), tensor('t', 'float32', [1], filled(1))],
+      /a name of its own; got "t"/,
+    ],
     ['reserved', [tensor('__metadata__', 'float32', [1], filled(1))], /a name of its own/],
     ['unknown dtype', [tensor('t', 'F31' as DType, [1], filled(1))], /"t": a file cannot hold dtype F31/],
   ])('refuses a source: %s', async (_, sources, message) => {
@@ -134,8 +146,12 @@ describe('writing and reading', () => {
     await writeSafetensors(path, entries)
     const file = await openSafetensors(path)
     await expect(file.readInto('c', new Uint8Array(4))).rejects.toThrow(/there is no tensor "c" in it/)
-    await expect(file.readInto('b', new Uint8Array(23))).rejects.toThrow(/\[b\] the target holds F32\[2, 3\], 24 bytes; got 23 bytes/)
-    await expect(file.readInto('b', new Uint8Array(24), 'int32')).rejects.toThrow(/a F32 of a file cannot be read as int32/)
+    await expect(file.readInto('b', new Uint8Array(23))).rejects.toThrow(
+      /\[b\] the target holds F32\[2, 3\], 24 bytes; got 23 bytes/,
+    )
+    await expect(file.readInto('b', new Uint8Array(24), 'int32')).rejects.toThrow(
+      /a F32 of a file cannot be read as int32/,
+    )
     await file.close()
   })
 
@@ -145,7 +161,9 @@ describe('writing and reading', () => {
     const file = await openSafetensors(path)
     truncateSync(path, readFileSync(path).length - 1)
     const last = [...file.tensors.values()].at(-1)!
-    await expect(file.readInto(last.name, new Uint8Array(last.bytes))).rejects.toThrow(/the file ended while it was read/)
+    await expect(file.readInto(last.name, new Uint8Array(last.bytes))).rejects.toThrow(
+      /the file ended while it was read/,
+    )
     await file.close()
   })
 })
@@ -154,7 +172,11 @@ describe('defects', () => {
   const defects: [string, Buffer, RegExp][] = [
     ['empty', Buffer.alloc(0), /begins with the length of its header in 8 bytes; got a file of 0 bytes/],
     ['seven bytes', Buffer.alloc(7), /got a file of 7 bytes/],
-    ['huge header', raw({}, 0, 2n ** 63n), /the header is at most 100000000 bytes; got a length of 9223372036854775808/],
+    [
+      'huge header',
+      raw({}, 0, 2n ** 63n),
+      /the header is at most 100000000 bytes; got a length of 9223372036854775808/,
+    ],
     ['header beyond the file', raw({}, 0, 3n), /a header of 3 bytes in a file of 10/],
     ['no header', raw(''), /the header begins with \{; got an empty header/],
     ['not JSON', raw('{"a":'), /the header is JSON; got /],
@@ -164,12 +186,20 @@ describe('defects', () => {
     ['null for a tensor', raw({ a: null }), /tensor "a": is described by an object; got null/],
     ['unknown dtype', raw({ a: { ...f32(0, 4), dtype: 'F33' } }, 4), /tensor "a": the dtype is a known one; got "F33"/],
     ['dtype of Object', raw({ a: { ...f32(0, 4), dtype: 'toString' } }, 4), /the dtype is a known one; got "toString"/],
-    ['negative length', raw({ a: f32(0, 4, [-1]) }, 4), /tensor "a": the shape is a list of non-negative integers; got \[-1\]/],
+    [
+      'negative length',
+      raw({ a: f32(0, 4, [-1]) }, 4),
+      /tensor "a": the shape is a list of non-negative integers; got \[-1\]/,
+    ],
     ['fraction', raw({ a: f32(0, 4, [1.5]) }, 4), /non-negative integers; got \[1.5\]/],
     ['unsafe length', raw({ a: f32(0, 4, [2 ** 60]) }, 4), /non-negative integers/],
     ['overflow', raw({ a: f32(0, 4, [2 ** 31, 2 ** 31, 2 ** 31]) }, 4), /takes .* bytes; got 4 bytes at \[0,4\]/],
     ['no shape', raw({ a: { dtype: 'F32', data_offsets: [0, 4] } }, 4), /the shape is a list/],
-    ['three offsets', raw({ a: { ...f32(0, 4), data_offsets: [0, 4, 8] } }, 8), /a list of two non-negative integers; got \[0,4,8\]/],
+    [
+      'three offsets',
+      raw({ a: { ...f32(0, 4), data_offsets: [0, 4, 8] } }, 8),
+      /a list of two non-negative integers; got \[0,4,8\]/,
+    ],
     ['backwards', raw({ a: { ...f32(0, 4), data_offsets: [4, 0] } }, 4), /do not run backwards; got \[4,0\]/],
     ['beyond the end', raw({ a: f32(0, 8) }, 4), /the data lie within the 4 bytes after the header; got \[0,8\]/],
     ['wrong size', raw({ a: f32(0, 8, [1]) }, 8), /F32\[1\] takes 4 bytes; got 8 bytes at \[0,8\]/],
@@ -178,10 +208,18 @@ describe('defects', () => {
     ['gap', raw({ a: f32(0, 4), b: f32(8, 12) }, 12), /tensors leave no gap; got 4 unused bytes before "b"/],
     ['late begin', raw({ a: f32(4, 8) }, 8), /tensors leave no gap; got 4 unused bytes before "a"/],
     ['bytes at the end', raw({ a: f32(0, 4) }, 5), /fill the file to its end; got 1 bytes after the last tensor/],
-    ['unknown key', raw({ a: { ...f32(0, 4), stride: 1 } }, 4), /has a dtype, a shape and data_offsets, nothing else; got "stride"/],
+    [
+      'unknown key',
+      raw({ a: { ...f32(0, 4), stride: 1 } }, 4),
+      /has a dtype, a shape and data_offsets, nothing else; got "stride"/,
+    ],
     ['metadata list', raw({ __metadata__: [] }), /`__metadata__` is an object of strings; got \[\]/],
     ['metadata number', raw({ __metadata__: { a: 1 } }), /`__metadata__` is an object of strings; got 1 for "a"/],
-    ['name twice', raw(`{"a":${JSON.stringify(f32(0, 4))},"a":${JSON.stringify(f32(0, 4))}}`, 4), /each name occurs once in the header; got "a" twice/],
+    [
+      'name twice',
+      raw(`{"a":${JSON.stringify(f32(0, 4))},"a":${JSON.stringify(f32(0, 4))}}`, 4),
+      /each name occurs once in the header; got "a" twice/,
+    ],
     ['escaped twice', raw(`{"a":${JSON.stringify(f32(0, 4))},"\\u0061":${JSON.stringify(f32(0, 4))}}`, 4), /"a" twice/],
   ]
 
@@ -209,8 +247,12 @@ describe('defects', () => {
 
   test('missing file and folder without a model', async () => {
     const dir = freshFolder('st')
-    await expect(openSafetensors(join(dir, 'no.safetensors'))).rejects.toThrow(/cannot be read: there is no such file or folder \(ENOENT\)/)
-    await expect(openSafetensors(dir)).rejects.toThrow(/the folder holds model.safetensors or model.safetensors.index.json/)
+    await expect(openSafetensors(join(dir, 'no.safetensors'))).rejects.toThrow(
+      /cannot be read: there is no such file or folder \(ENOENT\)/,
+    )
+    await expect(openSafetensors(dir)).rejects.toThrow(
+      /the folder holds model.safetensors or model.safetensors.index.json/,
+    )
   })
 
   test('fuzz: any flipped bits or cut give a valid file or one sentence, never another error', async () => {
@@ -248,9 +290,14 @@ describe('defects', () => {
 describe('sharded models', () => {
   async function model(map: Record<string, unknown>, shards = ['one', 'two']) {
     const dir = freshFolder('st')
-    if (shards.includes('one')) await writeSafetensors(join(dir, 'one.safetensors'), [tensor('a', 'float32', [2], filled(2))])
-    if (shards.includes('two')) await writeSafetensors(join(dir, 'two.safetensors'), [tensor('b', 'int32', [1], Int32Array.of(42))])
-    writeFileSync(join(dir, 'model.safetensors.index.json'), JSON.stringify({ metadata: { total_size: 12 }, weight_map: map }))
+    if (shards.includes('one'))
+      await writeSafetensors(join(dir, 'one.safetensors'), [tensor('a', 'float32', [2], filled(2))])
+    if (shards.includes('two'))
+      await writeSafetensors(join(dir, 'two.safetensors'), [tensor('b', 'int32', [1], Int32Array.of(42))])
+    writeFileSync(
+      join(dir, 'model.safetensors.index.json'),
+      JSON.stringify({ metadata: { total_size: 12 }, weight_map: map }),
+    )
     return dir
   }
 
@@ -266,9 +313,24 @@ describe('sharded models', () => {
 
   test.each<[string, Record<string, unknown>, string[], RegExp]>([
     ['missing shard', { a: 'one.safetensors', b: 'two.safetensors' }, ['one'], /the shard two.safetensors is missing/],
-    ['wrong shard', { a: 'two.safetensors', b: 'one.safetensors' }, ['one', 'two'], /"a" of one.safetensors is; got the index says two/],
-    ['name that is nowhere', { a: 'one.safetensors', c: 'one.safetensors' }, ['one'], /"c" is in one.safetensors; got it is not in that shard/],
-    ['name left out', { a: 'one.safetensors', c: 'two.safetensors' }, ['one', 'two'], /"b" of two.safetensors is; got the index does not name it/],
+    [
+      'wrong shard',
+      { a: 'two.safetensors', b: 'one.safetensors' },
+      ['one', 'two'],
+      /"a" of one.safetensors is; got the index says two/,
+    ],
+    [
+      'name that is nowhere',
+      { a: 'one.safetensors', c: 'one.safetensors' },
+      ['one'],
+      /"c" is in one.safetensors; got it is not in that shard/,
+    ],
+    [
+      'name left out',
+      { a: 'one.safetensors', c: 'two.safetensors' },
+      ['one', 'two'],
+      /"b" of two.safetensors is; got the index does not name it/,
+    ],
     ['path out of the folder', { a: '../one.safetensors' }, ['one'], /plain .safetensors file names/],
     ['number', { a: 1 }, ['one'], /plain .safetensors file names/],
   ])('%s', async (_, map, shards, message) => {

@@ -22,7 +22,11 @@ export interface Ended {
 }
 
 /** Runs `steepest train`; `killAfter` milliseconds after its first event it is killed, and `limit` is the most kB a file may have. */
-export function steepest(args: readonly string[], cwd: string, { killAfter, limit }: { killAfter?: number; limit?: number } = {}): Promise<Ended> {
+export function steepest(
+  args: readonly string[],
+  cwd: string,
+  { killAfter, limit }: { killAfter?: number; limit?: number } = {},
+): Promise<Ended> {
   return new Promise((resolve, reject) => {
     const command = [process.execPath, main, 'train', ...args, '--json']
     const limited = limit === undefined ? command : ['bash', '-c', `ulimit -f ${limit}; exec "$@"`, 'bash', ...command]
@@ -42,14 +46,17 @@ export function steepest(args: readonly string[], cwd: string, { killAfter, limi
   })
 }
 
-const sizes = '--layers 1 --heads 2 --width 16 --context 16 --batch 2 --tokenizer bytes --seed 7 --eval-every 20 --sample-every 40 --save-every 3 --keep 2'
+const sizes =
+  '--layers 1 --heads 2 --width 16 --context 16 --batch 2 --tokenizer bytes --seed 7 --eval-every 20 --sample-every 40 --save-every 3 --keep 2'
 /** A tiny run into a folder. */
 export const begin = (out: string) => ['book.txt', ...sizes.split(' '), '--steps', String(STEPS), '--out', out]
 
 /** A folder with a small text in it. */
 export async function workplace(): Promise<string> {
   const cwd = freshFolder('killtrain')
-  await writeFile(join(cwd, 'book.txt'), Array.from({ length: 400 }, (_, i) => `Line ${i}: the square of ${i} is ${i * i}.\n`).join(''))
+  await writeFile(
+    join(cwd, 'book.txt'),
+    Array.from({ length: 400 }, (_, i) => `Line ${i}: the square of ${i} is ${i * i}.\n`).join(''),
+  )
   return cwd
 }
-

@@ -62,10 +62,21 @@ describe('a model of our own', () => {
     await saveModel(dir, model)
     const rows = [[1, 2, 3, 4, 5, 6]]
     const norms = Object.fromEntries(Object.keys(parameters(model)).map((name) => [name, 123]))
-    const expected = { loss: [9, 9], gradNorm: [9, 9], firstLogits: [9, 9, 9], logitsSum: 9, logitsAbsSum: 9, clippedGradNormAtStep1: norms, finalNorm: norms }
+    const expected = {
+      loss: [9, 9],
+      gradNorm: [9, 9],
+      firstLogits: [9, 9, 9],
+      logitsSum: 9,
+      logitsAbsSum: 9,
+      clippedGradNormAtStep1: norms,
+      finalNorm: norms,
+    }
     const optimizer = { name: 'adamw', lr: 0.01, betas: [0.9, 0.99], eps: 1e-8, weightDecay: 0.1, clipGlobalNorm: null }
     const batch = { input_ids: rows, labels: rows }
-    return { dir, json: { task: 'causal-lm', optimizer, batches: [batch, batch], expect: { float32: expected }, ...changes } }
+    return {
+      dir,
+      json: { task: 'causal-lm', optimizer, batches: [batch, batch], expect: { float32: expected }, ...changes },
+    }
   }
 
   test('no number that is wrong passes', async () => {
@@ -77,12 +88,20 @@ describe('a model of our own', () => {
 
   test('what cannot be compared is said', async () => {
     const { dir, json } = await made()
-    await expect(check(dir, { ...json, task: 'seq2seq-lm' })).rejects.toThrow('steepest can check models of causal-lm; got seq2seq-lm')
-    await expect(check(dir, { ...json, expect: { float16: json.expect.float32 } })).rejects.toThrow('float64 or float32; got float16')
+    await expect(check(dir, { ...json, task: 'seq2seq-lm' })).rejects.toThrow(
+      'steepest can check models of causal-lm; got seq2seq-lm',
+    )
+    await expect(check(dir, { ...json, expect: { float16: json.expect.float32 } })).rejects.toThrow(
+      'float64 or float32; got float16',
+    )
     const masked = { ...json.batches[0], attention_mask: [[1]] }
-    await expect(check(dir, { ...json, batches: [masked] })).rejects.toThrow('a batch of causal-lm has input_ids and labels; got attention_mask')
+    await expect(check(dir, { ...json, batches: [masked] })).rejects.toThrow(
+      'a batch of causal-lm has input_ids and labels; got attention_mask',
+    )
     const { 'transformer.ln_f.bias': _, ...fewer } = json.expect.float32.finalNorm
-    await expect(check(dir, { ...json, expect: { float32: { ...json.expect.float32, finalNorm: fewer } } })).rejects.toThrow('no transformer.ln_f.bias in the fixture')
+    await expect(
+      check(dir, { ...json, expect: { float32: { ...json.expect.float32, finalNorm: fewer } } }),
+    ).rejects.toThrow('no transformer.ln_f.bias in the fixture')
     expect(modelChecker.recognizes({ path: dir, json, folder: true })).toBe(true)
     expect(modelChecker.recognizes({ path: dir, json, folder: false })).toBe(false)
     expect(modelChecker.recognizes({ path: dir, json: { name: 'Adam' }, folder: true })).toBe(false)

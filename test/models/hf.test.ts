@@ -57,7 +57,15 @@ describe('a Hugging Face folder', () => {
   test('has the names and settings of Hugging Face', async () => {
     const { dir } = await saved()
     const config = JSON.parse(readFileSync(join(dir, 'config.json'), 'utf8'))
-    expect(config).toMatchObject({ model_type: 'gpt2', architectures: ['GPT2LMHeadModel'], n_embd: 8, n_head: 2, n_layer: 2, n_positions: 16, vocab_size: 31 })
+    expect(config).toMatchObject({
+      model_type: 'gpt2',
+      architectures: ['GPT2LMHeadModel'],
+      n_embd: 8,
+      n_head: 2,
+      n_layer: 2,
+      n_positions: 16,
+      vocab_size: 31,
+    })
     const names = (await sourcesOf(dir)).map((s) => s.name)
     expect(names).toContain('transformer.h.1.attn.c_attn.weight')
     expect(names).toContain('transformer.wte.weight')
@@ -100,7 +108,11 @@ describe('a Hugging Face folder', () => {
     const { dir } = await saved()
     const half = (await sourcesOf(dir)).map((s) => {
       const size = s.shape.reduce((n, d) => n * d, 1)
-      return { ...s, dtype: 'F16' as const, read: () => new Uint8Array(Uint16Array.from({ length: size }, () => 0x3c00 + 0x200).buffer) }
+      return {
+        ...s,
+        dtype: 'F16' as const,
+        read: () => new Uint8Array(Uint16Array.from({ length: size }, () => 0x3c00 + 0x200).buffer),
+      }
     })
     await writeSafetensors(join(dir, 'model.safetensors'), half)
     const loaded = await loadModel(dir)
@@ -136,7 +148,9 @@ describe('what does not fit is one sentence', () => {
 
   test('files that are not there', async () => {
     const { dir } = await saved()
-    await expect(loadModel(join(dir, 'nowhere'))).rejects.toThrow('a model is a folder with config.json and model.safetensors; got nothing of that name')
+    await expect(loadModel(join(dir, 'nowhere'))).rejects.toThrow(
+      'a model is a folder with config.json and model.safetensors; got nothing of that name',
+    )
     await expect(loadModel(join(dir, 'config.json'))).rejects.toThrow('got a file')
     await expect(loadModel(dir, { dytpe: 'float32' } as never)).rejects.toThrow('Did you mean `dtype`?')
     rmSync(join(dir, 'model.safetensors'))
@@ -148,6 +162,8 @@ describe('what does not fit is one sentence', () => {
   })
 
   test('only known models can be saved', async () => {
-    await expect(saveModel(folder(), {} as never)).rejects.toThrow('a folder can hold the models that steepest has; got Object')
+    await expect(saveModel(folder(), {} as never)).rejects.toThrow(
+      'a folder can hold the models that steepest has; got Object',
+    )
   })
 })

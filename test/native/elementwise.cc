@@ -30,7 +30,9 @@ const Meaning kMeanings[] = {
     {Ew::remainder_, 2, false, true, floorMod},
     {Ew::neg_, 1, false, true, [](double a, double) { return -a; }},
     {Ew::abs_, 1, false, true, [](double a, double) { return std::fabs(a); }},
-    {Ew::sign_, 1, false, true, [](double a, double) { return a > 0 ? 1.0 : a < 0 ? -1.0 : 0.0; }},
+    {Ew::sign_, 1, false, true, [](double a, double) { return a > 0   ? 1.0
+                                                              : a < 0 ? -1.0
+                                                                      : 0.0; }},
     {Ew::maximum_, 2, false, true, [](double a, double b) { return std::max(a, b); }},
     {Ew::minimum_, 2, false, true, [](double a, double b) { return std::min(a, b); }},
     {Ew::equal_, 2, true, true, [](double a, double b) { return double(a == b); }},
@@ -82,9 +84,15 @@ TEST(elementwise_rows) {
         Memory y = apply(level, row.op, operands, t, to);
         for (std::int64_t i = 0; i < 77; ++i) {
           const double want = row.value(a.get(i), b.get(i));
-          const double bound = isFloat(t) && !row.truth ? (t == DType::bfloat16 ? 0x1p-8 : t == DType::float32 ? 0x1p-23 : 0x1p-52) * (std::fabs(want) + 1e-30) : 0;
-          if (!isFloat(t)) CHECK(y.get(i) == roundTo(to, want));
-          else CHECK_NEAR(y.get(i), want, bound);
+          const double bound = isFloat(t) && !row.truth ? (t == DType::bfloat16  ? 0x1p-8
+                                                           : t == DType::float32 ? 0x1p-23
+                                                                                 : 0x1p-52) *
+                                                              (std::fabs(want) + 1e-30)
+                                                        : 0;
+          if (!isFloat(t))
+            CHECK(y.get(i) == roundTo(to, want));
+          else
+            CHECK_NEAR(y.get(i), want, bound);
           if (y.get(i) != y.get(i)) std::printf("  %s of %s\n", kRowNames[static_cast<int>(row.op)], nameOf(t));
         }
       }
@@ -152,7 +160,8 @@ TEST(elementwise_special) {
 }
 
 TEST(elementwise_casts) {
-  const double values[] = {0, 1, -1, 1.5, -1.5, 2.9999, 255, 256, -129, 65535.75, 16777217, -2147483648.0, 2147483647, 1e-30, 3e9, -3e9, 1e30, 0.1, kEndless, kNan};
+  const double values[] = {0,          1,     -1,  1.5,  -1.5, 2.9999, 255,      256, -129, 65535.75, 16777217, -2147483648.0,
+                           2147483647, 1e-30, 3e9, -3e9, 1e30, 0.1,    kEndless, kNan};
   constexpr int n = std::size(values);
   const DType all[] = {DType::float32, DType::bfloat16, DType::float64, DType::int32, DType::uint8};
   for (const Level& level : levels()) {
@@ -166,8 +175,10 @@ TEST(elementwise_casts) {
           // Out of range: INT_MIN, whose low byte is 0.
           const bool fits = v >= -2147483648.0 && v < 2147483648.0;
           const double want = isFloat(to) ? v : roundTo(to, fits ? std::trunc(v) : -2147483648.0);
-          if (std::isnan(want)) CHECK(std::isnan(y.get(i)));
-          else CHECK(y.get(i) == roundTo(to, want));
+          if (std::isnan(want))
+            CHECK(std::isnan(y.get(i)));
+          else
+            CHECK(y.get(i) == roundTo(to, want));
         }
       }
     }
@@ -234,9 +245,10 @@ std::int64_t offsetOf(const std::vector<std::int64_t>& shape, const Layout& layo
 }
 
 // Shapes on both sides of vectors, blocks and tiles.
-const std::vector<std::vector<std::int64_t>> kShapes = {{},        {1},        {0},          {3, 0, 2},   {5},       {16},       {1023},         {1024},
-                                                        {1025},    {3, 5},     {7, 128},     {5, 1040},   {3, 2050}, {2, 3, 4},  {2, 3, 160},    {1, 1, 9},
-                                                        {40, 1, 3}, {70000},   {300, 257},   {2, 3, 2, 5}, {130, 512}, {9, 20, 32}, {2, 2, 2, 2, 2}};
+const std::vector<std::vector<std::int64_t>> kShapes = {
+    {},         {1},     {0},        {3, 0, 2},    {5},        {16},        {1023},         {1024},
+    {1025},     {3, 5},  {7, 128},   {5, 1040},    {3, 2050},  {2, 3, 4},   {2, 3, 160},    {1, 1, 9},
+    {40, 1, 3}, {70000}, {300, 257}, {2, 3, 2, 5}, {130, 512}, {9, 20, 32}, {2, 2, 2, 2, 2}};
 
 }  // namespace
 
@@ -296,18 +308,18 @@ TEST(elementwise_chain) {
     chain.shape = {n};
     chain.constants = {3, 0.1};
     chain.steps = {
-        {Ew::cast_, f, d, {0}},         // 5  double x
-        {Ew::cast_, i, d, {1}},         // 6  double w
-        {Ew::mul_, d, d, {5, 4}},       // 7  0.1 x
-        {Ew::less_, d, u, {7, 6}},      // 8  0.1 x < w
-        {Ew::where_, d, d, {8, 6, 7}},  // 9
-        {Ew::add_, i, i, {1, 3}},       // 10 w + 3
-        {Ew::where_, i, i, {2, 10, 1}}, // 11
-        {Ew::cast_, d, h, {9}},         // 12
-        {Ew::mul_, h, h, {12, 4}},      // 13 times bfloat16 0.1
-        {Ew::add_, u, u, {2, 8}},       // 14
-        {Ew::cast_, i, u, {11}},        // 15
-        {Ew::sub_, u, u, {15, 3}},      // 16 wraps
+        {Ew::cast_, f, d, {0}},          // 5  double x
+        {Ew::cast_, i, d, {1}},          // 6  double w
+        {Ew::mul_, d, d, {5, 4}},        // 7  0.1 x
+        {Ew::less_, d, u, {7, 6}},       // 8  0.1 x < w
+        {Ew::where_, d, d, {8, 6, 7}},   // 9
+        {Ew::add_, i, i, {1, 3}},        // 10 w + 3
+        {Ew::where_, i, i, {2, 10, 1}},  // 11
+        {Ew::cast_, d, h, {9}},          // 12
+        {Ew::mul_, h, h, {12, 4}},       // 13 times bfloat16 0.1
+        {Ew::add_, u, u, {2, 8}},        // 14
+        {Ew::cast_, i, u, {11}},         // 15
+        {Ew::sub_, u, u, {15, 3}},       // 16 wraps
     };
     chain.outputs = {9, 11, 13, 16, 14, 0};
     const DType types[] = {d, i, h, u, u, f};
@@ -338,7 +350,9 @@ TEST(elementwise_in_place) {
       in[0].data = x.bytes.data(), in[1].data = y.bytes.data();
       Chain chain;
       chain.shape = {n};
-      chain.steps = {{Ew::add_, DType::float32, DType::float32, {0, 1}}, {Ew::sub_, DType::float32, DType::float32, {0, 1}}, {Ew::mul_, DType::float32, DType::float32, {2, 0}}};
+      chain.steps = {{Ew::add_, DType::float32, DType::float32, {0, 1}},
+                     {Ew::sub_, DType::float32, DType::float32, {0, 1}},
+                     {Ew::mul_, DType::float32, DType::float32, {2, 0}}};
       chain.outputs = {2, 4};
       run(level, chain, in, {in[0], in[1]}, 3);
       bool right = true;
@@ -364,7 +378,8 @@ TEST(elementwise_threads) {
       Chain chain;
       chain.shape = shape;
       const DType f = DType::float32;
-      chain.steps = {{Ew::add_, f, f, {0, 1}}, {Ew::gelu_, f, f, {2}}, {Ew::tanh_, f, f, {3}}, {Ew::pow_, f, f, {3, 1}}, {Ew::mul_, f, f, {4, 5}}};
+      chain.steps = {
+          {Ew::add_, f, f, {0, 1}}, {Ew::gelu_, f, f, {2}}, {Ew::tanh_, f, f, {3}}, {Ew::pow_, f, f, {3, 1}}, {Ew::mul_, f, f, {4, 5}}};
       chain.outputs = {6};
       results.emplace_back(f, n);
       View out = viewOf(f, shape);

@@ -42,20 +42,35 @@ struct Memory {
   }
   void set(std::int64_t i, double x) {
     switch (dtype) {
-      case DType::float32: as<float>(i) = static_cast<float>(x); break;
-      case DType::bfloat16: as<bf16>(i) = toBf16(static_cast<float>(x)); break;
-      case DType::float64: as<double>(i) = x; break;
-      case DType::int32: as<std::int32_t>(i) = static_cast<std::int32_t>(x); break;
-      case DType::uint8: as<std::uint8_t>(i) = static_cast<std::uint8_t>(static_cast<std::int64_t>(x)); break;
+      case DType::float32:
+        as<float>(i) = static_cast<float>(x);
+        break;
+      case DType::bfloat16:
+        as<bf16>(i) = toBf16(static_cast<float>(x));
+        break;
+      case DType::float64:
+        as<double>(i) = x;
+        break;
+      case DType::int32:
+        as<std::int32_t>(i) = static_cast<std::int32_t>(x);
+        break;
+      case DType::uint8:
+        as<std::uint8_t>(i) = static_cast<std::uint8_t>(static_cast<std::int64_t>(x));
+        break;
     }
   }
   double get(std::int64_t i) {
     switch (dtype) {
-      case DType::float32: return as<float>(i);
-      case DType::bfloat16: return fromBf16(as<bf16>(i));
-      case DType::float64: return as<double>(i);
-      case DType::int32: return as<std::int32_t>(i);
-      default: return as<std::uint8_t>(i);
+      case DType::float32:
+        return as<float>(i);
+      case DType::bfloat16:
+        return fromBf16(as<bf16>(i));
+      case DType::float64:
+        return as<double>(i);
+      case DType::int32:
+        return as<std::int32_t>(i);
+      default:
+        return as<std::uint8_t>(i);
     }
   }
 };
@@ -130,7 +145,9 @@ inline Memory apply(const Level& level, Ew op, std::vector<Memory*> operands, DT
     in.back().data = m->bytes.data();
   }
   const int count = static_cast<int>(operands.size());
-  chain.steps.push_back(count == 1 ? StepCode{op, from, to, {0}} : count == 2 ? StepCode{op, from, to, {0, 1}} : StepCode{op, from, to, {0, 1, 2}});
+  chain.steps.push_back(count == 1   ? StepCode{op, from, to, {0}}
+                        : count == 2 ? StepCode{op, from, to, {0, 1}}
+                                     : StepCode{op, from, to, {0, 1, 2}});
   chain.outputs = {count};
   View out = viewOf(to, {n});
   out.data = result.bytes.data();

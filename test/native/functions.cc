@@ -22,7 +22,8 @@ template <class S>
 double ulps(S got, Exact want) {
   if (std::isnan(want)) return std::isnan(got) ? 0 : 1e9;
   using L = std::numeric_limits<S>;
-  if (std::fabs(want) > Exact(L::max())) return std::isinf(got) && (got > 0) == (want > 0) ? 0 : std::fabs(want) < Exact(L::max()) * (1 + 4 * L::epsilon()) ? 1 : 1e9;
+  if (std::fabs(want) > Exact(L::max()))
+    return std::isinf(got) && (got > 0) == (want > 0) ? 0 : std::fabs(want) < Exact(L::max()) * (1 + 4 * L::epsilon()) ? 1 : 1e9;
   if (!std::isfinite(got)) return std::fabs(want) > Exact(L::max()) * (1 - 4 * L::epsilon()) ? 1 : 1e9;
   int e = L::min_exponent;
   if (want != 0) std::frexp(want, &e);
@@ -90,7 +91,9 @@ void compare(Ew op, F exact, double low, double high, B bound) {
     const bool zeros = got == 0 && want == 0 && std::signbit(got) != std::signbit(want);
     if (ulps(got, want) <= bound(Exact(xs[i])) && !zeros) continue;
     CHECK(!"within the bound");
-    if (++told <= 3) std::printf("  %s(%.9g) = %.9g, not %.9Lg: %.2f ulp\n", kRowNames[static_cast<int>(op)], double(xs[i]), double(got), want, ulps(got, want));
+    if (++told <= 3)
+      std::printf("  %s(%.9g) = %.9g, not %.9Lg: %.2f ulp\n", kRowNames[static_cast<int>(op)], double(xs[i]), double(got), want,
+                  ulps(got, want));
   }
 }
 template <class F>
@@ -186,8 +189,11 @@ void slope(Ew op, F exact, double limit) {
   for (std::size_t i = 0; i < xs.size(); ++i) {
     const Exact want = gs[i] * (std::fabs(Exact(xs[i])) > 1e4L ? (xs[i] > 0 ? 1 : 0) : exact(Exact(xs[i])));
     const S got = results[0].as<S>(static_cast<std::int64_t>(i));
-    if (std::isnan(xs[i])) CHECK(std::isnan(got));
-    else CHECK_NEAR(static_cast<double>(Exact(got) - want), 0, 3 * std::numeric_limits<S>::epsilon() * static_cast<double>(Exact(gs[i]) + std::fabs(want)));
+    if (std::isnan(xs[i]))
+      CHECK(std::isnan(got));
+    else
+      CHECK_NEAR(static_cast<double>(Exact(got) - want), 0,
+                 3 * std::numeric_limits<S>::epsilon() * static_cast<double>(Exact(gs[i]) + std::fabs(want)));
   }
 }
 
@@ -199,9 +205,23 @@ void powers(double aLow, double aHigh, double bLow, double bHigh) {
   for (std::size_t i = 0; i < as.size(); ++i) {
     if (as[i] < 0) bs[i] = std::round(bs[i]);
   }
-  const S special[] = {S(0.0), S(-0.0), 1, -1, 2, -2, 3, -3, S(0.5), S(-0.5), std::numeric_limits<S>::infinity(), -std::numeric_limits<S>::infinity(),
-                       std::numeric_limits<S>::quiet_NaN(), std::numeric_limits<S>::max(), -std::numeric_limits<S>::max(),
-                       std::numeric_limits<S>::denorm_min(), std::numeric_limits<S>::min()};
+  const S special[] = {S(0.0),
+                       S(-0.0),
+                       1,
+                       -1,
+                       2,
+                       -2,
+                       3,
+                       -3,
+                       S(0.5),
+                       S(-0.5),
+                       std::numeric_limits<S>::infinity(),
+                       -std::numeric_limits<S>::infinity(),
+                       std::numeric_limits<S>::quiet_NaN(),
+                       std::numeric_limits<S>::max(),
+                       -std::numeric_limits<S>::max(),
+                       std::numeric_limits<S>::denorm_min(),
+                       std::numeric_limits<S>::min()};
   for (const S a : special) {
     for (const S b : special) {
       as.push_back(a);

@@ -32,9 +32,12 @@ struct Data {
     for (std::size_t i = 0; i < count; ++i) set(i, uniform(random));
   }
   void set(std::size_t i, double x) {
-    if (dtype == DType::float64) reinterpret_cast<double*>(bytes.data())[i] = x;
-    else if (dtype == DType::float32) reinterpret_cast<float*>(bytes.data())[i] = static_cast<float>(x);
-    else reinterpret_cast<bf16*>(bytes.data())[i] = round(x);
+    if (dtype == DType::float64)
+      reinterpret_cast<double*>(bytes.data())[i] = x;
+    else if (dtype == DType::float32)
+      reinterpret_cast<float*>(bytes.data())[i] = static_cast<float>(x);
+    else
+      reinterpret_cast<bf16*>(bytes.data())[i] = round(x);
     exact[i] = at(i);
   }
   double at(std::size_t i) const {
@@ -53,11 +56,16 @@ struct Operand {
 Operand lay(Layout layout, std::int64_t rows, std::int64_t cols) {
   const auto n = static_cast<std::size_t>(rows * cols);
   switch (layout) {
-    case Layout::rows: return {cols, 1, 0, n};
-    case Layout::columns: return {1, rows, 0, n};
-    case Layout::wide: return {2 * cols + 3, 2, 0, static_cast<std::size_t>(rows * (2 * cols + 3))};
-    case Layout::reversed: return {cols, -1, cols - 1, n};
-    default: return {0, 1, 0, static_cast<std::size_t>(cols)};
+    case Layout::rows:
+      return {cols, 1, 0, n};
+    case Layout::columns:
+      return {1, rows, 0, n};
+    case Layout::wide:
+      return {2 * cols + 3, 2, 0, static_cast<std::size_t>(rows * (2 * cols + 3))};
+    case Layout::reversed:
+      return {cols, -1, cols - 1, n};
+    default:
+      return {0, 1, 0, static_cast<std::size_t>(cols)};
   }
 }
 
@@ -100,9 +108,9 @@ void compare(std::int64_t m, std::int64_t n, std::int64_t k, DType in, DType out
 }
 
 void compareAll() {
-  const std::int64_t sizes[][3] = {{0, 3, 4}, {3, 0, 4}, {3, 4, 0},  {1, 1, 1},   {1, 5, 7},    {1, 300, 211}, {300, 1, 211}, {1, 1, 5000},
-                                   {5, 3, 2}, {7, 9, 1}, {16, 16, 16}, {17, 33, 19}, {64, 64, 64}, {65, 130, 77}, {130, 48, 257}, {2, 200, 300},
-                                   {200, 3, 300}};
+  const std::int64_t sizes[][3] = {{0, 3, 4},     {3, 0, 4},     {3, 4, 0},      {1, 1, 1},     {1, 5, 7},    {1, 300, 211},
+                                   {300, 1, 211}, {1, 1, 5000},  {5, 3, 2},      {7, 9, 1},     {16, 16, 16}, {17, 33, 19},
+                                   {64, 64, 64},  {65, 130, 77}, {130, 48, 257}, {2, 200, 300}, {200, 3, 300}};
   const std::pair<DType, DType> dtypes[] = {{DType::float32, DType::float32},
                                             {DType::bfloat16, DType::bfloat16},
                                             {DType::bfloat16, DType::float32},

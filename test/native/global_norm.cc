@@ -22,7 +22,8 @@ TEST(globalNormIsTheNormOfAllNumbers) {
   for (const DType dtype : {DType::float32, DType::bfloat16, DType::float64}) {
     std::vector<Array> inputs;
     unsigned seed = 0;
-    for (const std::vector<std::int64_t>& shape : {std::vector<std::int64_t>{}, {1}, {0, 5}, {7}, {8}, {9}, {15}, {16}, {31}, {33}, {3, 5, 7}, {70001}, {32768}}) {
+    for (const std::vector<std::int64_t>& shape :
+         {std::vector<std::int64_t>{}, {1}, {0, 5}, {7}, {8}, {9}, {15}, {16}, {31}, {33}, {3, 5, 7}, {70001}, {32768}}) {
       inputs.push_back(normal(dtype, shape, ++seed));
     }
     double squares = 0, sum = 0, most = 0;

@@ -11,12 +11,14 @@ namespace {
 constexpr int kIndexFault = 2;
 
 Array f32(std::vector<std::int64_t> shape, const std::vector<float>& values) { return Array::of(DType::float32, std::move(shape), values); }
-Array i32(std::vector<std::int64_t> shape, const std::vector<std::int32_t>& values) { return Array::of(DType::int32, std::move(shape), values); }
+Array i32(std::vector<std::int64_t> shape, const std::vector<std::int32_t>& values) {
+  return Array::of(DType::int32, std::move(shape), values);
+}
 Array blank(std::vector<std::int64_t> shape) { return Array::empty(DType::float32, std::move(shape)); }
 
 // Runs an op with one output everywhere; the numbers and the fault have to be these.
-void expectAll(Op op, std::vector<Array> in, const std::vector<double>& attrs, const std::vector<std::int64_t>& shape, const std::vector<float>& wanted,
-               int fault = 0) {
+void expectAll(Op op, std::vector<Array> in, const std::vector<double>& attrs, const std::vector<std::int64_t>& shape,
+               const std::vector<float>& wanted, int fault = 0) {
   atAllLevels([&](const Level& level, int threads) {
     std::vector<Array> inputs = in, out{blank(shape)};
     CHECK(runOp(level, op, inputs, out, attrs, threads) == fault);
@@ -40,9 +42,10 @@ TEST(gather_and_scatter_and_their_bounds) {
   const std::vector<float> x{1, 2, 3, 4, 5, 6};
   expectAll(Op::gather_, {f32({2, 3}, x), i32({2, 2}, {2, 2, 0, 1})}, {1}, {2, 2}, {3, 3, 4, 5});
   expectAll(Op::gather_, {f32({2, 3}, x), i32({1, 3}, {1, 0, 2})}, {0}, {1, 3}, {4, 2, 0}, kIndexFault);
-  expectAll(Op::scatterAdd_, {f32({2, 3}, x), i32({2, 2}, {2, 2, 0, 1}), f32({2, 2}, {10, 20, 30, 40})}, {1}, {2, 3}, {1, 2, 33, 34, 45, 6});
-  expectAll(Op::scatterAdd_, {f32({1, 3}, {1, 2, 3}), i32({2, 3}, {0, 5, 0, 0, 0, -7}), f32({2, 3}, {1, 1, 1, 1, 1, 1})}, {0}, {1, 3}, {3, 3, 4},
-            kIndexFault);
+  expectAll(Op::scatterAdd_, {f32({2, 3}, x), i32({2, 2}, {2, 2, 0, 1}), f32({2, 2}, {10, 20, 30, 40})}, {1}, {2, 3},
+            {1, 2, 33, 34, 45, 6});
+  expectAll(Op::scatterAdd_, {f32({1, 3}, {1, 2, 3}), i32({2, 3}, {0, 5, 0, 0, 0, -7}), f32({2, 3}, {1, 1, 1, 1, 1, 1})}, {0}, {1, 3},
+            {3, 3, 4}, kIndexFault);
   expectAll(Op::scatterAdd_, {f32({0}, {}), i32({1}, {0}), f32({1}, {1})}, {0}, {0}, {}, kIndexFault);
 }
 

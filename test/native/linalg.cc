@@ -12,7 +12,8 @@ using Matrix = std::vector<double>;
 
 std::vector<double> noise(std::int64_t n, double phase) {
   std::vector<double> x(static_cast<std::size_t>(n));
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] = std::sin(static_cast<double>(i * i) * 0.37 + phase) + 0.3 * std::cos(static_cast<double>(i) * 1.9);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    x[i] = std::sin(static_cast<double>(i * i) * 0.37 + phase) + 0.3 * std::cos(static_cast<double>(i) * 1.9);
   return x;
 }
 
@@ -69,13 +70,15 @@ void squareCases(DType dtype, std::int64_t n, double eps) {
     for (std::int64_t i = 0; i < n; ++i) {
       for (std::int64_t j = 0; j < n; ++j) {
         double sum = i == j ? 0.5 : 0;
-        for (std::int64_t p = 0; p < n; ++p) sum += a[static_cast<std::size_t>(s * size + i * n + p)] * a[static_cast<std::size_t>(s * size + j * n + p)];
+        for (std::int64_t p = 0; p < n; ++p)
+          sum += a[static_cast<std::size_t>(s * size + i * n + p)] * a[static_cast<std::size_t>(s * size + j * n + p)];
         positive[static_cast<std::size_t>(s * size + i * n + j)] = sum;
       }
     }
   }
   const Array in = stack(dtype, {kStack, n, n}, a), spd = stack(dtype, {kStack, n, n}, positive), right = stack(dtype, {kStack, n, m}, b);
-  const Array like = Array::empty(dtype, {kStack, n, n}), column = Array::empty(dtype, {kStack, n, m}), values = Array::empty(dtype, {kStack, n});
+  const Array like = Array::empty(dtype, {kStack, n, n}), column = Array::empty(dtype, {kStack, n, m}),
+              values = Array::empty(dtype, {kStack, n});
   const double bound = eps * static_cast<double>(n + 1) * 40;
 
   const Result l = everywhere(Op::cholesky_, {spd}, {like}, {});
@@ -87,10 +90,12 @@ void squareCases(DType dtype, std::int64_t n, double eps) {
   for (std::int64_t s = 0; s < kStack; ++s) {
     const double* p = pw.data() + s * size;
     CHECK_NEAR(residual(lw.data() + s * size, false, lw.data() + s * size, true, p, n, n, n), 0, bound * static_cast<double>(n + 1));
-    CHECK_NEAR(residual(p, false, xw.data() + s * n * m, false, bw.data() + s * n * m, n, n, m), 0, bound * static_cast<double>(n + 1) * 20);
+    CHECK_NEAR(residual(p, false, xw.data() + s * n * m, false, bw.data() + s * n * m, n, n, m), 0,
+               bound * static_cast<double>(n + 1) * 20);
     CHECK_NEAR(residual(vw.data() + s * size, true, vw.data() + s * size, false, nullptr, n, n, n), 0, bound);
     std::vector<double> scaled(static_cast<std::size_t>(size));
-    for (std::int64_t i = 0; i < size; ++i) scaled[static_cast<std::size_t>(i)] = vw[static_cast<std::size_t>(s * size + i)] * ew[static_cast<std::size_t>(s * n + i % n)];
+    for (std::int64_t i = 0; i < size; ++i)
+      scaled[static_cast<std::size_t>(i)] = vw[static_cast<std::size_t>(s * size + i)] * ew[static_cast<std::size_t>(s * n + i % n)];
     CHECK_NEAR(residual(scaled.data(), false, vw.data() + s * size, true, p, n, n, n), 0, bound * static_cast<double>(n + 1));
     for (std::int64_t i = 1; i < n; ++i) CHECK(ew[static_cast<std::size_t>(s * n + i - 1)] <= ew[static_cast<std::size_t>(s * n + i)]);
     if (n == 2) {
@@ -104,7 +109,8 @@ void squareCases(DType dtype, std::int64_t n, double eps) {
   for (const bool lower : {false, true}) {
     for (const bool transpose : {false, true}) {
       for (const bool unit : {false, true}) {
-        const Result t = everywhere(Op::triangularSolve_, {spd, right}, {column}, {lower ? 1.0 : 0.0, transpose ? 1.0 : 0.0, unit ? 1.0 : 0.0});
+        const Result t =
+            everywhere(Op::triangularSolve_, {spd, right}, {column}, {lower ? 1.0 : 0.0, transpose ? 1.0 : 0.0, unit ? 1.0 : 0.0});
         CHECK(t.fault == 0);
         const auto tw = wide(t.out[0]);
         for (std::int64_t s = 0; s < kStack && n <= 9; ++s) {
@@ -112,12 +118,15 @@ void squareCases(DType dtype, std::int64_t n, double eps) {
           for (std::int64_t i = 0; i < n; ++i) {
             for (std::int64_t j = 0; j < n; ++j) {
               const auto at = static_cast<std::size_t>(i * n + j);
-              triangle[at] = i == j ? (unit ? 1 : pw[static_cast<std::size_t>(s * size) + at]) : (i > j) == lower ? pw[static_cast<std::size_t>(s * size) + at] : 0;
+              triangle[at] = i == j             ? (unit ? 1 : pw[static_cast<std::size_t>(s * size) + at])
+                             : (i > j) == lower ? pw[static_cast<std::size_t>(s * size) + at]
+                                                : 0;
             }
           }
           double size1 = 1;
           for (std::int64_t i = 0; i < n * m; ++i) size1 = std::max(size1, std::fabs(tw[static_cast<std::size_t>(s * n * m + i)]));
-          CHECK_NEAR(residual(triangle.data(), transpose, tw.data() + s * n * m, false, bw.data() + s * n * m, n, n, m), 0, bound * size1 * static_cast<double>(n + 1));
+          CHECK_NEAR(residual(triangle.data(), transpose, tw.data() + s * n * m, false, bw.data() + s * n * m, n, n, m), 0,
+                     bound * size1 * static_cast<double>(n + 1));
         }
       }
     }
@@ -131,7 +140,8 @@ void tallCases(DType dtype, std::int64_t m, std::int64_t n, double eps) {
   const double bound = eps * static_cast<double>(m + n + 2) * 20;
   for (const bool complete : {false, true}) {
     const std::int64_t width = complete ? m : k;
-    const Result f = everywhere(Op::qr_, {in}, {Array::empty(dtype, {kStack, m, width}), Array::empty(dtype, {kStack, width, n})}, {complete ? 1.0 : 0.0});
+    const Result f = everywhere(Op::qr_, {in}, {Array::empty(dtype, {kStack, m, width}), Array::empty(dtype, {kStack, width, n})},
+                                {complete ? 1.0 : 0.0});
     const auto q = wide(f.out[0]), r = wide(f.out[1]), aw = wide(in);
     for (std::int64_t s = 0; s < kStack; ++s) {
       CHECK_NEAR(residual(q.data() + s * m * width, true, q.data() + s * m * width, false, nullptr, width, m, width), 0, bound);
@@ -141,7 +151,8 @@ void tallCases(DType dtype, std::int64_t m, std::int64_t n, double eps) {
       }
     }
   }
-  const Result f = everywhere(Op::svd_, {in}, {Array::empty(dtype, {kStack, m, k}), Array::empty(dtype, {kStack, k}), Array::empty(dtype, {kStack, k, n})}, {});
+  const Result f = everywhere(
+      Op::svd_, {in}, {Array::empty(dtype, {kStack, m, k}), Array::empty(dtype, {kStack, k}), Array::empty(dtype, {kStack, k, n})}, {});
   CHECK(f.fault == 0);
   auto u = wide(f.out[0]);
   const auto s = wide(f.out[1]), vh = wide(f.out[2]), aw = wide(in);
@@ -152,7 +163,9 @@ void tallCases(DType dtype, std::int64_t m, std::int64_t n, double eps) {
       for (std::int64_t j = 0; j < k; ++j) u[static_cast<std::size_t>((t * m + i) * k + j)] *= s[static_cast<std::size_t>(t * k + j)];
     }
     CHECK_NEAR(residual(u.data() + t * m * k, false, vh.data() + t * k * n, false, aw.data() + t * m * n, m, k, n), 0, bound);
-    for (std::int64_t j = 0; j < k; ++j) CHECK(s[static_cast<std::size_t>(t * k + j)] >= 0 && (j == 0 || s[static_cast<std::size_t>(t * k + j - 1)] >= s[static_cast<std::size_t>(t * k + j)]));
+    for (std::int64_t j = 0; j < k; ++j)
+      CHECK(s[static_cast<std::size_t>(t * k + j)] >= 0 &&
+            (j == 0 || s[static_cast<std::size_t>(t * k + j - 1)] >= s[static_cast<std::size_t>(t * k + j)]));
   }
 }
 
@@ -174,9 +187,12 @@ TEST(linalg_rectangular) {
 }
 
 TEST(linalg_faults) {
-  const Array singular = Array::of<double>(DType::float64, {2, 2}, {1, 2, 2, 4}), column = Array::of<double>(DType::float64, {2, 1}, {1, 1});
-  const Array zero = Array::of<double>(DType::float64, {2, 2}, {1, 0, 3, 0}), nan = Array::of<double>(DType::float64, {2, 2}, {1, NAN, NAN, 1});
-  const Array like = Array::empty(DType::float64, {2, 2}), x = Array::empty(DType::float64, {2, 1}), w = Array::empty(DType::float64, {2}), s = Array::empty(DType::float64, {});
+  const Array singular = Array::of<double>(DType::float64, {2, 2}, {1, 2, 2, 4}),
+              column = Array::of<double>(DType::float64, {2, 1}, {1, 1});
+  const Array zero = Array::of<double>(DType::float64, {2, 2}, {1, 0, 3, 0}),
+              nan = Array::of<double>(DType::float64, {2, 2}, {1, NAN, NAN, 1});
+  const Array like = Array::empty(DType::float64, {2, 2}), x = Array::empty(DType::float64, {2, 1}), w = Array::empty(DType::float64, {2}),
+              s = Array::empty(DType::float64, {});
   const auto failed = [&](Op op, const std::vector<Array>& in, const std::vector<Array>& out, const std::vector<double>& attrs, int fault) {
     const Result r = everywhere(op, in, out, attrs);
     bool nan = true;

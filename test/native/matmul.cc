@@ -18,15 +18,22 @@ using Dims = std::vector<std::int64_t>;
 
 double get(DType dtype, const std::byte* data, std::int64_t i) {
   switch (dtype) {
-    case DType::float64: return reinterpret_cast<const double*>(data)[i];
-    case DType::float32: return reinterpret_cast<const float*>(data)[i];
-    default: return std::bit_cast<float>(static_cast<std::uint32_t>(reinterpret_cast<const bf16*>(data)[i].bits) << 16);
+    case DType::float64:
+      return reinterpret_cast<const double*>(data)[i];
+    case DType::float32:
+      return reinterpret_cast<const float*>(data)[i];
+    default:
+      return std::bit_cast<float>(static_cast<std::uint32_t>(reinterpret_cast<const bf16*>(data)[i].bits) << 16);
   }
 }
 void put(DType dtype, std::byte* data, std::int64_t i, double x) {
-  if (dtype == DType::float64) reinterpret_cast<double*>(data)[i] = x;
-  else if (dtype == DType::float32) reinterpret_cast<float*>(data)[i] = static_cast<float>(x);
-  else reinterpret_cast<bf16*>(data)[i].bits = static_cast<std::uint16_t>((std::bit_cast<std::uint32_t>(static_cast<float>(x)) + 0x8000) >> 16);
+  if (dtype == DType::float64)
+    reinterpret_cast<double*>(data)[i] = x;
+  else if (dtype == DType::float32)
+    reinterpret_cast<float*>(data)[i] = static_cast<float>(x);
+  else
+    reinterpret_cast<bf16*>(data)[i].bits =
+        static_cast<std::uint16_t>((std::bit_cast<std::uint32_t>(static_cast<float>(x)) + 0x8000) >> 16);
 }
 
 // A tensor with any strides over random numbers.
@@ -68,12 +75,18 @@ struct Operand {
 
 double activate(double z, Activation kind) {
   switch (kind) {
-    case Activation::kRelu: return z > 0 ? z : 0;
-    case Activation::kGelu: return 0.5 * z * (1 + std::erf(z * M_SQRT1_2));
-    case Activation::kGeluTanh: return 0.5 * z * (1 + std::tanh(std::sqrt(2 / M_PI) * (z + 0.044715 * z * z * z)));
-    case Activation::kSilu: return z / (1 + std::exp(-z));
-    case Activation::kTanh: return std::tanh(z);
-    default: return z;
+    case Activation::kRelu:
+      return z > 0 ? z : 0;
+    case Activation::kGelu:
+      return 0.5 * z * (1 + std::erf(z * M_SQRT1_2));
+    case Activation::kGeluTanh:
+      return 0.5 * z * (1 + std::tanh(std::sqrt(2 / M_PI) * (z + 0.044715 * z * z * z)));
+    case Activation::kSilu:
+      return z / (1 + std::exp(-z));
+    case Activation::kTanh:
+      return std::tanh(z);
+    default:
+      return z;
   }
 }
 
@@ -103,7 +116,8 @@ std::vector<std::vector<std::byte>> runCase(const Case& c, const Level& level, i
   std::vector<View> out(data.size(), y);
   for (View& v : in) v.data = nullptr;
   for (View& v : out) v.data = nullptr;
-  const double attrs[] = {c.scale, double(c.bias.size()), double(c.residual.size()), double(c.activation), double(c.preactivation), double(c.out)};
+  const double attrs[] = {c.scale,      double(c.bias.size()), double(c.residual.size()), double(c.activation), double(c.preactivation),
+                          double(c.out)};
   const auto kernel = level.kernels()[static_cast<int>(Op::matmul_)](Spec{in, out, attrs, threads});
   std::vector<std::byte> workspace(kernel->workspace + 64, std::byte{0x7f});
   std::size_t i = 0;
@@ -150,7 +164,8 @@ void compare(const char* what, const Case& c) {
         }
       }
     }
-    if (!(worst <= 1)) std::printf("%s, %s to %s, level %s: error %g of the bound\n", what, nameOf(c.a.view.dtype), nameOf(c.out), level.name, worst);
+    if (!(worst <= 1))
+      std::printf("%s, %s to %s, level %s: error %g of the bound\n", what, nameOf(c.a.view.dtype), nameOf(c.out), level.name, worst);
     CHECK(worst <= 1);
   }
 }
@@ -164,7 +179,8 @@ const std::pair<DType, DType> kDtypes[] = {{DType::float32, DType::float32},
 
 TEST(matmul_shapes) {
   // Empty, one, a row, a column, odd; many tiles with a shorter last one; few tiles with a long inner dimension.
-  const Dims shapes[] = {{0, 3, 4}, {3, 4, 0}, {3, 0, 4}, {1, 1, 1}, {1, 1000, 65}, {1000, 33, 1}, {7, 13, 5}, {300, 70, 410}, {40, 2100, 24}, {1, 2300, 3}};
+  const Dims shapes[] = {{0, 3, 4},     {3, 4, 0},  {3, 0, 4},      {1, 1, 1},      {1, 1000, 65},
+                         {1000, 33, 1}, {7, 13, 5}, {300, 70, 410}, {40, 2100, 24}, {1, 2300, 3}};
   for (const auto& [in, out] : kDtypes) {
     for (const Dims& s : shapes) {
       compare("plain", {Operand(in, {s[0], s[1]}, 1), Operand(in, {s[1], s[2]}, 2), out});
@@ -204,10 +220,20 @@ TEST(matmul_epilogues) {
       compare("scale", {a, b, out, {}, {}, Activation::kNone, false, 0.3});
       compare("scale and all", {a, b, out, {bias}, {residual}, Activation::kTanh, true, -1.7});
     }
-    compare("batch", {Operand(in, {3, 5, 7}, 1), Operand(in, {3, 7, 9}, 2), out, {Operand(in, {9}, 3)}, {Operand(out, {3, 5, 9}, 4, {1, 0, 2})},
-                      Activation::kSilu, true});
-    compare("stacked", {Operand(in, {3, 5, 7}, 1), Operand(in, {3, 7, 9}, 2, {}, {0}), out, {Operand(in, {9}, 3)}, {Operand(out, {3, 5, 9}, 4)},
-                        Activation::kGelu, true});
+    compare("batch", {Operand(in, {3, 5, 7}, 1),
+                      Operand(in, {3, 7, 9}, 2),
+                      out,
+                      {Operand(in, {9}, 3)},
+                      {Operand(out, {3, 5, 9}, 4, {1, 0, 2})},
+                      Activation::kSilu,
+                      true});
+    compare("stacked", {Operand(in, {3, 5, 7}, 1),
+                        Operand(in, {3, 7, 9}, 2, {}, {0}),
+                        out,
+                        {Operand(in, {9}, 3)},
+                        {Operand(out, {3, 5, 9}, 4)},
+                        Activation::kGelu,
+                        true});
   }
 }
 

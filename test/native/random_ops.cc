@@ -61,7 +61,8 @@ TEST(random_examples_keep_their_numbers_in_any_batch) {
     bool fine = true;
     const std::uint32_t ids[] = {900, 4, 31};
     for (std::uint64_t e = 0; e < 3; ++e) {
-      for (std::uint64_t i = 0; i < 77; ++i) fine &= out[0].as<std::uint32_t>()[e * 77 + i] == philoxBits(kKey, i, ids[e], kSite, Stream::draw);
+      for (std::uint64_t i = 0; i < 77; ++i)
+        fine &= out[0].as<std::uint32_t>()[e * 77 + i] == philoxBits(kKey, i, ids[e], kSite, Stream::draw);
     }
     CHECK(fine);
   });
@@ -113,7 +114,8 @@ TEST(random_uniform_stays_below_its_upper_end) {
     const Array f = draw(level, 1, 1, {200000}, DType::float32, 1, 1 + 0x1p-20), d = draw(level, 1, 1, {200000}, DType::float64, -3, -2);
     const Array h = draw(level, 1, 1, {20000}, DType::bfloat16, -1, 1);
     bool fine = true;
-    for (int i = 0; i < 200000; ++i) fine &= f.as<float>()[i] >= 1 && f.as<float>()[i] < 1 + 0x1p-20f && d.as<double>()[i] >= -3 && d.as<double>()[i] < -2;
+    for (int i = 0; i < 200000; ++i)
+      fine &= f.as<float>()[i] >= 1 && f.as<float>()[i] < 1 + 0x1p-20f && d.as<double>()[i] >= -3 && d.as<double>()[i] < -2;
     for (int i = 0; i < 20000; ++i) fine &= h.as<std::uint16_t>()[i] != 0x3f80 && (h.as<std::uint16_t>()[i] & 0x7fff) <= 0x3f80;
     CHECK(fine);
   }
@@ -169,7 +171,8 @@ TEST(dropout_masks) {
         dropoutCase<double>(level, threads, DType::float64, d, p, 0.0, [](double x, double s) { return x * s; });
         if (p == 0.5) {
           // Doubling only moves the exponent.
-          dropoutCase<std::uint16_t>(level, threads, DType::bfloat16, h, p, 0, [](std::uint16_t x, double) { return static_cast<std::uint16_t>(x + 0x80); });
+          dropoutCase<std::uint16_t>(level, threads, DType::bfloat16, h, p, 0,
+                                     [](std::uint16_t x, double) { return static_cast<std::uint16_t>(x + 0x80); });
         }
       }
     }
@@ -206,7 +209,8 @@ TEST(categorical_is_the_largest_of_logit_plus_noise) {
     });
   }
   for (const float nothing : {-INFINITY, NAN}) {
-    std::vector<Array> in{Array::of<float>(DType::float32, {1, 3}, {nothing, nothing, nothing}), oneKey()}, out{Array::empty(DType::int32, {1})};
+    std::vector<Array> in{Array::of<float>(DType::float32, {1, 3}, {nothing, nothing, nothing}), oneKey()},
+        out{Array::empty(DType::int32, {1})};
     CHECK(runOp(levels()[0], Op::categorical_, in, out, {kSite, 0}, 1) == 1);
     CHECK(out[0].as<std::int32_t>()[0] == 0);
   }

@@ -52,7 +52,8 @@ std::size_t sizeOfShape(const std::vector<std::int64_t>& shape) {
 }
 
 // Sum, sum of squares and greatest of every group, in double.
-void plain(const Strided& c, const std::vector<float>& x, std::vector<double>& sum, std::vector<double>& squares, std::vector<double>& top) {
+void plain(const Strided& c, const std::vector<float>& x, std::vector<double>& sum, std::vector<double>& squares,
+           std::vector<double>& top) {
   std::vector<std::int64_t> kept;
   std::size_t groups = 1;
   for (std::size_t i = 0; i < c.shape.size(); ++i) {
@@ -132,8 +133,10 @@ TEST(reduce_strided) {
         if (first.empty()) first = y;
         for (std::size_t i = 0; i < y.size(); ++i) {
           CHECK(y[i] == first[i]);
-          if (kind == kMax || nothing) CHECK(y[i] == wanted[i]);
-          else CHECK_NEAR(y[i], wanted[i], 1e-5 * (1 + std::fabs(squares[i])));
+          if (kind == kMax || nothing)
+            CHECK(y[i] == wanted[i]);
+          else
+            CHECK_NEAR(y[i], wanted[i], 1e-5 * (1 + std::fabs(squares[i])));
         }
       });
     }

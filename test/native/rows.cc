@@ -22,30 +22,38 @@ Array floats(DType dtype, const Dims& shape, unsigned seed) {
     // A bfloat16 number in every dtype, so that all compute the same thing.
     const auto high = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(static_cast<float>(uniform(random))) >> 16);
     const float x = std::bit_cast<float>(static_cast<std::uint32_t>(high) << 16);
-    if (dtype == DType::float64) reinterpret_cast<double*>(a.bytes.data())[i] = x;
-    else if (dtype == DType::float32) reinterpret_cast<float*>(a.bytes.data())[i] = x;
-    else reinterpret_cast<std::uint16_t*>(a.bytes.data())[i] = high;
+    if (dtype == DType::float64)
+      reinterpret_cast<double*>(a.bytes.data())[i] = x;
+    else if (dtype == DType::float32)
+      reinterpret_cast<float*>(a.bytes.data())[i] = x;
+    else
+      reinterpret_cast<std::uint16_t*>(a.bytes.data())[i] = high;
   }
   return a;
 }
 
 Array labels(const Dims& shape, int classes) {
   Array a = Array::empty(DType::int32, shape);
-  for (std::int64_t i = 0; i < a.view.size(); ++i) reinterpret_cast<std::int32_t*>(a.bytes.data())[i] = i % 5 == 4 ? -100 : static_cast<int>(i * 7 + 3) % classes;
+  for (std::int64_t i = 0; i < a.view.size(); ++i)
+    reinterpret_cast<std::int32_t*>(a.bytes.data())[i] = i % 5 == 4 ? -100 : static_cast<int>(i * 7 + 3) % classes;
   return a;
 }
 
 double number(const Array& a, std::int64_t i) {
   switch (a.view.dtype) {
-    case DType::float64: return a.as<double>()[i];
-    case DType::float32: return a.as<float>()[i];
-    default: return std::bit_cast<float>(static_cast<std::uint32_t>(a.as<std::uint16_t>()[i]) << 16);
+    case DType::float64:
+      return a.as<double>()[i];
+    case DType::float32:
+      return a.as<float>()[i];
+    default:
+      return std::bit_cast<float>(static_cast<std::uint32_t>(a.as<std::uint16_t>()[i]) << 16);
   }
 }
 
 void checkClose(const char* what, const Array& got, const Array& wanted, double bound) {
   double scale = 1, worst = 0;
-  for (std::int64_t i = 0; i < wanted.view.size(); ++i) scale = std::max(scale, std::isfinite(number(wanted, i)) ? std::fabs(number(wanted, i)) : 1);
+  for (std::int64_t i = 0; i < wanted.view.size(); ++i)
+    scale = std::max(scale, std::isfinite(number(wanted, i)) ? std::fabs(number(wanted, i)) : 1);
   for (std::int64_t i = 0; i < wanted.view.size(); ++i) {
     const double error = std::fabs(number(got, i) - number(wanted, i));
     if (!(error <= worst) && !(number(got, i) == number(wanted, i))) worst = error;
@@ -71,8 +79,11 @@ void checkCase(const char* name, Case run, bool bitsAtEveryLevel, double narrowB
         const std::vector<Array> got = run(level, threads, dtype);
         for (std::size_t i = 0; i < got.size(); ++i) {
           CHECK(got[i].bytes == first[i].bytes);
-          if (got[i].bytes != first[i].bytes) std::printf("  %s: bits of output %zu differ at %s with %d threads\n", name, i, level.name, threads);
-          if (threads == 1) checkClose((std::string(name) + " " + level.name + " " + nameOf(dtype) + " output " + std::to_string(i)).c_str(), got[i], exact[i], bound);
+          if (got[i].bytes != first[i].bytes)
+            std::printf("  %s: bits of output %zu differ at %s with %d threads\n", name, i, level.name, threads);
+          if (threads == 1)
+            checkClose((std::string(name) + " " + level.name + " " + nameOf(dtype) + " output " + std::to_string(i)).c_str(), got[i],
+                       exact[i], bound);
         }
       }
     }
@@ -176,7 +187,8 @@ std::vector<Array> linearCrossEntropyCase(const Level& level, int threads, DType
 std::vector<Array> attentionCase(const Level& level, int threads, DType t) {
   std::vector<Array> all;
   const DType s = wideOf(t);
-  for (const Dims& d : {Dims{2, 70, 90, 4, 2, 20}, Dims{1, 300, 700, 2, 1, 33}, Dims{1, 1, 1, 1, 1, 1}, Dims{1, 0, 3, 2, 2, 4}, Dims{2, 3, 0, 2, 2, 4}}) {
+  for (const Dims& d :
+       {Dims{2, 70, 90, 4, 2, 20}, Dims{1, 300, 700, 2, 1, 33}, Dims{1, 1, 1, 1, 1, 1}, Dims{1, 0, 3, 2, 2, 4}, Dims{2, 3, 0, 2, 2, 4}}) {
     const Dims q{d[0], d[1], d[3], d[5]}, k{d[0], d[2], d[4], d[5]}, rows{d[0], d[3], d[1]}, bias{1, d[3], d[1], d[2]};
     const Array key = Array::of<std::int32_t>(DType::int32, {2}, {11, 12});
     // causal, segments, keyMask, bias, dropout, ids, left, right, scale, softCap, rate, site, examples
@@ -185,13 +197,16 @@ std::vector<Array> attentionCase(const Level& level, int threads, DType t) {
     std::vector<Array> y{Array::empty(t, q), Array::empty(s, rows)};
     runOp(level, Op::attention_, in, y, attrs, threads);
     // The backward kernels get the float64 kernel's output and log-sum-exp, rounded.
-    std::vector<Array> exactIn{floats(DType::float64, q, 1), floats(DType::float64, k, 2), floats(DType::float64, k, 3), floats(DType::float64, bias, 4), key};
+    std::vector<Array> exactIn{floats(DType::float64, q, 1), floats(DType::float64, k, 2), floats(DType::float64, k, 3),
+                               floats(DType::float64, bias, 4), key};
     std::vector<Array> exact{Array::empty(DType::float64, q), Array::empty(DType::float64, rows)};
     runOp(level, Op::attention_, exactIn, exact, attrs, threads);
     Array lse = Array::empty(s, rows);
     for (std::int64_t i = 0; i < lse.view.size(); ++i) {
-      if (s == DType::float64) reinterpret_cast<double*>(lse.bytes.data())[i] = exact[1].as<double>()[i];
-      else reinterpret_cast<float*>(lse.bytes.data())[i] = static_cast<float>(exact[1].as<double>()[i]);
+      if (s == DType::float64)
+        reinterpret_cast<double*>(lse.bytes.data())[i] = exact[1].as<double>()[i];
+      else
+        reinterpret_cast<float*>(lse.bytes.data())[i] = static_cast<float>(exact[1].as<double>()[i]);
     }
     std::vector<Array> back{floats(t, q, 1), floats(t, k, 2), floats(t, k, 3), y[0], lse, floats(t, q, 6), floats(t, bias, 4), key};
     std::vector<Array> dx{Array::empty(t, q), Array::empty(t, k), Array::empty(t, k)}, dbias{Array::empty(t, bias)};

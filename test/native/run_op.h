@@ -45,8 +45,8 @@ struct Array {
 };
 
 // Fills the outputs; gives the fault.
-inline int runOp(const steepest::Level& level, steepest::Op op, std::vector<Array>& in, std::vector<Array>& out, const std::vector<double>& attrs,
-                 int threads) {
+inline int runOp(const steepest::Level& level, steepest::Op op, std::vector<Array>& in, std::vector<Array>& out,
+                 const std::vector<double>& attrs, int threads) {
   std::vector<steepest::View> ins, outs;
   for (Array& a : in) ins.push_back(a.view);
   for (Array& a : out) outs.push_back(a.view);

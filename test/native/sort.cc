@@ -22,8 +22,13 @@ std::vector<T> numbers(std::int64_t n, std::uint64_t seed, bool many) {
   for (T& v : x) {
     const std::uint32_t r = next(seed);
     if constexpr (std::is_floating_point_v<T>) {
-      const T special[] = {std::numeric_limits<T>::quiet_NaN(), -std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity(),
-                           -std::numeric_limits<T>::infinity(), T(0), -T(0), std::numeric_limits<T>::denorm_min()};
+      const T special[] = {std::numeric_limits<T>::quiet_NaN(),
+                           -std::numeric_limits<T>::quiet_NaN(),
+                           std::numeric_limits<T>::infinity(),
+                           -std::numeric_limits<T>::infinity(),
+                           T(0),
+                           -T(0),
+                           std::numeric_limits<T>::denorm_min()};
       v = r % 11 < 7 ? special[r % 11] : many ? T(r) - T(1e9) : T(r % 5) - 2;
     } else {
       v = many ? static_cast<T>(r * 2654435761u) : static_cast<T>(r % 5);
@@ -34,8 +39,10 @@ std::vector<T> numbers(std::int64_t n, std::uint64_t seed, bool many) {
 
 template <class T>
 bool isNaN(T x) {
-  if constexpr (std::is_floating_point_v<T>) return x != x;
-  else return false;
+  if constexpr (std::is_floating_point_v<T>)
+    return x != x;
+  else
+    return false;
 }
 
 template <class T>
@@ -68,7 +75,8 @@ void sortCase(DType dtype, std::int64_t rows, std::int64_t n, bool many) {
         std::vector<Array> best{Array::empty(DType::int32, {rows, k})};
         runOp(level, Op::topK_, in, best, {static_cast<double>(k), descending ? 1.0 : 0.0}, threads);
         bool fine = true;
-        for (std::int64_t r = 0; r < rows; ++r) fine &= std::equal(best[0].as<std::int32_t>() + r * k, best[0].as<std::int32_t>() + (r + 1) * k, expect.data() + r * n);
+        for (std::int64_t r = 0; r < rows; ++r)
+          fine &= std::equal(best[0].as<std::int32_t>() + r * k, best[0].as<std::int32_t>() + (r + 1) * k, expect.data() + r * n);
         CHECK(fine);
       }
     });
@@ -133,10 +141,12 @@ TEST(sort_bfloat16_as_the_float_it_is) {
 }
 
 TEST(searchsorted_is_lower_and_upper_bound) {
-  std::vector<double> sorted{-INFINITY, -2, -0.0, 0.0, 0.0, 1, 1, 7, INFINITY, NAN, NAN}, values{-INFINITY, -3, -2, -0.0, 0.0, 0.5, 1, 8, INFINITY, NAN};
+  std::vector<double> sorted{-INFINITY, -2, -0.0, 0.0, 0.0, 1, 1, 7, INFINITY, NAN, NAN},
+      values{-INFINITY, -3, -2, -0.0, 0.0, 0.5, 1, 8, INFINITY, NAN};
   const std::vector<std::int32_t> left{0, 1, 1, 2, 2, 5, 5, 8, 8, 9}, right{1, 1, 2, 5, 5, 5, 7, 8, 9, 11};
   atAllLevels([&](const Level& level, int threads) {
-    std::vector<Array> in{Array::of(DType::float64, {11}, sorted), Array::of(DType::float64, {10}, values)}, out{Array::empty(DType::int32, {10})};
+    std::vector<Array> in{Array::of(DType::float64, {11}, sorted), Array::of(DType::float64, {10}, values)},
+        out{Array::empty(DType::int32, {10})};
     runOp(level, Op::searchsorted_, in, out, {0}, threads);
     CHECK(out[0].holds(left));
     runOp(level, Op::searchsorted_, in, out, {1}, threads);

@@ -43,8 +43,8 @@ void spmmCase(DType dtype, const Case& c, double bound) {
   }
   std::vector<std::byte> first, firstDots;
   atAllLevels([&](const Level& level, int threads) {
-    std::vector<Array> in{Array::of(DType::int32, {entries}, c.row), Array::of(DType::int32, {entries}, c.column), Array::of(dtype, {entries}, values),
-                          Array::of(dtype, {c.columns, c.n}, dense)};
+    std::vector<Array> in{Array::of(DType::int32, {entries}, c.row), Array::of(DType::int32, {entries}, c.column),
+                          Array::of(dtype, {entries}, values), Array::of(dtype, {c.columns, c.n}, dense)};
     std::vector<Array> out{Array::empty(dtype, {c.rows, c.n})};
     runOp(level, Op::spmm_, in, out, {static_cast<double>(c.rows)}, threads);
     if (first.empty()) first = out[0].bytes;

@@ -19,7 +19,9 @@ struct Reference {
     for (std::size_t i = 0; i < p.size(); ++i) {
       double g = grads[i];
       switch (rule) {
-        case Rule::kSgd: p[i] -= lr * (g + h[0] * p[i]); break;
+        case Rule::kSgd:
+          p[i] -= lr * (g + h[0] * p[i]);
+          break;
         case Rule::kSgdMomentum: {
           g += h[3] * p[i];
           s[0][i] = t == 1 ? g : h[0] * s[0][i] + (1 - h[1]) * g;
@@ -31,8 +33,10 @@ struct Reference {
         case Rule::kAdamw:
         case Rule::kAdamwAmsgrad: {
           const bool decoupled = rule == Rule::kAdamw || rule == Rule::kAdamwAmsgrad;
-          if (decoupled) p[i] *= 1 - lr * h[3];
-          else g += h[3] * p[i];
+          if (decoupled)
+            p[i] *= 1 - lr * h[3];
+          else
+            g += h[3] * p[i];
           s[0][i] = h[0] * s[0][i] + (1 - h[0]) * g;
           s[1][i] = h[1] * s[1][i] + (1 - h[1]) * g * g;
           double v = s[1][i];
@@ -54,8 +58,10 @@ struct Reference {
         }
         case Rule::kAdabelief: {
           const bool decoupled = h[4] != 0, rectify = h[6] != 0;
-          if (decoupled) p[i] *= 1 - h[3] * (h[5] != 0 ? 1 : lr);
-          else g += h[3] * p[i];
+          if (decoupled)
+            p[i] *= 1 - h[3] * (h[5] != 0 ? 1 : lr);
+          else
+            g += h[3] * p[i];
           s[0][i] = h[0] * s[0][i] + (1 - h[0]) * g;
           s[1][i] = h[1] * s[1][i] + (1 - h[1]) * (g - s[0][i]) * (g - s[0][i]) + (rectify ? 0 : h[2]);
           const double size = lr / (1 - std::pow(h[0], t)), left = std::pow(h[1], t);
@@ -79,13 +85,16 @@ struct Reference {
           p[i] -= lr * std::sqrt(1 - std::pow(h[1], t)) / (1 - std::pow(h[0], t)) * friction * s[0][i] / (std::sqrt(s[1][i]) + h[2]);
           break;
         }
-        case Rule::kSignSgd: p[i] = p[i] * (1 - lr * h[0]) - lr * ((g > 0) - (g < 0)); break;
+        case Rule::kSignSgd:
+          p[i] = p[i] * (1 - lr * h[0]) - lr * ((g > 0) - (g < 0));
+          break;
         case Rule::kSignum: {
           s[0][i] = h[0] * s[0][i] + (1 - h[0]) * g;
           p[i] = p[i] * (1 - lr * h[1]) - lr * ((s[0][i] > 0) - (s[0][i] < 0));
           break;
         }
-        default: CHECK(false);
+        default:
+          CHECK(false);
       }
     }
   }
@@ -167,7 +176,8 @@ TEST(updateBitsDoNotDependOnWidthLevelThreadsOrPlace) {
               one.step(level, o, single, 0.01, t);
             }
             ones.p.set(i, one.p.at(0));
-            for (int k = 0; k < ref.slots; ++k) ones.slots[static_cast<std::size_t>(k)].set(i, one.slots[static_cast<std::size_t>(k)].at(0));
+            for (int k = 0; k < ref.slots; ++k)
+              ones.slots[static_cast<std::size_t>(k)].set(i, one.slots[static_cast<std::size_t>(k)].at(0));
           }
           CHECK(ones == first);
         }
@@ -192,7 +202,8 @@ TEST(updateScalesGradientsAndLearningRate) {
 }
 
 TEST(updateCheckWritesNothing) {
-  const double bad[] = {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
+  const double bad[] = {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
+                        -std::numeric_limits<double>::infinity()};
   for (const Level& level : levels()) {
     for (const DType dtype : {DType::float32, DType::bfloat16, DType::float64}) {
       Options o{Rule::kLion, {0.9, 0.99, 0}};
@@ -223,7 +234,8 @@ TEST(updateCheckWritesNothing) {
     State state(normal(DType::float32, {67}, 1), 1);
     const State before = state;
     Array g = normal(DType::float32, {67}, 2), args = arguments(0.1, 1);
-    CHECK(run(level, Op::update_, {&state.p, &g, &args, &state.slots[0]}, {&state.p, &state.slots[0]}, Options{Rule::kLion, {0.9, 0.99, 0}}.words(), 1, 1) == 1);
+    CHECK(run(level, Op::update_, {&state.p, &g, &args, &state.slots[0]}, {&state.p, &state.slots[0]},
+              Options{Rule::kLion, {0.9, 0.99, 0}}.words(), 1, 1) == 1);
     CHECK(state == before);
   }
 }
@@ -258,7 +270,8 @@ TEST(updateKeepsTheHiddenBitsOfBfloat16) {
 }
 
 TEST(updateHiddenBitsSurviveTheEdges) {
-  const float edges[] = {0.0f, -0.0f, 1.0f, 0x1.fffffep127f, -0x1.fffffep127f, 0x1p-149f, std::numeric_limits<float>::infinity(), 0x1.017fffp0f, 0x1.01p0f};
+  const float edges[] = {
+      0.0f, -0.0f, 1.0f, 0x1.fffffep127f, -0x1.fffffep127f, 0x1p-149f, std::numeric_limits<float>::infinity(), 0x1.017fffp0f, 0x1.01p0f};
   const std::int64_t n = std::size(edges);
   for (const Level& level : levels()) {
     Array high(DType::bfloat16, {n}), low(DType::uint8, {2, n}), g(DType::float32, {n}), args = arguments(0, 1);
@@ -296,7 +309,8 @@ TEST(updateRoundsStochasticallyByPhilox) {
       double drift = 0;
       for (std::int64_t i = 0; i < n; ++i) {
         const float exact = std::fma(-1.0f, static_cast<float>(g.at(i)), static_cast<float>(start.at(i)));
-        const std::uint32_t random = philoxBits({11u, static_cast<std::uint32_t>(-5)}, static_cast<std::uint64_t>(i), 3, 7, Stream::rounding);
+        const std::uint32_t random =
+            philoxBits({11u, static_cast<std::uint32_t>(-5)}, static_cast<std::uint64_t>(i), 3, 7, Stream::rounding);
         same &= p.as<bf16>()[i].bits == (std::bit_cast<std::uint32_t>(exact) + (random >> 16)) >> 16;
         drift += (p.at(i) - start.at(i)) / start.at(i);
       }
@@ -321,8 +335,9 @@ TEST(updateRoundsToNearestWithoutKeyOrHiddenBits) {
 
 TEST(updateRefusesWrongPrograms) {
   const Level level = levels().back();
-  Array p(DType::float32, {4, 3}), g = p, m = p, v = p, args = arguments(1, 1), wide(DType::float64, {4, 3}), other(DType::float32, {12}), half(DType::bfloat16, {4, 3}),
-      key(DType::int32, {2}), low(DType::uint8, {2, 4, 3}), shortArgs(DType::float64, {1}), scale(DType::float32, {1});
+  Array p(DType::float32, {4, 3}), g = p, m = p, v = p, args = arguments(1, 1), wide(DType::float64, {4, 3}), other(DType::float32, {12}),
+                                   half(DType::bfloat16, {4, 3}), key(DType::int32, {2}), low(DType::uint8, {2, 4, 3}),
+                                   shortArgs(DType::float64, {1}), scale(DType::float32, {1});
   const Options adam{Rule::kAdam, {0.9, 0.999, 1e-8, 0}};
   const auto refuses = [&](const std::vector<Array*>& in, const std::vector<Array*>& out, const std::vector<double>& attrs) {
     try {

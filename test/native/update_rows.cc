@@ -13,9 +13,9 @@ struct Case {
   int slots;
 };
 const Case kCases[] = {
-    {Rule::kLamb, {0.9, 0.999, 1e-6, 0.1, 0, 1, 1, 0, 0}, 2},  {Rule::kLars, {0.9, 0.1, 0.1, 0.01, 1e-8, 1, 0, 0}, 1},
-    {Rule::kAdamp, {0.9, 0.999, 1e-8, 0.1, 0.1, 0.1, 0}, 2},   {Rule::kAdamp, {0.9, 0.999, 1e-8, 0.1, 10, 0.1, 1}, 2},
-    {Rule::kSgdp, {0.9, 0, 0.1, 1e-8, 0.1, 0.1, 0}, 1},        {Rule::kSgdp, {0.9, 0, 0.1, 1e-8, 10, 0.1, 1}, 1},
+    {Rule::kLamb, {0.9, 0.999, 1e-6, 0.1, 0, 1, 1, 0, 0}, 2}, {Rule::kLars, {0.9, 0.1, 0.1, 0.01, 1e-8, 1, 0, 0}, 1},
+    {Rule::kAdamp, {0.9, 0.999, 1e-8, 0.1, 0.1, 0.1, 0}, 2},  {Rule::kAdamp, {0.9, 0.999, 1e-8, 0.1, 10, 0.1, 1}, 2},
+    {Rule::kSgdp, {0.9, 0, 0.1, 1e-8, 0.1, 0.1, 0}, 1},       {Rule::kSgdp, {0.9, 0, 0.1, 1e-8, 10, 0.1, 1}, 1},
 };
 
 TEST(updateOfRowsHasTheSameBitsEverywhere) {

@@ -35,11 +35,16 @@ struct Array {
   }
   double at(std::int64_t i) const {
     switch (dtype) {
-      case DType::float32: return reinterpret_cast<const float*>(bytes.data())[i];
-      case DType::float64: return reinterpret_cast<const double*>(bytes.data())[i];
-      case DType::bfloat16: return std::bit_cast<float>(static_cast<std::uint32_t>(reinterpret_cast<const bf16*>(bytes.data())[i].bits) << 16);
-      case DType::int32: return reinterpret_cast<const std::int32_t*>(bytes.data())[i];
-      default: return reinterpret_cast<const std::uint8_t*>(bytes.data())[i];
+      case DType::float32:
+        return reinterpret_cast<const float*>(bytes.data())[i];
+      case DType::float64:
+        return reinterpret_cast<const double*>(bytes.data())[i];
+      case DType::bfloat16:
+        return std::bit_cast<float>(static_cast<std::uint32_t>(reinterpret_cast<const bf16*>(bytes.data())[i].bits) << 16);
+      case DType::int32:
+        return reinterpret_cast<const std::int32_t*>(bytes.data())[i];
+      default:
+        return reinterpret_cast<const std::uint8_t*>(bytes.data())[i];
     }
   }
   void set(std::int64_t i, double x) {
@@ -86,8 +91,8 @@ inline Array scalar(DType dtype, double x) {
 }
 
 // Outputs may be the same objects as inputs. Gives the fault.
-inline int run(const Level& level, Op op, const std::vector<Array*>& in, const std::vector<Array*>& out, const std::vector<double>& attrs, int threads = 1,
-               int fault = 0) {
+inline int run(const Level& level, Op op, const std::vector<Array*>& in, const std::vector<Array*>& out, const std::vector<double>& attrs,
+               int threads = 1, int fault = 0) {
   std::vector<View> inViews, outViews;
   for (Array* a : in) inViews.push_back(a->view(false));
   for (Array* a : out) outViews.push_back(a->view(false));
@@ -141,7 +146,8 @@ struct State {
     for (int i = 0; i < count; ++i) slots.emplace_back(dtype, p.shape);
   }
   // In place, or into fresh arrays that then take the place of the old ones.
-  int step(const Level& level, const Options& o, Array& g, double lr, double t, int threads = 1, bool inPlace = true, Array* scale = nullptr) {
+  int step(const Level& level, const Options& o, Array& g, double lr, double t, int threads = 1, bool inPlace = true,
+           Array* scale = nullptr) {
     Array args = arguments(lr, t);
     State next = *this;
     if (!inPlace) {

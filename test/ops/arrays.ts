@@ -14,7 +14,8 @@ export function everyIndex(shape: Shape, f: (index: readonly number[], at: numbe
   }
 }
 
-export const at = ({ shape, data }: Values, index: readonly number[]): number => data[index.reduce((k, x, i) => k * shape[i] + x, 0)]
+export const at = ({ shape, data }: Values, index: readonly number[]): number =>
+  data[index.reduce((k, x, i) => k * shape[i] + x, 0)]
 
 /** The numbers of a shape, each from its index. */
 export function fill(shape: Shape, f: (index: readonly number[]) => number): Float64Array {
@@ -26,4 +27,8 @@ export function fill(shape: Shape, f: (index: readonly number[]) => number): Flo
 }
 
 /** `list` with `value` in the place of element `i`. */
-export const put = (list: readonly number[], i: number, ...value: number[]): number[] => [...list.slice(0, i), ...value, ...list.slice(i + 1)]
+export const put = (list: readonly number[], i: number, ...value: number[]): number[] => [
+  ...list.slice(0, i),
+  ...value,
+  ...list.slice(i + 1),
+]

@@ -21,7 +21,11 @@ const BOUND = 1e-6
 export function lossOf(outputs: readonly Tensor[]): Tensor {
   const parts = outputs.map((y, i) => {
     // Exact in every dtype.
-    const weight = (seed: number) => tensor(noise(sizeOf(y.shape), seed + i).map((w) => Math.round(w * 64) / 64), { shape: y.shape, dtype: y.dtype })
+    const weight = (seed: number) =>
+      tensor(
+        noise(sizeOf(y.shape), seed + i).map((w) => Math.round(w * 64) / 64),
+        { shape: y.shape, dtype: y.dtype },
+      )
     if (!isFloat(y.dtype)) return sum(cast(y, 'float64'))
     return sum(mul(y, add(mul(y, weight(71)), weight(171))))
   })
@@ -44,7 +48,10 @@ export async function checkDerivatives(c: OpCase, args: readonly Arg[]): Promise
     inputs.map((t, j) => {
       if (j !== k) return t
       const data = values[smooth[k]].data
-      return tensor(Float64Array.from(data, (v, i) => v + by * direction[i]), { shape: t.shape })
+      return tensor(
+        Float64Array.from(data, (v, i) => v + by * direction[i]),
+        { shape: t.shape },
+      )
     })
   const gradient = (xs: readonly Tensor[]): readonly Tensor[] => grad((v: readonly Tensor[]) => loss(v))(xs)
 
@@ -54,12 +61,18 @@ export async function checkDerivatives(c: OpCase, args: readonly Arg[]): Promise
   for (let k = 0; k < inputs.length; k++) {
     const size = inputs[k].size
     if (size === 0) continue
-    const axes = size <= 24 ? Array.from({ length: size }, (_, i) => Float64Array.from({ length: size }, (_, j) => Number(i === j))) : []
+    const axes =
+      size <= 24
+        ? Array.from({ length: size }, (_, i) => Float64Array.from({ length: size }, (_, j) => Number(i === j)))
+        : []
     for (const d of [directions[k], ...axes]) {
       const [up, down] = await readAll([loss(moved(k, d, STEP)), loss(moved(k, d, -STEP))])
       const wanted = (up[0] - down[0]) / (2 * STEP)
       const bound = BOUND * Math.max(1, Math.abs(wanted))
-      expect(Math.abs(dot(d, g[k]) - wanted), `gradient of input ${smooth[k]}: ${dot(d, g[k])}, by differences ${wanted}`).toBeLessThanOrEqual(bound)
+      expect(
+        Math.abs(dot(d, g[k]) - wanted),
+        `gradient of input ${smooth[k]}: ${dot(d, g[k])}, by differences ${wanted}`,
+      ).toBeLessThanOrEqual(bound)
     }
   }
   if (inputs.some((t) => t.size > 0)) await checkTangents(c, put, inputs, along)
@@ -79,7 +92,12 @@ export async function checkDerivatives(c: OpCase, args: readonly Arg[]): Promise
 }
 
 /** ⟨u, Jv⟩ = ⟨Jᵀu, v⟩ for random u and v. */
-async function checkTangents(c: OpCase, put: (xs: readonly Tensor[]) => Tensor[], inputs: readonly Tensor[], along: readonly Tensor[]): Promise<void> {
+async function checkTangents(
+  c: OpCase,
+  put: (xs: readonly Tensor[]) => Tensor[],
+  inputs: readonly Tensor[],
+  along: readonly Tensor[],
+): Promise<void> {
   const f = (xs: readonly Tensor[]): Tensor[] => outputsOf(c, put(xs)).filter((y) => isFloat(y.dtype))
   const [outputs, tangents] = jvp(f, [inputs], [along])
   const seeds = outputs.map((y, i) => tensor(noise(sizeOf(y.shape), 300 + i), { shape: y.shape }))
@@ -90,13 +108,21 @@ async function checkTangents(c: OpCase, put: (xs: readonly Tensor[]) => Tensor[]
   let backward = 0
   for (let i = 0; i < m; i++) forward += dot(all[i], all[m + i])
   for (let i = 0; i < n; i++) backward += dot(all[2 * m + i], all[2 * m + n + i])
-  expect(Math.abs(forward - backward), `jvp ${forward}, vjp ${backward}`).toBeLessThanOrEqual(1e-11 * Math.max(1, Math.abs(forward)))
+  expect(Math.abs(forward - backward), `jvp ${forward}, vjp ${backward}`).toBeLessThanOrEqual(
+    1e-11 * Math.max(1, Math.abs(forward)),
+  )
 }
 
 /** Asking for the gradient is an error at trace time. */
 export function checkNoDerivative(c: OpCase, args: readonly Arg[]): void {
   const inputs = args.map((a, i) => tensorOf(a, numbersOf(a, i + 1, 'float64'), 'float64'))
   const at = args.findIndex(isSmooth)
-  const loss = (x: Tensor) => lossOf(outputsOf(c, inputs.map((t, i) => (i === at ? x : t))))
+  const loss = (x: Tensor) =>
+    lossOf(
+      outputsOf(
+        c,
+        inputs.map((t, i) => (i === at ? x : t)),
+      ),
+    )
   expect(() => grad(loss)(inputs[at])).toThrow(expect.objectContaining({ code: 'NO_DERIVATIVE' }))
 }

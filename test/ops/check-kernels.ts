@@ -58,11 +58,19 @@ export function graphOf(c: OpCase, args: readonly Arg[], float: FloatType): Grap
   const outputs = [...outputsOf(c, inputs)]
   const smooth = args.flatMap((a, i) => (isSmooth(a) ? [i] : []))
   if (c.derivatives !== 'none' && smooth.length > 0 && outputs.some((y) => isFloat(y.dtype))) {
-    const loss = (xs: readonly Tensor[]) => lossOf(outputsOf(c, inputs.map((t, i) => (smooth.includes(i) ? xs[smooth.indexOf(i)] : t))))
+    const loss = (xs: readonly Tensor[]) =>
+      lossOf(
+        outputsOf(
+          c,
+          inputs.map((t, i) => (smooth.includes(i) ? xs[smooth.indexOf(i)] : t)),
+        ),
+      )
     outputs.push(...grad(loss)(smooth.map((i) => inputs[i]) as readonly Tensor[]))
   }
   // Constants of the case are native memory: further inputs.
-  const leaves = new Set(schedule(outputs).flatMap((node) => [...node.inputs, ...node.outputs].filter((t) => t.storage)))
+  const leaves = new Set(
+    schedule(outputs).flatMap((node) => [...node.inputs, ...node.outputs].filter((t) => t.storage)),
+  )
   return { inputs: [...inputs, ...leaves], outputs }
 }
 
@@ -75,7 +83,10 @@ export async function checkKernels(c: OpCase, args: readonly Arg[]): Promise<voi
     const values = args.map((a, i) => numbersOf(a, i + 1, dtype))
     const wide = graphOf(c, args, 'float64')
     const best = native().info().levels.at(-1)!
-    const given = (graph: Graph, float: FloatType) => [...args.map((a, i) => tensorOf(a, values[i], float)), ...graph.inputs.slice(args.length)]
+    const given = (graph: Graph, float: FloatType) => [
+      ...args.map((a, i) => tensorOf(a, values[i], float)),
+      ...graph.inputs.slice(args.length),
+    ]
     const reference = await runAt(wide, given(wide, 'float64'), best, 2)
     const graph = graphOf(c, args, dtype)
     const inputs = given(graph, dtype)
@@ -88,7 +99,12 @@ export async function checkKernels(c: OpCase, args: readonly Arg[]): Promise<voi
         numbers.forEach((got, i) => {
           const out = graph.outputs[i].dtype
           const bound = !isFloat(out) || out === 'float64' ? 1e-6 : (c.bounds?.[dtype] ?? BOUNDS[dtype])
-          expectNumbers(`output ${i} in ${dtype} at level ${level}`, got, isFloat(out) ? roundTo(out, reference.numbers[i]) : reference.numbers[i], bound)
+          expectNumbers(
+            `output ${i} in ${dtype} at level ${level}`,
+            got,
+            isFloat(out) ? roundTo(out, reference.numbers[i]) : reference.numbers[i],
+            bound,
+          )
         })
       } else expect(hash, `bits in ${dtype} at level ${level} with ${threads} threads`).toBe(known)
     }

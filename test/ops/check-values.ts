@@ -41,7 +41,8 @@ export const isSmooth = (arg: Arg): boolean => !arg.constant && arg.dtype === 'f
 export function expectNumbers(what: string, got: ArrayLike<number>, wanted: ArrayLike<number>, bound: number): void {
   expect(got.length, `${what}: how many`).toBe(wanted.length)
   let scale = 1
-  for (let i = 0; i < wanted.length; i++) if (Math.abs(wanted[i]) < Infinity) scale = Math.max(scale, Math.abs(wanted[i]))
+  for (let i = 0; i < wanted.length; i++)
+    if (Math.abs(wanted[i]) < Infinity) scale = Math.max(scale, Math.abs(wanted[i]))
   for (let i = 0; i < wanted.length; i++) {
     const same = Object.is(got[i], wanted[i]) || Math.abs(got[i] - wanted[i]) <= bound * scale
     if (!same) expect.fail(`${what}: number ${i} is ${got[i]}, not ${wanted[i]} (within ${bound} of ${scale})`)
@@ -51,11 +52,18 @@ export function expectNumbers(what: string, got: ArrayLike<number>, wanted: Arra
 /** The outputs in float64 against loops in JavaScript. */
 export async function checkValues(c: OpCase, args: readonly Arg[]): Promise<void> {
   const values = args.map((a, i) => numbersOf(a, i + 1, 'float64'))
-  const outputs = outputsOf(c, args.map((a, i) => tensorOf(a, values[i], 'float64')))
+  const outputs = outputsOf(
+    c,
+    args.map((a, i) => tensorOf(a, values[i], 'float64')),
+  )
   const expected = c.expected(...values)
-  const wanted = (outputs.length === 1 && !Array.isArray((expected as readonly unknown[])[0]) && !ArrayBuffer.isView((expected as readonly unknown[])[0])
-    ? [expected]
-    : expected) as readonly ArrayLike<number>[]
+  const wanted = (
+    outputs.length === 1 &&
+    !Array.isArray((expected as readonly unknown[])[0]) &&
+    !ArrayBuffer.isView((expected as readonly unknown[])[0])
+      ? [expected]
+      : expected
+  ) as readonly ArrayLike<number>[]
   expect(wanted.length, 'outputs').toBe(outputs.length)
   const got = await readAll(outputs)
   got.forEach((numbers, i) => {

@@ -20,9 +20,18 @@ export async function checkMapped(c: OpCase, args: readonly Arg[]): Promise<void
   const smooth = args.flatMap((a, i) => (isSmooth(a) ? [i] : []))
   const values = (inputs: readonly Tensor[]): readonly Tensor[] => outputsOf(c, inputs)
   const gradients = (inputs: readonly Tensor[]): readonly Tensor[] =>
-    grad((xs: readonly Tensor[]) => lossOf(outputsOf(c, inputs.map((t, i) => (smooth.includes(i) ? xs[smooth.indexOf(i)] : t)))))(smooth.map((i) => inputs[i]))
+    grad((xs: readonly Tensor[]) =>
+      lossOf(
+        outputsOf(
+          c,
+          inputs.map((t, i) => (smooth.includes(i) ? xs[smooth.indexOf(i)] : t)),
+        ),
+      ),
+    )(smooth.map((i) => inputs[i]))
   for (const mapped of subsets(args)) {
-    const inputs = args.map((a, i) => tensorOf(a, numbersOf(a, 40 + i, 'float64', mapped.includes(i) ? [SIZE] : []), 'float64'))
+    const inputs = args.map((a, i) =>
+      tensorOf(a, numbersOf(a, 40 + i, 'float64', mapped.includes(i) ? [SIZE] : []), 'float64'),
+    )
     const inAxes = args.map((_, i) => (mapped.includes(i) ? 0 : null))
     const differentiated = c.derivatives !== 'none' && smooth.length > 0
     for (const f of differentiated ? [values, gradients] : [values]) {

@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
-import { describe, expect, test } from 'vitest'
+import { describe, test } from 'vitest'
 import type { Tensor } from '../../lib/tensor/tensor.js'
 import type { DType } from '../../lib/tensor/dtype.js'
 import type { Shape } from '../../lib/tensor/shape.js'
@@ -24,7 +24,10 @@ export interface Arg {
 }
 
 /** Floats in (low, high). */
-export const arg = (shape: Shape, { low = -1, high = 1, ...rest }: { low?: number; high?: number; constant?: boolean; shared?: boolean } = {}): Arg => ({
+export const arg = (
+  shape: Shape,
+  { low = -1, high = 1, ...rest }: { low?: number; high?: number; constant?: boolean; shared?: boolean } = {},
+): Arg => ({
   shape,
   dtype: 'float',
   value: (noise) => low + ((noise + 1) / 2) * (high - low),
@@ -40,7 +43,11 @@ export const ints = (shape: Shape, low: number, high: number, rest: { dtype?: DT
 })
 
 /** The numbers themselves, as often as needed. */
-export const given = (shape: Shape, numbers: readonly number[], rest: { dtype?: Arg['dtype']; constant?: boolean; shared?: boolean } = {}): Arg => ({
+export const given = (
+  shape: Shape,
+  numbers: readonly number[],
+  rest: { dtype?: Arg['dtype']; constant?: boolean; shared?: boolean } = {},
+): Arg => ({
   shape,
   dtype: 'float',
   value: (_, i) => numbers[i % numbers.length],
@@ -88,11 +95,16 @@ export function checkCases(cases: readonly OpCase[]): void {
       test('has no derivative, and says so', () => checkNoDerivative(c, c.at[0]))
     } else {
       const smooth = c.at.filter((args) => args.some((a) => a.dtype === 'float' && !a.constant))
-      test.each(smooth.map((args) => [showArgs(args), args] as const))('derivatives at %s', (_, args) => checkDerivatives(c, args))
+      test.each(smooth.map((args) => [showArgs(args), args] as const))('derivatives at %s', (_, args) =>
+        checkDerivatives(c, args),
+      )
     }
-    if (c.vmap !== false) test.each(c.at.map((args) => [showArgs(args), args] as const))('vmap at %s', (_, args) => checkMapped(c, args))
+    if (c.vmap !== false)
+      test.each(c.at.map((args) => [showArgs(args), args] as const))('vmap at %s', (_, args) => checkMapped(c, args))
     const kernels = [...c.at, ...(c.large ?? [])]
-    test.each(kernels.map((args) => [showArgs(args), args] as const))('dtypes, levels and threads at %s', (_, args) => checkKernels(c, args))
+    test.each(kernels.map((args) => [showArgs(args), args] as const))('dtypes, levels and threads at %s', (_, args) =>
+      checkKernels(c, args),
+    )
   })
 }
 

@@ -1,5 +1,19 @@
 import { describe, expect, test } from 'vitest'
-import { avgPool, conv1d, conv2d, grad, maxPool, nn, random, readAll, reshape, sum, tensor, type Tensor, vmap } from '../../lib/index.js'
+import {
+  avgPool,
+  conv1d,
+  conv2d,
+  grad,
+  maxPool,
+  nn,
+  random,
+  readAll,
+  reshape,
+  sum,
+  tensor,
+  type Tensor,
+  vmap,
+} from '../../lib/index.js'
 import { checkDerivatives, random as noise } from './differences.js'
 
 interface How {
@@ -10,8 +24,15 @@ interface How {
 }
 
 /** Convolution by its definition. */
-function byLoops(x: ArrayLike<number>, [n, c, h, w]: number[], k: ArrayLike<number>, [o, cg, kh, kw]: number[], { stride, padding, dilation, groups }: How): number[] {
-  const count = (length: number, size: number) => Math.floor((length + 2 * padding - dilation * (size - 1) - 1) / stride) + 1
+function byLoops(
+  x: ArrayLike<number>,
+  [n, c, h, w]: number[],
+  k: ArrayLike<number>,
+  [o, cg, kh, kw]: number[],
+  { stride, padding, dilation, groups }: How,
+): number[] {
+  const count = (length: number, size: number) =>
+    Math.floor((length + 2 * padding - dilation * (size - 1) - 1) / stride) + 1
   const [oh, ow] = [count(h, kh), count(w, kw)]
   const out: number[] = []
   for (let b = 0; b < n; b++)
@@ -73,11 +94,19 @@ describe('conv2d', () => {
   })
 
   test('float32 and bfloat16 are near float64', async () => {
-    for (const [dtype, bound] of [['float32', 1e-5], ['bfloat16', 5e-2]] as const) {
+    for (const [dtype, bound] of [
+      ['float32', 1e-5],
+      ['bfloat16', 5e-2],
+    ] as const) {
       const x = random.normal(random.key(1), [2, 8, 9, 9], { dtype })
       const w = random.normal(random.key(2), [8, 8, 3, 3], { dtype })
       const [got, a, b] = await readAll([conv2d(x, w, { padding: 1 }), x, w])
-      const wanted = byLoops(a, x.shape as number[], b, w.shape as number[], { stride: 1, padding: 1, dilation: 1, groups: 1 })
+      const wanted = byLoops(a, x.shape as number[], b, w.shape as number[], {
+        stride: 1,
+        padding: 1,
+        dilation: 1,
+        groups: 1,
+      })
       const scale = Math.max(...wanted.map(Math.abs))
       wanted.forEach((v, i) => expect(Math.abs(Number(got[i]) - v) / scale).toBeLessThan(bound))
     }
@@ -95,14 +124,26 @@ describe('conv2d', () => {
 
 describe('pooling', () => {
   test('takes the largest or the mean of windows', async () => {
-    const x = tensor(Float64Array.from({ length: 16 }, (_, i) => (i * 7) % 16), { shape: [1, 1, 4, 4] })
+    const x = tensor(
+      Float64Array.from({ length: 16 }, (_, i) => (i * 7) % 16),
+      { shape: [1, 1, 4, 4] },
+    )
     expect([...(await maxPool(x, { size: 2 }).read())]).toEqual([12, 14, 15, 13])
     expect([...(await avgPool(x, { size: 2 }).read())]).toEqual([5.5, 7.5, 9.5, 7.5])
     expect([...(await maxPool(x, { size: 3, stride: 1, padding: 1 }).read())].length).toBe(16)
-    expect([...(await avgPool(tensor(Float64Array.of(1, 2, 3, 4, 5), { shape: [1, 1, 5] }), { size: 3, stride: 2, padding: 1 }).read())]).toEqual([1, 3, 3])
+    expect([
+      ...(await avgPool(tensor(Float64Array.of(1, 2, 3, 4, 5), { shape: [1, 1, 5] }), {
+        size: 3,
+        stride: 2,
+        padding: 1,
+      }).read()),
+    ]).toEqual([1, 3, 3])
   })
 
-  test.each([[[2, 3, 7], 3, 2, 1], [[1, 2, 5, 6], 2, 2, 0]] as [number[], number, number, number][])('derivatives at %o', async (shape, size, stride, padding) => {
+  test.each([
+    [[2, 3, 7], 3, 2, 1],
+    [[1, 2, 5, 6], 2, 2, 0],
+  ] as [number[], number, number, number][])('derivatives at %o', async (shape, size, stride, padding) => {
     const x = noise(shape, 3)
     await checkDerivatives((t: Tensor) => maxPool(t, { size, stride, padding }), [x])
     await checkDerivatives((t: Tensor) => avgPool(t, { size, stride, padding }), [x])

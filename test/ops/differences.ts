@@ -37,13 +37,20 @@ export async function expectClose(actual: Tensor, wanted: Tensor, bound: number)
 
 const STEP = 1e-4
 const shifted = (x: Tensor, direction: Float64Array, by: number, data: ArrayLike<number>): Tensor =>
-  tensor(Float64Array.from(data, (v, i) => v + by * direction[i]), { shape: x.shape })
+  tensor(
+    Float64Array.from(data, (v, i) => v + by * direction[i]),
+    { shape: x.shape },
+  )
 
 /**
  * First and second derivatives of `f` at `inputs` (float64) against central differences along random directions and, for small
  * inputs, along every axis; then `vmap` of value and gradient over each input against a loop.
  */
-export async function checkDerivatives(f: Fn, inputs: readonly Tensor[], options: { vmap?: boolean; second?: boolean } = {}): Promise<void> {
+export async function checkDerivatives(
+  f: Fn,
+  inputs: readonly Tensor[],
+  options: { vmap?: boolean; second?: boolean } = {},
+): Promise<void> {
   const shape = f(...inputs).shape
   const weights = [random(shape, 71), random(shape, 72)]
   // Neither linear nor even in the outputs, so that every second derivative of `f` counts.
@@ -60,7 +67,8 @@ export async function checkDerivatives(f: Fn, inputs: readonly Tensor[], options
     expect(gradient(x).shape).toEqual(x.shape)
     const [g] = await readAll([gradient(x)])
     const directions = [1, 2, 3].map((seed) => noise(x.size, 100 * at + seed))
-    if (x.size <= 20) for (let i = 0; i < x.size; i++) directions.push(Float64Array.from({ length: x.size }, (_, j) => Number(i === j)))
+    if (x.size <= 20)
+      for (let i = 0; i < x.size; i++) directions.push(Float64Array.from({ length: x.size }, (_, j) => Number(i === j)))
     for (const d of x.size === 0 ? [] : directions) {
       const [up, down] = await readAll([STEP, -STEP].map((h) => partial(shifted(x, d, h, data[at]))))
       const wanted = (up[0] - down[0]) / (2 * STEP)
@@ -72,13 +80,21 @@ export async function checkDerivatives(f: Fn, inputs: readonly Tensor[], options
       // Through all inputs at once: the mixed second derivatives too.
       const [up, down] = [STEP, -STEP].map((h) => inputs.map((t, i) => (i === at ? shifted(x, d, h, data[at]) : t)))
       for (let other = 0; other < inputs.length; other++) {
-        const pull = (xs: readonly Tensor[]) => grad((t: Tensor) => loss(...xs.map((v, i) => (i === other ? t : v))))(xs[other])
+        const pull = (xs: readonly Tensor[]) =>
+          grad((t: Tensor) => loss(...xs.map((v, i) => (i === other ? t : v))))(xs[other])
         const [high, low] = await readAll([pull(up), pull(down)])
         const direction = tensor(d, { shape: x.shape })
         const product =
           other === at
             ? hvp(partial, x, direction)
-            : grad((t: Tensor) => sum(mul(grad((v: Tensor) => loss(...inputs.map((o, i) => (i === other ? t : i === at ? v : o))))(x), direction)))(inputs[other])
+            : grad((t: Tensor) =>
+                sum(
+                  mul(
+                    grad((v: Tensor) => loss(...inputs.map((o, i) => (i === other ? t : i === at ? v : o))))(x),
+                    direction,
+                  ),
+                ),
+              )(inputs[other])
         const [got] = await readAll([product])
         const wanted = high.map((v: number, i: number) => (v - low[i]) / (2 * STEP))
         const scale = wanted.reduce((m: number, v: number) => Math.max(m, Math.abs(v)), 1)

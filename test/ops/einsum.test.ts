@@ -7,7 +7,12 @@ import type { Tensor } from '../../lib/tensor/tensor.js'
 import { checkDerivatives, random } from './differences.js'
 
 /** Every term of the sum, one by one; labels without `...`. */
-function bySums(labels: string[], output: string, shapes: readonly Shape[], data: readonly ArrayLike<number>[]): number[] {
+function bySums(
+  labels: string[],
+  output: string,
+  shapes: readonly Shape[],
+  data: readonly ArrayLike<number>[],
+): number[] {
   const lengths = new Map<string, number>()
   labels.forEach((label, i) => [...label].forEach((name, axis) => lengths.set(name, shapes[i][axis])))
   const names = [...new Set([...output, ...labels.join('')])]
@@ -29,20 +34,70 @@ function bySums(labels: string[], output: string, shapes: readonly Shape[], data
 }
 
 const cases: [string, Shape[]][] = [
-  ['ij,jk->ik', [[2, 3], [3, 4]]],
-  ['ij,kj->ki', [[2, 3], [4, 3]]],
-  ['bij,bjk->bik', [[2, 3, 4], [2, 4, 1]]],
-  ['bthd,bshd->bhts', [[2, 3, 2, 4], [2, 5, 2, 4]]],
+  [
+    'ij,jk->ik',
+    [
+      [2, 3],
+      [3, 4],
+    ],
+  ],
+  [
+    'ij,kj->ki',
+    [
+      [2, 3],
+      [4, 3],
+    ],
+  ],
+  [
+    'bij,bjk->bik',
+    [
+      [2, 3, 4],
+      [2, 4, 1],
+    ],
+  ],
+  [
+    'bthd,bshd->bhts',
+    [
+      [2, 3, 2, 4],
+      [2, 5, 2, 4],
+    ],
+  ],
   ['i,j->ij', [[3], [2]]],
   ['i,i->', [[4], [4]]],
   ['ij->ji', [[2, 3]]],
   ['ij->', [[2, 3]]],
   ['ij->j', [[0, 3]]],
-  ['ij,jk->ik', [[2, 0], [0, 4]]],
-  ['ij,ij->ij', [[2, 3], [2, 3]]],
-  ['ik,jkl,il->ij', [[2, 3], [4, 3, 2], [2, 2]]],
+  [
+    'ij,jk->ik',
+    [
+      [2, 0],
+      [0, 4],
+    ],
+  ],
+  [
+    'ij,ij->ij',
+    [
+      [2, 3],
+      [2, 3],
+    ],
+  ],
+  [
+    'ik,jkl,il->ij',
+    [
+      [2, 3],
+      [4, 3, 2],
+      [2, 2],
+    ],
+  ],
   ['ij,k->', [[2, 3], [2]]],
-  ['abc,cd,be->ade', [[1, 2, 3], [3, 2], [2, 2]]],
+  [
+    'abc,cd,be->ade',
+    [
+      [1, 2, 3],
+      [3, 2],
+      [2, 2],
+    ],
+  ],
 ]
 
 describe('einsum', () => {
@@ -57,7 +112,13 @@ describe('einsum', () => {
     await checkDerivatives((...xs: Tensor[]) => einsum(spec, ...xs), inputs)
   })
 
-  test.each<[string, Shape]>([['ii->i', [3, 3]], ['ii->', [3, 3]], ['iij->j', [2, 2, 3]], ['iji->ij', [3, 2, 3]], ['iii->', [3, 3, 3]]])('the diagonal %s', async (spec, shape) => {
+  test.each<[string, Shape]>([
+    ['ii->i', [3, 3]],
+    ['ii->', [3, 3]],
+    ['iij->j', [2, 2, 3]],
+    ['iji->ij', [3, 2, 3]],
+    ['iii->', [3, 3, 3]],
+  ])('the diagonal %s', async (spec, shape) => {
     const x = random(shape, 1)
     const [label, output] = spec.split('->')
     const [got, data] = await readAll([einsum(spec, x), x])
@@ -86,12 +147,21 @@ describe('einsum', () => {
             for (let j = 0; j < 4; j++) sum += p[(s * 3 + i) * 4 + j] * q[(t * 4 + j) * 2 + k]
             expect(got[((s * 5 + t) * 3 + i) * 2 + k]).toBeCloseTo(sum, 12)
           }
-    await checkDerivatives((x, w) => einsum('...ij,...jk->...ik', x, w), [random([2, 1, 3, 2], 1), random([3, 2, 2], 2)])
+    await checkDerivatives(
+      (x, w) => einsum('...ij,...jk->...ik', x, w),
+      [random([2, 1, 3, 2], 1), random([3, 2, 2], 2)],
+    )
     expect(einsum('...i->i...', random([2, 3, 4], 1)).shape).toEqual([4, 2, 3])
   })
 
   test('integers are summed as integers', async () => {
-    const a = tensor([[1, 2], [3, 4]], { dtype: 'int32' })
+    const a = tensor(
+      [
+        [1, 2],
+        [3, 4],
+      ],
+      { dtype: 'int32' },
+    )
     const y = einsum('ij,jk->ik', a, a)
     expect(y.dtype).toBe('int32')
     expect([...(await y.read())]).toEqual([7, 10, 15, 22])
@@ -99,7 +169,14 @@ describe('einsum', () => {
 
   test.each<[string, Shape[], RegExp]>([
     ['ij,jk->ik', [[2, 3]], /one label per tensor/],
-    ['ij,jk->ik', [[2, 3], [4, 2]], /`j` of 3 and 4/],
+    [
+      'ij,jk->ik',
+      [
+        [2, 3],
+        [4, 2],
+      ],
+      /`j` of 3 and 4/,
+    ],
     ['ij->ik', [[2, 3]], /`k`/],
     ['ij->ii', [[2, 3]], /once/],
     ['i->i', [[2, 3]], /`i` for 2 axes/],

@@ -40,14 +40,26 @@ const half = (x: number): number => {
 }
 
 const one = [[-2, 2]] as const
-const two = [[-2, 2], [-2, 2]] as const
+const two = [
+  [-2, 2],
+  [-2, 2],
+] as const
 const positive = [[0.1, 3]] as const
 const compare = (f: (a: Tensor, b: Tensor) => Tensor, holds: (a: number, b: number) => boolean): Case => ({
-  f, value: (a, b) => Number(holds(a, b)), domain: [[-3, 3], [-3, 3]], smooth: false, whole: true,
+  f,
+  value: (a, b) => Number(holds(a, b)),
+  domain: [
+    [-3, 3],
+    [-3, 3],
+  ],
+  smooth: false,
+  whole: true,
 })
 /** The row that the gradient of `f` is made of, times a second operand. */
 const slope = (f: (x: Tensor) => Tensor, value: (x: number) => number): Case => ({
-  f: (x, g) => grad((t: Tensor) => sum(ops.mul(f(t), g)))(x), value: (x, g) => g * value(x), domain: two,
+  f: (x, g) => grad((t: Tensor) => sum(ops.mul(f(t), g)))(x),
+  value: (x, g) => g * value(x),
+  domain: two,
 })
 
 /** One case for each elementwise row, by the row's name. */
@@ -55,13 +67,42 @@ export const cases: Readonly<Record<string, Case>> = {
   add: { f: ops.add, value: (a, b) => a + b, domain: two },
   sub: { f: ops.sub, value: (a, b) => a - b, domain: two },
   mul: { f: ops.mul, value: (a, b) => a * b, domain: two },
-  div: { f: ops.div, value: (a, b) => a / b, domain: [[-2, 2], [0.5, 2]] },
-  floorDiv: { f: ops.floorDiv, value: (a, b) => Math.floor(a / b), domain: [[-9, 9], [0.5, 2]], smooth: false },
-  remainder: { f: ops.remainder, value: floorMod, domain: [[-9, 9], [-3, -1]] },
+  div: {
+    f: ops.div,
+    value: (a, b) => a / b,
+    domain: [
+      [-2, 2],
+      [0.5, 2],
+    ],
+  },
+  floorDiv: {
+    f: ops.floorDiv,
+    value: (a, b) => Math.floor(a / b),
+    domain: [
+      [-9, 9],
+      [0.5, 2],
+    ],
+    smooth: false,
+  },
+  remainder: {
+    f: ops.remainder,
+    value: floorMod,
+    domain: [
+      [-9, 9],
+      [-3, -1],
+    ],
+  },
   neg: { f: ops.neg, value: (a) => -a, domain: one },
   abs: { f: ops.abs, value: Math.abs, domain: one },
   sign: { f: ops.sign, value: Math.sign, domain: one },
-  pow: { f: ops.pow, value: (a, b) => a ** b, domain: [[0.2, 3], [-3, 3]] },
+  pow: {
+    f: ops.pow,
+    value: (a, b) => a ** b,
+    domain: [
+      [0.2, 3],
+      [-3, 3],
+    ],
+  },
   maximum: { f: ops.maximum, value: Math.max, domain: two },
   minimum: { f: ops.minimum, value: Math.min, domain: two },
   equal: compare(ops.equal, (a, b) => a === b),
@@ -73,9 +114,25 @@ export const cases: Readonly<Record<string, Case>> = {
   logicalAnd: compare(ops.logicalAnd, (a, b) => a !== 0 && b !== 0),
   logicalOr: compare(ops.logicalOr, (a, b) => a !== 0 || b !== 0),
   logicalNot: { f: ops.logicalNot, value: (a) => Number(a === 0), domain: [[-3, 3]], smooth: false, whole: true },
-  isFinite: { f: (x) => ops.isFinite(ops.div(1, x)), value: (a) => Number(a !== 0), domain: [[-3, 3]], smooth: false, whole: true },
-  isNaN: { f: (x) => ops.isNaN(ops.div(x, ops.mul(x, x))), value: (a) => Number(a === 0), domain: [[-3, 3]], smooth: false, whole: true },
-  where: { f: (a, b) => ops.where(ops.less(a, b), ops.mul(a, b), ops.sub(a, b)), value: (a, b) => (a < b ? a * b : a - b), domain: two },
+  isFinite: {
+    f: (x) => ops.isFinite(ops.div(1, x)),
+    value: (a) => Number(a !== 0),
+    domain: [[-3, 3]],
+    smooth: false,
+    whole: true,
+  },
+  isNaN: {
+    f: (x) => ops.isNaN(ops.div(x, ops.mul(x, x))),
+    value: (a) => Number(a === 0),
+    domain: [[-3, 3]],
+    smooth: false,
+    whole: true,
+  },
+  where: {
+    f: (a, b) => ops.where(ops.less(a, b), ops.mul(a, b), ops.sub(a, b)),
+    value: (a, b) => (a < b ? a * b : a - b),
+    domain: two,
+  },
   exp: { f: ops.exp, value: Math.exp, domain: [[-3, 2]] },
   expm1: { f: ops.expm1, value: Math.expm1, domain: one },
   log: { f: ops.log, value: Math.log, domain: positive },
@@ -95,12 +152,18 @@ export const cases: Readonly<Record<string, Case>> = {
   round: { f: ops.round, value: half, domain: [[-9, 9]] },
   relu: { f: ops.relu, value: (x) => Math.max(x, 0), domain: one },
   gelu: { f: (x) => ops.gelu(x), value: (x) => x * phi(x), domain: one },
-  geluGrad: slope((x) => ops.gelu(x), (x) => phi(x) + x * density(x)),
+  geluGrad: slope(
+    (x) => ops.gelu(x),
+    (x) => phi(x) + x * density(x),
+  ),
   geluTanh: { f: (x) => ops.gelu(x, { approximate: 'tanh' }), value: (x) => x * sigmoid(inner(x)), domain: one },
-  geluTanhGrad: slope((x) => ops.gelu(x, { approximate: 'tanh' }), (x) => {
-    const s = sigmoid(inner(x))
-    return s + x * s * (1 - s) * innerSlope(x)
-  }),
+  geluTanhGrad: slope(
+    (x) => ops.gelu(x, { approximate: 'tanh' }),
+    (x) => {
+      const s = sigmoid(inner(x))
+      return s + x * s * (1 - s) * innerSlope(x)
+    },
+  ),
   silu: { f: ops.silu, value: (x) => x * sigmoid(x), domain: one },
   siluGrad: slope(ops.silu, (x) => sigmoid(x) * (1 + x * (1 - sigmoid(x)))),
   cast: { f: (x) => ops.cast(ops.cast(x, 'int32'), x.dtype), value: Math.trunc, domain: [[-9, 9]], smooth: false },

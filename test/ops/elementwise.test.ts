@@ -7,7 +7,24 @@ import { SteepestError } from '../../lib/errors.js'
 import { readAll } from '../../lib/graph/evaluate.js'
 import { schedule } from '../../lib/graph/graph.js'
 import { ELEMENTWISE } from '../../lib/graph/table.gen.js'
-import { add, cast, clip, div, equal, exp, greater, isNaN, log, maximum, minimum, mul, pow, relu, sub, where } from '../../lib/ops/elementwise.js'
+import {
+  add,
+  cast,
+  clip,
+  div,
+  equal,
+  exp,
+  greater,
+  isNaN,
+  log,
+  maximum,
+  minimum,
+  mul,
+  pow,
+  relu,
+  sub,
+  where,
+} from '../../lib/ops/elementwise.js'
 import { sum } from '../../lib/ops/reduce.js'
 import { broadcastTo, flip, full, slice, tensor, transpose } from '../../lib/ops/shape.js'
 import { type DType, isFloat } from '../../lib/tensor/dtype.js'
@@ -28,10 +45,13 @@ function operand(c: Case, i: number, shape: Shape, dtype: DType = 'float64'): Te
   const numbers = noise(sizeOf(shape), 7 * i + 3).map((u) => low + ((u + 1) / 2) * (high - low))
   return tensor(c.whole ? numbers.map(Math.round) : numbers, { dtype, shape })
 }
-const operands = (c: Case, shapes: readonly Shape[], dtype?: DType): Tensor[] => c.domain.map((_, i) => operand(c, i, shapes[i % shapes.length], dtype))
+const operands = (c: Case, shapes: readonly Shape[], dtype?: DType): Tensor[] =>
+  c.domain.map((_, i) => operand(c, i, shapes[i % shapes.length], dtype))
 /** The case as a function of numbers in (−1, 1). */
-const centred = (c: Case): Fn => (...us) =>
-  c.f(...us.map((u, i) => add(mul(u, (c.domain[i][1] - c.domain[i][0]) / 2), (c.domain[i][1] + c.domain[i][0]) / 2)))
+const centred =
+  (c: Case): Fn =>
+  (...us) =>
+    c.f(...us.map((u, i) => add(mul(u, (c.domain[i][1] - c.domain[i][0]) / 2), (c.domain[i][1] + c.domain[i][0]) / 2)))
 const bits = (t: Tensor) => cast(t, 'float64')
 
 describe('the table', () => {
@@ -57,19 +77,42 @@ describe('values', () => {
 
   // The accuracy of float32 and bfloat16 at the level of this process; the last test runs it at every level.
   test.each(rows)('accuracy of %s', async (_, c) => {
-    for (const [dtype, bound] of [['float32', 8 * 2 ** -24], ['bfloat16', 2 ** -7]] as const) {
+    for (const [dtype, bound] of [
+      ['float32', 8 * 2 ** -24],
+      ['bfloat16', 2 ** -7],
+    ] as const) {
       const xs = operands(c, [[257]], dtype)
       // Both from the same rounded operands.
       const [got, want] = await readAll([bits(c.f(...xs)), bits(c.f(...xs.map(bits)))])
-      got.forEach((v: number, i: number) => expect(Math.abs(v - want[i])).toBeLessThanOrEqual(bound * Math.max(0.5, Math.abs(want[i]))))
+      got.forEach((v: number, i: number) =>
+        expect(Math.abs(v - want[i])).toBeLessThanOrEqual(bound * Math.max(0.5, Math.abs(want[i]))),
+      )
     }
   })
 
   test('integers keep their dtype and wrap; fractions make them float32', async () => {
     const whole = tensor([7, -7, 2 ** 31 - 1], { dtype: 'int32' })
     const bytes = tensor([3, 250, 255], { dtype: 'uint8' })
-    const results = [add(whole, 1), mul(whole, 2), sub(bytes, 5), add(bytes, 10), div(whole, 2), mul(bytes, 0.5), add(whole, bytes), maximum(bytes, 200)]
-    expect(results.map((t) => t.dtype)).toEqual(['int32', 'int32', 'uint8', 'uint8', 'float32', 'float32', 'int32', 'uint8'])
+    const results = [
+      add(whole, 1),
+      mul(whole, 2),
+      sub(bytes, 5),
+      add(bytes, 10),
+      div(whole, 2),
+      mul(bytes, 0.5),
+      add(whole, bytes),
+      maximum(bytes, 200),
+    ]
+    expect(results.map((t) => t.dtype)).toEqual([
+      'int32',
+      'int32',
+      'uint8',
+      'uint8',
+      'float32',
+      'float32',
+      'int32',
+      'uint8',
+    ])
     expect((await readAll(results)).map((a) => [...a])).toEqual([
       [8, -6, -(2 ** 31)],
       [14, -14, -2],
@@ -102,10 +145,19 @@ describe('layouts', () => {
     [[1], [5]],
     [[0], [1]],
     [[2, 0, 3], [3]],
-    [[3, 1], [1, 4]],
-    [[2, 3, 4], [3, 1]],
+    [
+      [3, 1],
+      [1, 4],
+    ],
+    [
+      [2, 3, 4],
+      [3, 1],
+    ],
     [[7, 130], [130]],
-    [[40, 33], [40, 1]],
+    [
+      [40, 33],
+      [40, 1],
+    ],
   ]
   test.each(shapes)('broadcast %j with %j', async (a, b) => {
     const [x, y] = [random(a, 1), random(b, 2)]
@@ -119,7 +171,18 @@ describe('layouts', () => {
   test('transposed, reversed and cut operands', async () => {
     const x = random([70, 90], 1, 'float32')
     const y = random([90, 70], 2, 'float32')
-    const z = add(slice(transpose(x), [[3, 80, 2], [1, 60]]), flip(slice(y, [[3, 80, 2], [1, 60]])))
+    const z = add(
+      slice(transpose(x), [
+        [3, 80, 2],
+        [1, 60],
+      ]),
+      flip(
+        slice(y, [
+          [3, 80, 2],
+          [1, 60],
+        ]),
+      ),
+    )
     const [a, b, got] = await readAll([x, y, z])
     let worst = 0
     for (let i = 0; i < 39; i++) {
@@ -141,10 +204,25 @@ describe('layouts', () => {
 
 describe('derivatives', () => {
   const shapesOf = (c: Case): Shape[][] =>
-    c.domain.length === 1 ? [[[]], [[0]], [[1]], [[5]]] : [[[], []], [[0], [1]], [[3], [3]], [[2, 1], [3]], [[1, 2], [3, 1]]]
+    c.domain.length === 1
+      ? [[[]], [[0]], [[1]], [[5]]]
+      : [
+          [[], []],
+          [[0], [1]],
+          [[3], [3]],
+          [[2, 1], [3]],
+          [
+            [1, 2],
+            [3, 1],
+          ],
+        ]
 
   test.each(smooth)('of %s', async (_, c) => {
-    for (const shapes of shapesOf(c)) await checkDerivatives(centred(c), shapes.map((shape, i) => random(shape, 11 + i)))
+    for (const shapes of shapesOf(c))
+      await checkDerivatives(
+        centred(c),
+        shapes.map((shape, i) => random(shape, 11 + i)),
+      )
   })
 
   test.each(smooth)('of %s: jvp is the transpose of vjp', async (_, c) => {
@@ -155,7 +233,11 @@ describe('derivatives', () => {
     const along = jvp((...v: Tensor[]) => c.f(...v), xs, tangents)[1]
     const back = pull(cotangent)
     const products = back.map((g, i) => sum(mul(g, tangents[i])))
-    await expectClose(sum(mul(along, cotangent)), products.reduce((a, b) => add(a, b)), 1e-12)
+    await expectClose(
+      sum(mul(along, cotangent)),
+      products.reduce((a, b) => add(a, b)),
+      1e-12,
+    )
   })
 
   test('are refused where there are none', () => {
@@ -176,7 +258,10 @@ describe('derivatives', () => {
   test('do not leak from the branch that was not taken', async () => {
     const x = tensor([-1, 0, 4], { dtype: 'float64' })
     const [g, h] = await readAll(
-      grad((a: Tensor, b: Tensor) => sum(where(greater(x, 0), a, b)), { argnums: [0, 1] })(div(1, sub(x, x)), log(x)) as unknown as Tensor[],
+      grad((a: Tensor, b: Tensor) => sum(where(greater(x, 0), a, b)), { argnums: [0, 1] })(
+        div(1, sub(x, x)),
+        log(x),
+      ) as unknown as Tensor[],
     )
     expect([...g]).toEqual([0, 0, 1])
     expect([...h]).toEqual([1, 1, 0])
@@ -185,7 +270,9 @@ describe('derivatives', () => {
   test('of powers at 0, and of ties', async () => {
     const zero = tensor([0, 0, 0], { dtype: 'float64' })
     const b = tensor([1, 2, 3], { dtype: 'float64' })
-    const [g, h] = await readAll(grad((x: Tensor, y: Tensor) => sum(pow(x, y)), { argnums: [0, 1] })(zero, b) as unknown as Tensor[])
+    const [g, h] = await readAll(
+      grad((x: Tensor, y: Tensor) => sum(pow(x, y)), { argnums: [0, 1] })(zero, b) as unknown as Tensor[],
+    )
     expect([...g]).toEqual([1, 0, 0])
     expect([...h]).toEqual([0, 0, 0])
     const tie = grad((x: Tensor) => sum(maximum(x, full([3], 1, 'float64'))))(tensor([0, 1, 2], { dtype: 'float64' }))
@@ -207,7 +294,11 @@ test.skipIf(process.env.STEEPEST_LEVEL !== undefined)('accuracy holds at every d
   const vitest = join(root, 'node_modules/vitest/vitest.mjs')
   const args = [vitest, 'run', 'test/ops/elementwise.test.ts', '-t', 'accuracy of', '--reporter', 'json']
   for (const level of native().info().levels) {
-    const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: root, env: { ...process.env, STEEPEST_LEVEL: level }, maxBuffer: 1 << 26 })
+    const { stdout } = await promisify(execFile)(process.execPath, args, {
+      cwd: root,
+      env: { ...process.env, STEEPEST_LEVEL: level },
+      maxBuffer: 1 << 26,
+    })
     const report = JSON.parse(stdout.slice(stdout.indexOf('{'))) as { numPassedTests: number; success: boolean }
     expect(report).toMatchObject({ success: true, numPassedTests: rows.length })
   }

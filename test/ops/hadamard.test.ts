@@ -17,6 +17,8 @@ describe('hadamard', () => {
   })
 
   test('refuses other lengths', () => {
-    expect(() => hadamard(random([3], 1))).toThrow('[hadamard] the axis must be a power of two long; got float64[3]. Use pad first')
+    expect(() => hadamard(random([3], 1))).toThrow(
+      '[hadamard] the axis must be a power of two long; got float64[3]. Use pad first',
+    )
   })
 })

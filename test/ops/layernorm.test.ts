@@ -13,7 +13,11 @@ const shapes: Shape[] = [[5], [1, 3], [4, 7], [2, 3, 17], [0, 4], [2, 2, 1]]
 
 describe('layerNorm', () => {
   test('gives the numbers of its formula', async () => {
-    const y = await layerNorm(tensor([[1, 2, 3, 6]], { dtype: 'float64' }), { eps: 0.5, weight: tensor([1, 2, 1, 1], { dtype: 'float64' }), bias: tensor([0, 1, 0, 0], { dtype: 'float64' }) }).read()
+    const y = await layerNorm(tensor([[1, 2, 3, 6]], { dtype: 'float64' }), {
+      eps: 0.5,
+      weight: tensor([1, 2, 1, 1], { dtype: 'float64' }),
+      bias: tensor([0, 1, 0, 0], { dtype: 'float64' }),
+    }).read()
     const wanted = [-2, -1, 0, 3].map((c) => c / Math.sqrt(3.5 + 0.5))
     wanted[1] = wanted[1] * 2 + 1
     wanted.forEach((v, i) => expect(y[i]).toBeCloseTo(v, 14))
@@ -22,7 +26,10 @@ describe('layerNorm', () => {
   test.each(shapes)('derivatives and vmap at %j', async (...shape) => {
     const n = shape[shape.length - 1]
     await checkDerivatives((x) => layerNorm(x, { eps: 0.01 }), [random(shape, 1)])
-    await checkDerivatives((x, weight, bias) => layerNorm(x, { weight, bias, eps: 0.01 }), [random(shape, 1), random([n], 2), random([n], 3)])
+    await checkDerivatives(
+      (x, weight, bias) => layerNorm(x, { weight, bias, eps: 0.01 }),
+      [random(shape, 1), random([n], 2), random([n], 3)],
+    )
     await checkDerivatives((x, bias) => layerNorm(x, { bias, eps: 0.01 }), [random(shape, 1), random([n], 3)])
   })
 
@@ -41,14 +48,20 @@ describe('layerNorm', () => {
 
 describe('rmsNorm', () => {
   test('gives the numbers of its formula', async () => {
-    const y = await rmsNorm(tensor([[3, 4]], { dtype: 'float64' }), { eps: 0.5, weight: tensor([1, 2], { dtype: 'float64' }) }).read()
+    const y = await rmsNorm(tensor([[3, 4]], { dtype: 'float64' }), {
+      eps: 0.5,
+      weight: tensor([1, 2], { dtype: 'float64' }),
+    }).read()
     expect(y[0]).toBeCloseTo(3 / Math.sqrt(13), 14)
     expect(y[1]).toBeCloseTo(8 / Math.sqrt(13), 14)
   })
 
   test.each(shapes)('derivatives and vmap at %j', async (...shape) => {
     await checkDerivatives((x) => rmsNorm(x, { eps: 0.01 }), [random(shape, 1)])
-    await checkDerivatives((x, weight) => rmsNorm(x, { weight, eps: 0.01 }), [random(shape, 1), random([shape[shape.length - 1]], 2)])
+    await checkDerivatives(
+      (x, weight) => rmsNorm(x, { weight, eps: 0.01 }),
+      [random(shape, 1), random([shape[shape.length - 1]], 2)],
+    )
   })
 })
 
@@ -63,7 +76,21 @@ const groupShapes: [Shape, number][] = [
 
 describe('groupNorm', () => {
   test('normalizes a group', async () => {
-    const y = await groupNorm(tensor([[[1, 2], [3, 6], [0, 0], [4, 4]]], { dtype: 'float64' }), 2, { eps: 0.5 }).read()
+    const y = await groupNorm(
+      tensor(
+        [
+          [
+            [1, 2],
+            [3, 6],
+            [0, 0],
+            [4, 4],
+          ],
+        ],
+        { dtype: 'float64' },
+      ),
+      2,
+      { eps: 0.5 },
+    ).read()
     ;[-2, -1, 0, 3].forEach((c, i) => expect(y[i]).toBeCloseTo(c / 2, 14))
     ;[-2, -2, 2, 2].forEach((c, i) => expect(y[4 + i]).toBeCloseTo(c / Math.sqrt(4.5), 14))
   })
@@ -71,7 +98,10 @@ describe('groupNorm', () => {
   test.each(groupShapes)('derivatives and vmap at %j by %d', async (shape, groups) => {
     const c = shape[1]
     await checkDerivatives((x) => groupNorm(x, groups, { eps: 0.01 }), [random(shape, 1)])
-    await checkDerivatives((x, weight, bias) => groupNorm(x, groups, { weight, bias, eps: 0.01 }), [random(shape, 1), random([c], 2), random([c], 3)])
+    await checkDerivatives(
+      (x, weight, bias) => groupNorm(x, groups, { weight, bias, eps: 0.01 }),
+      [random(shape, 1), random([c], 2), random([c], 3)],
+    )
   })
 
   test('says what is wrong', () => {

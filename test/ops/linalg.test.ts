@@ -31,7 +31,11 @@ const spread = (x: Tensor): Tensor => {
   const steps = tensor(Float64Array.from({ length: n }, (_, i) => 3 * (i + 1)))
   return add(mul(x, 0.4), mul(eye(m, { columns: n, dtype: x.dtype }), steps))
 }
-const flat = (...parts: Tensor[]): Tensor => concat(parts.map((t) => reshape(t, [-1])), { axis: 0 })
+const flat = (...parts: Tensor[]): Tensor =>
+  concat(
+    parts.map((t) => reshape(t, [-1])),
+    { axis: 0 },
+  )
 
 const sizes = [0, 1, 2, 3]
 
@@ -54,8 +58,27 @@ describe('linear algebra', () => {
     await expectClose(matmul(mul(u, reshape(s, [2, 1, 3])), vh), wide, 1e-13)
     const { values, vectors } = eigh(a)
     await expectClose(matmul(mul(vectors, reshape(values, [2, 1, 4])), dual(vectors)), a, 1e-13)
-    const [d, sign, log] = await readAll([det(tensor([[1, 2], [3, 4]])), ...Object.values(slogdet(tensor([[1, 2], [3, 4]])))])
-    expect([d[0], sign[0], log[0]].map((x: number) => Number(x.toFixed(5)))).toEqual([-2, -1, Number(Math.log(2).toFixed(5))])
+    const [d, sign, log] = await readAll([
+      det(
+        tensor([
+          [1, 2],
+          [3, 4],
+        ]),
+      ),
+      ...Object.values(
+        slogdet(
+          tensor([
+            [1, 2],
+            [3, 4],
+          ]),
+        ),
+      ),
+    ])
+    expect([d[0], sign[0], log[0]].map((x: number) => Number(x.toFixed(5)))).toEqual([
+      -2,
+      -1,
+      Number(Math.log(2).toFixed(5)),
+    ])
   })
 
   test('least squares, tall and wide', async () => {
@@ -114,15 +137,44 @@ describe('linear algebra', () => {
   })
 
   test('a derivative that does not exist is said so', () => {
-    expect(() => grad((x: Tensor) => sum(qr(x, { mode: 'complete' }).q))(random([3, 2], 1))).toThrow(/\[qr\] the complete form has no derivative/)
+    expect(() => grad((x: Tensor) => sum(qr(x, { mode: 'complete' }).q))(random([3, 2], 1))).toThrow(
+      /\[qr\] the complete form has no derivative/,
+    )
   })
 
   test('a matrix that cannot be factorized ends the run with one sentence', async () => {
-    const singular = tensor([[1, 2], [2, 4]])
-    await expect(solve(singular, tensor([1, 1])).read()).rejects.toThrow('[solve] a matrix could not be factorized (singular, or not positive definite)')
-    await expect(cholesky(tensor([[1, 2], [2, 1]])).read()).rejects.toThrow('[cholesky] a matrix could not be factorized')
-    await expect(triangularSolve(tensor([[0, 0], [1, 1]]), tensor([1, 1])).read()).rejects.toThrow('[triangularSolve]')
-    await expect(svd(tensor([[Number.NaN, 2], [2, 1]])).s.read()).rejects.toThrow('[svd] a number is not finite')
+    const singular = tensor([
+      [1, 2],
+      [2, 4],
+    ])
+    await expect(solve(singular, tensor([1, 1])).read()).rejects.toThrow(
+      '[solve] a matrix could not be factorized (singular, or not positive definite)',
+    )
+    await expect(
+      cholesky(
+        tensor([
+          [1, 2],
+          [2, 1],
+        ]),
+      ).read(),
+    ).rejects.toThrow('[cholesky] a matrix could not be factorized')
+    await expect(
+      triangularSolve(
+        tensor([
+          [0, 0],
+          [1, 1],
+        ]),
+        tensor([1, 1]),
+      ).read(),
+    ).rejects.toThrow('[triangularSolve]')
+    await expect(
+      svd(
+        tensor([
+          [Number.NaN, 2],
+          [2, 1],
+        ]),
+      ).s.read(),
+    ).rejects.toThrow('[svd] a number is not finite')
     expect([...(await slogdet(singular).logAbsDet.read())]).toEqual([-Infinity])
   })
 

@@ -14,9 +14,17 @@ import { checkDerivatives, expectClose, random } from './differences.js'
 
 /** Labels in [0, classes), every fourth of them −100. */
 const labelsOf = (shape: Shape, classes: number, ignored = true): Tensor =>
-  tensor(Int32Array.from({ length: sizeOf(shape) }, (_, i) => (ignored && i % 4 === 3 ? -100 : (7 * i + 3) % classes)), { shape })
+  tensor(
+    Int32Array.from({ length: sizeOf(shape) }, (_, i) => (ignored && i % 4 === 3 ? -100 : (7 * i + 3) % classes)),
+    { shape },
+  )
 
-const options: CrossEntropyOptions[] = [{}, { labelSmoothing: 0.2 }, { softCap: 1.5 }, { zLoss: 0.1, labelSmoothing: 0.1, softCap: 2 }]
+const options: CrossEntropyOptions[] = [
+  {},
+  { labelSmoothing: 0.2 },
+  { softCap: 1.5 },
+  { zLoss: 0.1, labelSmoothing: 0.1, softCap: 2 },
+]
 
 describe('crossEntropy', () => {
   test('gives the numbers of its formula', async () => {
@@ -36,16 +44,23 @@ describe('crossEntropy', () => {
   })
 
   describe.each(options)('%j', (o) => {
-    test.each([[[5]], [[4, 7]], [[2, 3, 17]], [[0, 3]], [[3, 1]]] as [Shape][])('derivatives and vmap at %j', async (shape) => {
-      const labels = labelsOf(shape.slice(0, -1), shape[shape.length - 1])
-      await checkDerivatives((x) => crossEntropy(x, labels, { ...o, reduction: 'none' }), [random(shape, 1)])
-      await checkDerivatives((x) => crossEntropy(x, labels, o), [random(shape, 1)])
-    })
+    test.each([[[5]], [[4, 7]], [[2, 3, 17]], [[0, 3]], [[3, 1]]] as [Shape][])(
+      'derivatives and vmap at %j',
+      async (shape) => {
+        const labels = labelsOf(shape.slice(0, -1), shape[shape.length - 1])
+        await checkDerivatives((x) => crossEntropy(x, labels, { ...o, reduction: 'none' }), [random(shape, 1)])
+        await checkDerivatives((x) => crossEntropy(x, labels, o), [random(shape, 1)])
+      },
+    )
   })
 
   test('labels of every example under vmap', async () => {
     const [logits, labels] = [random([3, 4, 5], 1), labelsOf([3, 4], 5)]
-    await expectClose(vmap((x: Tensor, y: Tensor) => crossEntropy(x, y, { reduction: 'none' }))(logits, labels), crossEntropy(logits, labels, { reduction: 'none' }), 1e-14)
+    await expectClose(
+      vmap((x: Tensor, y: Tensor) => crossEntropy(x, y, { reduction: 'none' }))(logits, labels),
+      crossEntropy(logits, labels, { reduction: 'none' }),
+      1e-14,
+    )
   })
 
   test('a label out of range is an error, and says so', async () => {
@@ -58,9 +73,15 @@ describe('crossEntropy', () => {
   test('says what is wrong', () => {
     expect(() => crossEntropy(random([2, 3], 1), labelsOf([3], 3))).toThrow('labels must have the shape [2]')
     expect(() => crossEntropy(random([2, 3], 1), random([2], 1))).toThrow('labels must be int32')
-    expect(() => crossEntropy(random([2, 3], 1), labelsOf([2], 3), { labelSmoothing: 2 })).toThrow('`labelSmoothing` must be in [0, 1]')
-    expect(() => crossEntropy(random([2, 3], 1), labelsOf([2], 3), { ignore_index: 2 } as never)).toThrow('Did you mean `ignoreIndex`')
-    expect(() => linearCrossEntropy(random([2, 3], 1), random([5, 4], 1), labelsOf([2], 3))).toThrow('the weight must be float64 [classes, 3]')
+    expect(() => crossEntropy(random([2, 3], 1), labelsOf([2], 3), { labelSmoothing: 2 })).toThrow(
+      '`labelSmoothing` must be in [0, 1]',
+    )
+    expect(() => crossEntropy(random([2, 3], 1), labelsOf([2], 3), { ignore_index: 2 } as never)).toThrow(
+      'Did you mean `ignoreIndex`',
+    )
+    expect(() => linearCrossEntropy(random([2, 3], 1), random([5, 4], 1), labelsOf([2], 3))).toThrow(
+      'the weight must be float64 [classes, 3]',
+    )
   })
 })
 
@@ -75,8 +96,14 @@ describe('linearCrossEntropy', () => {
     ] as [Shape, number][])('derivatives and vmap at %j into %d', async (shape, classes) => {
       const labels = labelsOf(shape.slice(0, -1), classes)
       const width = shape[shape.length - 1]
-      await checkDerivatives((x, w) => linearCrossEntropy(x, w, labels, o), [random(shape, 1), random([classes, width], 2)])
-      await checkDerivatives((x, w, bias) => linearCrossEntropy(x, w, labels, { ...o, bias, reduction: 'sum' }), [random(shape, 1), random([classes, width], 2), random([classes], 3)])
+      await checkDerivatives(
+        (x, w) => linearCrossEntropy(x, w, labels, o),
+        [random(shape, 1), random([classes, width], 2)],
+      )
+      await checkDerivatives(
+        (x, w, bias) => linearCrossEntropy(x, w, labels, { ...o, bias, reduction: 'sum' }),
+        [random(shape, 1), random([classes, width], 2), random([classes], 3)],
+      )
     })
   })
 
@@ -97,7 +124,10 @@ describe('linearCrossEntropy', () => {
     const inputs = [x, w, bias]
     await expectClose(wide(fused(...inputs)), plain(...inputs.map(wide)), bound)
     // Gradients of the sum: those of the mean would be too small to be seen beside 1.
-    const scaled = (f: (...t: Tensor[]) => Tensor) => (...t: Tensor[]) => mul(f(...t), rows)
+    const scaled =
+      (f: (...t: Tensor[]) => Tensor) =>
+      (...t: Tensor[]) =>
+        mul(f(...t), rows)
     const got = grad(scaled(fused), { argnums: [0, 1, 2] })(...inputs) as unknown as Tensor[]
     const wanted = grad(scaled(plain), { argnums: [0, 1, 2] })(...inputs.map(wide)) as unknown as Tensor[]
     for (let i = 0; i < 3; i++) await expectClose(wide(got[i]), wanted[i], bound)

@@ -12,25 +12,61 @@ const pairs: [Shape, Shape][] = [
   [[3], [3]],
   [[4, 3], [3]],
   [[3], [3, 5]],
-  [[4, 3], [3, 5]],
-  [[1, 1], [1, 1]],
-  [[0, 3], [3, 5]],
-  [[4, 0], [0, 5]],
-  [[2, 4, 3], [3, 5]],
-  [[4, 3], [2, 3, 5]],
-  [[2, 1, 4, 3], [3, 3, 2]],
-  [[1, 4, 3], [2, 3, 5]],
-  [[2, 4, 3], [2, 3, 1]],
+  [
+    [4, 3],
+    [3, 5],
+  ],
+  [
+    [1, 1],
+    [1, 1],
+  ],
+  [
+    [0, 3],
+    [3, 5],
+  ],
+  [
+    [4, 0],
+    [0, 5],
+  ],
+  [
+    [2, 4, 3],
+    [3, 5],
+  ],
+  [
+    [4, 3],
+    [2, 3, 5],
+  ],
+  [
+    [2, 1, 4, 3],
+    [3, 3, 2],
+  ],
+  [
+    [1, 4, 3],
+    [2, 3, 5],
+  ],
+  [
+    [2, 4, 3],
+    [2, 3, 1],
+  ],
 ]
 
 describe('matmul', () => {
   test('gives the numbers of a sum', async () => {
-    const a = tensor([[1, 2, 3], [4, 5, 6]])
-    const b = tensor([[1, 0], [0, 1], [2, -1]])
+    const a = tensor([
+      [1, 2, 3],
+      [4, 5, 6],
+    ])
+    const b = tensor([
+      [1, 0],
+      [0, 1],
+      [2, -1],
+    ])
     expect([...(await matmul(a, b).read())]).toEqual([7, -1, 16, -1])
     expect([...(await matmul(tensor([1, 2]), tensor([3, 4])).read())]).toEqual([11])
     expect(matmul(tensor([1, 2]), tensor([3, 4])).shape).toEqual([])
-    expect([...(await matmul(tensor([], { shape: [2, 0] }), tensor([], { shape: [0, 2] })).read())]).toEqual([0, 0, 0, 0])
+    expect([...(await matmul(tensor([], { shape: [2, 0] }), tensor([], { shape: [0, 2] })).read())]).toEqual([
+      0, 0, 0, 0,
+    ])
   })
 
   test.each(pairs)('derivatives and vmap at %j and %j', async (a, b) => {
@@ -41,11 +77,20 @@ describe('matmul', () => {
     const a = random([5, 4], 1)
     const b = random([7, 4], 2)
     await checkDerivatives((x, y) => matmul(x, transpose(flip(y, 0))), [a, b])
-    await checkDerivatives((x, y) => matmul(swapAxes(x, 0, 1), swapAxes(y, -1, -2)), [random([4, 2, 3], 1), random([2, 5, 3], 2)])
+    await checkDerivatives(
+      (x, y) => matmul(swapAxes(x, 0, 1), swapAxes(y, -1, -2)),
+      [random([4, 2, 3], 1), random([2, 5, 3], 2)],
+    )
   })
 
   test('jvp agrees with vjp', async () => {
-    const [a, b, da, db, g] = [random([3, 4], 1), random([4, 2], 2), random([3, 4], 3), random([4, 2], 4), random([3, 2], 5)]
+    const [a, b, da, db, g] = [
+      random([3, 4], 1),
+      random([4, 2], 2),
+      random([3, 4], 3),
+      random([4, 2], 4),
+      random([3, 2], 5),
+    ]
     const [, tangent] = jvp((x: Tensor, y: Tensor) => matmul(x, y), [a, b], [da, db])
     const [, pull] = vjp((x: Tensor, y: Tensor) => matmul(x, y), a, b)
     const [ga, gb] = pull(g)

@@ -2,14 +2,32 @@ import { describe, expect, expectTypeOf, test } from 'vitest'
 import * as steepest from '../../lib/index.js'
 import { readAll, type Shape, Tensor, tensor } from '../../lib/index.js'
 
-const x = tensor([[1, 2], [3, 4]])
+const x = tensor([
+  [1, 2],
+  [3, 4],
+])
 
 describe('methods', () => {
   test('are the functions of the same name', async () => {
     const names = Object.getOwnPropertyNames(Tensor.prototype).filter((n) => n in steepest)
     expect(names.length).toBeGreaterThan(80)
     // Whatever takes one tensor alone.
-    const alone = ['neg', 'exp', 'relu', 'sum', 'mean', 'logSumExp', 'transpose', 'softmax', 'isNaN', 'stopGradient', 'argmax', 'argsort', 'tril', 'norm']
+    const alone = [
+      'neg',
+      'exp',
+      'relu',
+      'sum',
+      'mean',
+      'logSumExp',
+      'transpose',
+      'softmax',
+      'isNaN',
+      'stopGradient',
+      'argmax',
+      'argsort',
+      'tril',
+      'norm',
+    ]
     for (const name of alone) {
       const f = steepest[name as 'neg']
       const [a, b] = await readAll([x[name as 'neg'](), f(x)])
@@ -18,10 +36,28 @@ describe('methods', () => {
   })
 
   test('chain, take options and numbers', async () => {
-    const y = x.matmul(tensor([[1, 0], [1, 1]])).add(1).mul(x).relu().sum({ axis: -1, keepDims: true })
+    const y = x
+      .matmul(
+        tensor([
+          [1, 0],
+          [1, 1],
+        ]),
+      )
+      .add(1)
+      .mul(x)
+      .relu()
+      .sum({ axis: -1, keepDims: true })
     expect(y.shape).toEqual([2, 1])
     expect([...(await y.read())]).toEqual([1 * 4 + 2 * 3, 3 * 8 + 4 * 5])
-    expect((await x.reshape([4]).slice([[1, 3]]).pow(3).read()).join()).toBe('8,27')
+    expect(
+      (
+        await x
+          .reshape([4])
+          .slice([[1, 3]])
+          .pow(3)
+          .read()
+      ).join(),
+    ).toBe('8,27')
     expect(x.cast('float64').dtype).toBe('float64')
     expect(x.less(3).dtype).toBe('uint8')
   })

@@ -13,7 +13,12 @@ const N = 1 << 18
 const key = R.key(2026)
 
 /** Standard deviations between the mean of n draws and the true one, and the same of their variance. */
-function scores(x: ArrayLike<number>, mean: number, variance: number, fourth: number): { mean: number; variance: number } {
+function scores(
+  x: ArrayLike<number>,
+  mean: number,
+  variance: number,
+  fourth: number,
+): { mean: number; variance: number } {
   const n = x.length
   let s1 = 0
   let s2 = 0
@@ -23,7 +28,10 @@ function scores(x: ArrayLike<number>, mean: number, variance: number, fourth: nu
     s2 += d * d
   }
   // Var of the mean of squares about the true mean: (μ₄ − σ⁴)/n.
-  return { mean: s1 / n / Math.sqrt(variance / n), variance: (s2 / n - variance) / Math.sqrt((fourth - variance ** 2) / n) }
+  return {
+    mean: s1 / n / Math.sqrt(variance / n),
+    variance: (s2 / n - variance) / Math.sqrt((fourth - variance ** 2) / n),
+  }
 }
 
 /** χ² of counts against expected ones, as a number of standard deviations from its mean. */
@@ -75,10 +83,25 @@ describe('distributions', () => {
     }
     near(scores(g, 0.5772156649015329, Math.PI ** 2 / 6, 14.6 * 1).mean)
     expect(u.every((v: number) => v >= -2 && v < 3)).toBe(true)
-    near(chiSquare(histogram(u, 256, (v) => (v + 2) / 5), flatBins(256)))
+    near(
+      chiSquare(
+        histogram(u, 256, (v) => (v + 2) / 5),
+        flatBins(256),
+      ),
+    )
     near(chiSquare(histogram(z, 256, normalBelow), flatBins(256)))
-    near(chiSquare(histogram(e, 256, (v) => 1 - Math.exp(-v)), flatBins(256)))
-    near(chiSquare(histogram(g, 256, (v) => Math.exp(-Math.exp(-v))), flatBins(256)))
+    near(
+      chiSquare(
+        histogram(e, 256, (v) => 1 - Math.exp(-v)),
+        flatBins(256),
+      ),
+    )
+    near(
+      chiSquare(
+        histogram(g, 256, (v) => Math.exp(-Math.exp(-v))),
+        flatBins(256),
+      ),
+    )
     // Neighbours, and the two numbers that one Box–Muller pair gives (16 apart).
     for (const gap of [1, 16, 32, 64]) near(correlation(z.subarray(0, N - gap), z.subarray(gap), 0, 1))
     const squares = Float64Array.from(z, (v) => v * v)
@@ -107,9 +130,19 @@ describe('distributions', () => {
       const ones = b.reduce((n: number, v: number) => n + ((v >>> bit) & 1), 0)
       near((ones - N / 2) / Math.sqrt(N / 4))
     }
-    near(chiSquare(histogram(i, 100, (v) => (v + 3.5) / 100), flatBins(100)))
+    near(
+      chiSquare(
+        histogram(i, 100, (v) => (v + 3.5) / 100),
+        flatBins(100),
+      ),
+    )
     expect([Math.min(...i.slice(0, 50000)), Math.max(...i.slice(0, 50000))]).toEqual([-3, 96])
-    near(chiSquare(histogram(wide, 64, (v) => (v + 2 ** 31) / 2 ** 32), flatBins(64)))
+    near(
+      chiSquare(
+        histogram(wide, 64, (v) => (v + 2 ** 31) / 2 ** 32),
+        flatBins(64),
+      ),
+    )
     near((c.reduce((n: number, v: number) => n + v, 0) - 0.3 * N) / Math.sqrt(N * 0.21))
     const columns = [0, 0, 0, 0]
     p.forEach((v: number, at: number) => {
@@ -124,15 +157,25 @@ describe('distributions', () => {
     const probabilities = [0.5, 0, 0.2, 0.25, 0.05]
     const logits = log(tensor(probabilities))
     const rows = mul(ones([N, 5]), logits)
-    const [last, first] = await readAll([R.categorical(key, rows), R.categorical(key, mul(ones([5, 1000]), reshape(logits, [5, 1])), { axis: 0 })])
+    const [last, first] = await readAll([
+      R.categorical(key, rows),
+      R.categorical(key, mul(ones([5, 1000]), reshape(logits, [5, 1])), { axis: 0 }),
+    ])
     const counts = new Float64Array(5)
     last.forEach((v: number) => counts[v]++)
     expect(counts[1]).toBe(0)
     const kept = [0, 2, 3, 4]
-    near(chiSquare(kept.map((i) => counts[i]), kept.map((i) => probabilities[i] * N)))
+    near(
+      chiSquare(
+        kept.map((i) => counts[i]),
+        kept.map((i) => probabilities[i] * N),
+      ),
+    )
     expect(first.length).toBe(1000)
     expect(first.includes(1)).toBe(false)
-    await expect(R.categorical(key, tensor([Number.NaN, Number.NaN])).read()).rejects.toThrow('[categorical] a number is not finite')
+    await expect(R.categorical(key, tensor([Number.NaN, Number.NaN])).read()).rejects.toThrow(
+      '[categorical] a number is not finite',
+    )
   })
 
   test('permutations are permutations, all equally likely', async () => {
@@ -143,7 +186,11 @@ describe('distributions', () => {
     for (const one of all) counts.set(one.join(''), (counts.get(one.join('')) ?? 0) + 1)
     expect(counts.size).toBe(24)
     near(chiSquare([...counts.values()], new Array<number>(24).fill(100)))
-    const x = tensor([[1, 2], [3, 4], [5, 6]])
+    const x = tensor([
+      [1, 2],
+      [3, 4],
+      [5, 6],
+    ])
     const rows = await R.shuffle(key, x).read()
     expect([...rows].sort()).toEqual([1, 2, 3, 4, 5, 6])
     expect(rows[1]).toBe(rows[0] + 1)
@@ -162,7 +209,8 @@ describe('keys', () => {
       R.uniform(R.key(2027), [N]),
       R.uniform(key, [N], { site: 1 }),
     ])
-    for (let a = 0; a < draws.length; a++) for (let b = 0; b < a; b++) near(correlation(draws[a], draws[b], 0.5, 1 / 12))
+    for (let a = 0; a < draws.length; a++)
+      for (let b = 0; b < a; b++) near(correlation(draws[a], draws[b], 0.5, 1 / 12))
   })
 
   test('the same key gives the same numbers; a number and a tensor fold alike', async () => {
@@ -189,7 +237,10 @@ describe('keys', () => {
 
   test('an example draws the same numbers in any batch', async () => {
     const ids = tensor([41, 7, 1000], { dtype: 'int32' })
-    const [batch, alone] = await readAll([R.normal(key, [3, 9], { ids }), R.normal(key, [1, 9], { ids: tensor([7], { dtype: 'int32' }) })])
+    const [batch, alone] = await readAll([
+      R.normal(key, [3, 9], { ids }),
+      R.normal(key, [1, 9], { ids: tensor([7], { dtype: 'int32' }) }),
+    ])
     expect(batch.slice(9, 18)).toEqual(alone)
     const x = random([3, 9], 1)
     const [whole, single] = await readAll([
@@ -213,13 +264,19 @@ describe('keys', () => {
 
   test('refuses what is no key, seed, range or option', () => {
     expect(() => R.key(-1)).toThrow('[random.key] a seed must be a whole number in [0, 2^53); got -1')
-    expect(() => R.normal(tensor([1, 2]), [3])).toThrow('[random] a key must be int32 [2]; got float32[2]. Make one: random.key(0)')
+    expect(() => R.normal(tensor([1, 2]), [3])).toThrow(
+      '[random] a key must be int32 [2]; got float32[2]. Make one: random.key(0)',
+    )
     expect(() => R.uniform(key, [3], { max: -1 })).toThrow('`max` must not be below `min`')
     expect(() => R.uniform(key, [3], { maximum: 2 } as object)).toThrow('unknown option `maximum`')
-    expect(() => R.normal(key, [3], { ids: tensor([1, 2], { dtype: 'int32' }) })).toThrow('`ids` must be int32, one per example')
+    expect(() => R.normal(key, [3], { ids: tensor([1, 2], { dtype: 'int32' }) })).toThrow(
+      '`ids` must be int32, one per example',
+    )
     expect(() => R.normal(key, [3], { dtype: 'int32' })).toThrow('dtype must be')
     expect(() => dropout(ones([2]), { p: 1.5, key })).toThrow('[dropout] `p` must be in [0, 1]; got 1.5')
-    expect(() => grad((x: Tensor) => sum(R.gumbel(key, [2], {}) && mul(x, R.categorical(key, x))))(ones([2]))).not.toThrow()
+    expect(() =>
+      grad((x: Tensor) => sum(R.gumbel(key, [2], {}) && mul(x, R.categorical(key, x))))(ones([2])),
+    ).not.toThrow()
   })
 })
 
@@ -236,13 +293,16 @@ describe('dropout', () => {
     expect(dropout(x, { p: 0, key })).toBe(x)
   })
 
-  test.each([[[]], [[0]], [[1]], [[3, 5]], [[2, 0, 3]], [[130]]])('derivatives and vmap at %j: the same mask again', async (shape) => {
-    await checkDerivatives((x) => dropout(x, { p: 0.4, key }), [random(shape, 1)])
-    if (shape.length > 0) {
-      const ids = tensor(Int32Array.from({ length: shape[0] }, (_, i) => 3 * i))
-      await checkDerivatives((x) => dropout(x, { p: 0.4, key, ids, site: 2 }), [random(shape, 1)])
-    }
-  })
+  test.each([[[]], [[0]], [[1]], [[3, 5]], [[2, 0, 3]], [[130]]])(
+    'derivatives and vmap at %j: the same mask again',
+    async (shape) => {
+      await checkDerivatives((x) => dropout(x, { p: 0.4, key }), [random(shape, 1)])
+      if (shape.length > 0) {
+        const ids = tensor(Int32Array.from({ length: shape[0] }, (_, i) => 3 * i))
+        await checkDerivatives((x) => dropout(x, { p: 0.4, key, ids, site: 2 }), [random(shape, 1)])
+      }
+    },
+  )
 
   test('recomputation draws the same mask', async () => {
     const x = random([40], 1)

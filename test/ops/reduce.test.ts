@@ -12,14 +12,22 @@ describe('reductions', () => {
   test.each([
     ['max', () => max(zeros([3, 0]), { axis: 1 })],
     ['argmax', () => argmax(zeros([0]))],
-  ])('there is no %s of nothing, at trace time', (_, f) => expect(f).toThrow(expect.objectContaining({ code: 'SHAPE' })))
+  ])('there is no %s of nothing, at trace time', (_, f) =>
+    expect(f).toThrow(expect.objectContaining({ code: 'SHAPE' })),
+  )
 
   test('an unknown option is named with the near one', () => {
     expect(() => sum(zeros([2]), { axes: 0 } as never)).toThrow(/unknown option `axes`.*`axis`/)
   })
 
   test('equal extremes share the gradient', async () => {
-    const x = tensor([[1, 3, 3, -2], [5, 5, 5, 5]], { dtype: 'float64' })
+    const x = tensor(
+      [
+        [1, 3, 3, -2],
+        [5, 5, 5, 5],
+      ],
+      { dtype: 'float64' },
+    )
     const g = grad((t: typeof x) => sum(mul(max(t, { axis: 1 }), tensor([2, 8], { dtype: 'float64' }))))(x)
     expect([...(await g.read())]).toEqual([0, 1, 1, 0, 2, 2, 2, 2])
   })
@@ -30,9 +38,24 @@ describe('reductions', () => {
   })
 
   test('infinities go through logSumExp', async () => {
-    const x = tensor([[-Infinity, -Infinity], [Infinity, 1], [1e30, 0]], { dtype: 'float64' })
+    const x = tensor(
+      [
+        [-Infinity, -Infinity],
+        [Infinity, 1],
+        [1e30, 0],
+      ],
+      { dtype: 'float64' },
+    )
     expect([...(await logSumExp(x, { axis: 1 }).read())]).toEqual([-Infinity, Infinity, 1e30])
-    const g = grad((t: typeof x) => sum(logSumExp(t, { axis: 1 })))(tensor([[-Infinity, -Infinity], [0, -Infinity]], { dtype: 'float64' }))
+    const g = grad((t: typeof x) => sum(logSumExp(t, { axis: 1 })))(
+      tensor(
+        [
+          [-Infinity, -Infinity],
+          [0, -Infinity],
+        ],
+        { dtype: 'float64' },
+      ),
+    )
     expect([...(await g.read())]).toEqual([0, 0, 1, 0])
   })
 

@@ -7,19 +7,36 @@ import { readAll } from '../../lib/graph/evaluate.js'
 import type { Shape } from '../../lib/tensor/shape.js'
 import { checkDerivatives, checkVmap, expectClose, random } from './differences.js'
 
-const shapes: Shape[] = [[2, 3, 2, 4], [1, 1, 1, 2], [2, 5, 3, 7], [0, 2, 1, 2], [1, 0, 1, 2]]
-const options: RotaryOptions[] = [{ dim: 2 }, { dim: 2, interleaved: true, offset: 5 }, { frequencies: [0.3], base: 7 }, { dim: 0 }]
+const shapes: Shape[] = [
+  [2, 3, 2, 4],
+  [1, 1, 1, 2],
+  [2, 5, 3, 7],
+  [0, 2, 1, 2],
+  [1, 0, 1, 2],
+]
+const options: RotaryOptions[] = [
+  { dim: 2 },
+  { dim: 2, interleaved: true, offset: 5 },
+  { frequencies: [0.3], base: 7 },
+  { dim: 0 },
+]
 
 describe('rotary', () => {
   test('turns pairs by their angles', async () => {
     const x = [1, 2, 3, 4, 5, 6, 7, 8]
     const input = tensor(x, { dtype: 'float64', shape: [1, 2, 1, 4] })
-    const [halves, pairs] = await readAll([rotary(input, { base: 100, offset: 2 }), rotary(input, { base: 100, offset: 2, interleaved: true })])
+    const [halves, pairs] = await readAll([
+      rotary(input, { base: 100, offset: 2 }),
+      rotary(input, { base: 100, offset: 2, interleaved: true }),
+    ])
     for (let t = 0; t < 2; t++) {
       for (let i = 0; i < 2; i++) {
         const angle = (t + 2) * 100 ** (-i / 2)
         const [c, s] = [Math.cos(angle), Math.sin(angle)]
-        for (const [y, a, b] of [[halves, i, i + 2], [pairs, 2 * i, 2 * i + 1]] as const) {
+        for (const [y, a, b] of [
+          [halves, i, i + 2],
+          [pairs, 2 * i, 2 * i + 1],
+        ] as const) {
           expect(y[4 * t + a]).toBeCloseTo(x[4 * t + a] * c - x[4 * t + b] * s, 13)
           expect(y[4 * t + b]).toBeCloseTo(x[4 * t + a] * s + x[4 * t + b] * c, 13)
         }
@@ -35,7 +52,11 @@ describe('rotary', () => {
     const x = random([2, 3, 1, 4], 1)
     const row = tensor([4, 0, 9], { dtype: 'int32' })
     const each = tensor([4, 0, 9, 1, 2, 3], { dtype: 'int32', shape: [2, 3] })
-    await expectClose(slice(rotary(x, { positions: row }), [[0, 1]]), slice(rotary(x, { positions: each }), [[0, 1]]), 0)
+    await expectClose(
+      slice(rotary(x, { positions: row }), [[0, 1]]),
+      slice(rotary(x, { positions: each }), [[0, 1]]),
+      0,
+    )
     await expectClose(slice(rotary(x, { positions: each }), [[1, 2]]), slice(rotary(x, { offset: 1 }), [[1, 2]]), 0)
     await checkVmap((t) => rotary(t, { positions: each }), [x])
     await checkDerivatives((t) => rotary(transpose(t, [0, 2, 1, 3]), { positions: row }), [random([2, 1, 3, 4], 1)])

@@ -44,7 +44,14 @@ describe.each([
   })
 
   test('keeps what is not a number, and says what is wrong', async () => {
-    const [y] = await readAll([f(tensor([[1, NaN, 2], [1, 2, 3]]))])
+    const [y] = await readAll([
+      f(
+        tensor([
+          [1, NaN, 2],
+          [1, 2, 3],
+        ]),
+      ),
+    ])
     expect([...y].slice(0, 3).every(Number.isNaN)).toBe(true)
     expect([...y].slice(3).every(Number.isFinite)).toBe(true)
     expect(() => f(tensor([1, 2], { dtype: 'int32' }))).toThrow(`[${name}] input must be float32`)

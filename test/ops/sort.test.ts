@@ -17,7 +17,14 @@ describe('sort', () => {
   })
 
   test('of any axis and integer dtype', async () => {
-    const x = tensor([[3, 1], [2, 2], [1, 9]], { dtype: 'int32' })
+    const x = tensor(
+      [
+        [3, 1],
+        [2, 2],
+        [1, 9],
+      ],
+      { dtype: 'int32' },
+    )
     expect(await list(sort(x, { axis: 0 }))).toEqual([1, 1, 2, 2, 3, 9])
     expect(await list(sort(transpose(x), { axis: -1, descending: true }))).toEqual([3, 2, 1, 9, 2, 1])
     expect(await list(sort(tensor([200, 3, 100], { dtype: 'uint8' })))).toEqual([3, 100, 200])
@@ -40,7 +47,10 @@ describe('sort', () => {
   test('topK: best first, ties to the smaller index, NaN only when nothing else is left', async () => {
     const x = tensor([1, Number.NaN, 5, 5, -2])
     const { values, indices } = topK(x, 3)
-    expect([await list(values), await list(indices)]).toEqual([[5, 5, 1], [2, 3, 0]])
+    expect([await list(values), await list(indices)]).toEqual([
+      [5, 5, 1],
+      [2, 3, 0],
+    ])
     expect(await list(topK(x, 5, { largest: false }).indices)).toEqual([4, 0, 2, 3, 1])
     expect(topK(x, 0).values.shape).toEqual([0])
     expect(() => topK(x, 6)).toThrow('[topK] k must be a whole number in [0, 5], the length of the axis; got 6')
@@ -48,7 +58,10 @@ describe('sort', () => {
 
   test('searchsorted', async () => {
     const s = tensor([1, 2, 2, 4])
-    const v = tensor([[0, 2], [3, 9]])
+    const v = tensor([
+      [0, 2],
+      [3, 9],
+    ])
     expect(await list(searchsorted(s, v))).toEqual([0, 1, 3, 4])
     expect(await list(searchsorted(s, v, { side: 'right' }))).toEqual([0, 3, 3, 4])
     await checkVmap((a, b) => searchsorted(sort(a), b), [random([5], 1), random([4], 2)], 0)

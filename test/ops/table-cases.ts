@@ -4,7 +4,15 @@ import { stopGradient } from '../../lib/ops/control.js'
 import { add, mul } from '../../lib/ops/elementwise.js'
 import { groupNorm } from '../../lib/ops/groupnorm.js'
 import { hadamard } from '../../lib/ops/hadamard.js'
-import { dynamicSlice, dynamicUpdateSlice, gather, scatterAdd, segmentMax, segmentSum, take } from '../../lib/ops/indexing.js'
+import {
+  dynamicSlice,
+  dynamicUpdateSlice,
+  gather,
+  scatterAdd,
+  segmentMax,
+  segmentSum,
+  take,
+} from '../../lib/ops/indexing.js'
 import { layerNorm, rmsNorm } from '../../lib/ops/layernorm.js'
 import { cholesky, eigh, qr, slogdet, solve, svd, triangularSolve } from '../../lib/ops/linalg.js'
 import { crossEntropy, linearCrossEntropy } from '../../lib/ops/loss.js'
@@ -36,7 +44,8 @@ export interface TableCase {
   readonly bound?: number
 }
 
-const ints = (values: readonly number[] | number[][], shape?: Shape): Tensor => tensor(values as number[], { dtype: 'int32', ...(shape ? { shape } : {}) })
+const ints = (values: readonly number[] | number[][], shape?: Shape): Tensor =>
+  tensor(values as number[], { dtype: 'int32', ...(shape ? { shape } : {}) })
 const like = (x: Tensor): Tensor => eye(x.shape[x.rank - 1], { dtype: x.dtype })
 const key = random.key(5)
 const lapack = { dtypes: ['float32'], bound: 64 } as const
@@ -48,9 +57,22 @@ const positive = (x: Tensor): Tensor => {
 /** Eigenvalues and singular values that stay apart. */
 const apart = (x: Tensor): Tensor => {
   const n = x.shape[x.rank - 1]
-  return add(mul(add(x, swapAxes(x, -1, -2)), 0.3), mul(like(x), tensor(Float64Array.from({ length: n }, (_, i) => 2 * i + 1), { dtype: x.dtype })))
+  return add(
+    mul(add(x, swapAxes(x, -1, -2)), 0.3),
+    mul(
+      like(x),
+      tensor(
+        Float64Array.from({ length: n }, (_, i) => 2 * i + 1),
+        { dtype: x.dtype },
+      ),
+    ),
+  )
 }
-const flat = (parts: readonly Tensor[]): Tensor => concat(parts.map((t) => reshape(t, [-1])), { axis: 0 })
+const flat = (parts: readonly Tensor[]): Tensor =>
+  concat(
+    parts.map((t) => reshape(t, [-1])),
+    { axis: 0 },
+  )
 const rows = ints([2, 0, 1, 0, 2, 5])
 const start = ints([1], [])
 const columns = ints([1, 3, 0, 1, 1, 2])
@@ -58,50 +80,160 @@ const labels = ints([3, -100, 0, 6])
 
 /** At least one use of every row with a kernel, and of every view. */
 export const tableCases: Record<string, TableCase> = {
-  concat: { rows: ['concat'], f: (a, b) => concat([a, b], { axis: 1 }), shapes: [[3, 2], [3, 5]] },
-  pad: { rows: ['pad'], f: (x) => pad(x, [[1, 0], [2, 3]]), shapes: [[3, 5]] },
+  concat: {
+    rows: ['concat'],
+    f: (a, b) => concat([a, b], { axis: 1 }),
+    shapes: [
+      [3, 2],
+      [3, 5],
+    ],
+  },
+  pad: {
+    rows: ['pad'],
+    f: (x) =>
+      pad(x, [
+        [1, 0],
+        [2, 3],
+      ]),
+    shapes: [[3, 5]],
+  },
   cumsum: { rows: ['cumsum'], f: (x) => cumsum(x, { axis: 0 }), shapes: [[33, 3]], bound: 33 },
-  linearRecurrence: { rows: ['linearRecurrence'], f: (a, b) => linearRecurrence(a, b, { axis: -1 }), shapes: [[3, 17], [3, 17]], bound: 64 },
+  linearRecurrence: {
+    rows: ['linearRecurrence'],
+    f: (a, b) => linearRecurrence(a, b, { axis: -1 }),
+    shapes: [
+      [3, 17],
+      [3, 17],
+    ],
+    bound: 64,
+  },
   sum: { rows: ['reduce'], f: (x) => sum(x, { axis: 1 }), shapes: [[3, 77, 2]], bound: 77 },
   mean: { rows: ['reduce'], f: (x) => mean(x), shapes: [[41, 7]] },
   max: { rows: ['reduce'], f: (x) => max(x, { axis: 0 }), shapes: [[41, 7]] },
   argmax: { rows: ['argReduce'], f: (x) => argmax(x, { axis: 1 }), shapes: [[5, 41]], smooth: false },
   logSumExp: { rows: ['logSumExp'], f: (x) => logSumExp(x, { axis: 1 }), shapes: [[3, 77]], bound: 16 },
   iota: { rows: ['iota'], f: () => eye(7), shapes: [], smooth: false },
-  reshape: { rows: ['reshape', 'transpose', 'slice', 'flip'], f: (x) => reshape(flip(slice(transpose(x), [[0, 5, 2]])), [-1]), shapes: [[4, 7]] },
+  reshape: {
+    rows: ['reshape', 'transpose', 'slice', 'flip'],
+    f: (x) => reshape(flip(slice(transpose(x), [[0, 5, 2]])), [-1]),
+    shapes: [[4, 7]],
+  },
   broadcastTo: { rows: ['broadcastTo'], f: (x) => broadcastTo(x, [4, 3, 5]), shapes: [[3, 1]] },
   stopGradient: { rows: ['stopGradient'], f: (x) => mul(x, stopGradient(x)), shapes: [[5]], smooth: false },
   take: { rows: ['take', 'segmentSum'], f: (x) => take(x, ints([2, 0, 2, 1]), { axis: 1 }), shapes: [[3, 4, 2]] },
   segmentSum: { rows: ['segmentSum', 'take'], f: (x) => segmentSum(x, ints([2, 0, 2, 1, 2]), 4), shapes: [[5, 3]] },
-  segmentMax: { rows: ['segmentMax', 'take', 'segmentSum'], f: (x) => segmentMax(x, ints([2, 0, 2, 1, 2]), 3), shapes: [[5, 3]] },
-  dynamicSlice: { rows: ['dynamicSlice', 'dynamicUpdateSlice'], f: (x) => dynamicSlice(x, start, { axis: 1, size: 2 }), shapes: [[3, 4, 2]] },
+  segmentMax: {
+    rows: ['segmentMax', 'take', 'segmentSum'],
+    f: (x) => segmentMax(x, ints([2, 0, 2, 1, 2]), 3),
+    shapes: [[5, 3]],
+  },
+  dynamicSlice: {
+    rows: ['dynamicSlice', 'dynamicUpdateSlice'],
+    f: (x) => dynamicSlice(x, start, { axis: 1, size: 2 }),
+    shapes: [[3, 4, 2]],
+  },
   dynamicUpdateSlice: {
     rows: ['dynamicUpdateSlice', 'dynamicSlice'],
     f: (x, update) => dynamicUpdateSlice(x, update, start, { axis: 0 }),
-    shapes: [[4, 3], [2, 3]],
+    shapes: [
+      [4, 3],
+      [2, 3],
+    ],
   },
-  gather: { rows: ['gather', 'scatterAdd'], f: (x) => gather(x, ints([[2, 0], [1, 1], [0, 2]]), { axis: 1 }), shapes: [[3, 4]] },
-  scatterAdd: { rows: ['scatterAdd', 'gather'], f: (x, u) => scatterAdd(x, ints([[2, 0], [1, 1], [0, 2]]), u, { axis: 1 }), shapes: [[3, 4], [3, 2]] },
-  matmul: { rows: ['matmul'], f: (a, b) => matmul(a, b), shapes: [[5, 33], [33, 7]], bound: 33 },
+  gather: {
+    rows: ['gather', 'scatterAdd'],
+    f: (x) =>
+      gather(
+        x,
+        ints([
+          [2, 0],
+          [1, 1],
+          [0, 2],
+        ]),
+        { axis: 1 },
+      ),
+    shapes: [[3, 4]],
+  },
+  scatterAdd: {
+    rows: ['scatterAdd', 'gather'],
+    f: (x, u) =>
+      scatterAdd(
+        x,
+        ints([
+          [2, 0],
+          [1, 1],
+          [0, 2],
+        ]),
+        u,
+        { axis: 1 },
+      ),
+    shapes: [
+      [3, 4],
+      [3, 2],
+    ],
+  },
+  matmul: {
+    rows: ['matmul'],
+    f: (a, b) => matmul(a, b),
+    shapes: [
+      [5, 33],
+      [33, 7],
+    ],
+    bound: 33,
+  },
   rotary: { rows: ['rotary'], f: (x) => rotary(x), shapes: [[2, 5, 3, 8]] },
   attention: {
     rows: ['attention', 'attentionBackward'],
     f: (q, k, v) => attention(q, k, v, { causal: true }),
-    shapes: [[2, 9, 4, 8], [2, 9, 2, 8], [2, 9, 2, 8]],
+    shapes: [
+      [2, 9, 4, 8],
+      [2, 9, 2, 8],
+      [2, 9, 2, 8],
+    ],
     bound: 64,
   },
   attentionBias: {
     rows: ['attention', 'attentionBiasBackward', 'attentionDropout'],
     f: (q, k, v, bias) => attention(q, k, v, { bias, softCap: 5, dropout: 0.2, key }),
-    shapes: [[1, 5, 2, 8], [1, 7, 2, 8], [1, 7, 2, 8], [1, 2, 5, 7]],
+    shapes: [
+      [1, 5, 2, 8],
+      [1, 7, 2, 8],
+      [1, 7, 2, 8],
+      [1, 2, 5, 7],
+    ],
     bound: 64,
   },
   softmax: { rows: ['softmax', 'softmaxBackward'], f: (x) => softmax(x), shapes: [[3, 37]], bound: 16 },
-  logSoftmax: { rows: ['softmax', 'softmaxBackward'], f: (x) => logSoftmax(x, { axis: 0 }), shapes: [[37, 3]], bound: 16 },
-  layerNorm: { rows: ['layerNorm', 'layerNormBackward'], f: (x, weight, bias) => layerNorm(x, { weight, bias }), shapes: [[5, 33], [33], [33]], bound: 32 },
-  rmsNorm: { rows: ['rmsNorm', 'rmsNormBackward'], f: (x, weight) => rmsNorm(x, { weight }), shapes: [[5, 33], [33]], bound: 32 },
-  groupNorm: { rows: ['groupNorm', 'groupNormBackward'], f: (x, weight, bias) => groupNorm(x, 2, { weight, bias }), shapes: [[2, 6, 5], [6], [6]], bound: 32 },
-  crossEntropy: { rows: ['crossEntropy', 'crossEntropyBackward'], f: (x) => crossEntropy(x, labels), shapes: [[4, 7]], bound: 16 },
+  logSoftmax: {
+    rows: ['softmax', 'softmaxBackward'],
+    f: (x) => logSoftmax(x, { axis: 0 }),
+    shapes: [[37, 3]],
+    bound: 16,
+  },
+  layerNorm: {
+    rows: ['layerNorm', 'layerNormBackward'],
+    f: (x, weight, bias) => layerNorm(x, { weight, bias }),
+    shapes: [[5, 33], [33], [33]],
+    bound: 32,
+  },
+  rmsNorm: {
+    rows: ['rmsNorm', 'rmsNormBackward'],
+    f: (x, weight) => rmsNorm(x, { weight }),
+    shapes: [[5, 33], [33]],
+    bound: 32,
+  },
+  groupNorm: {
+    rows: ['groupNorm', 'groupNormBackward'],
+    f: (x, weight, bias) => groupNorm(x, 2, { weight, bias }),
+    shapes: [[2, 6, 5], [6], [6]],
+    bound: 32,
+  },
+  crossEntropy: {
+    rows: ['crossEntropy', 'crossEntropyBackward'],
+    f: (x) => crossEntropy(x, labels),
+    shapes: [[4, 7]],
+    bound: 16,
+  },
   linearCrossEntropy: {
     rows: ['linearCrossEntropy', 'linearCrossEntropyBackward'],
     f: (x, weight, bias) => linearCrossEntropy(x, weight, labels, { bias }),
@@ -112,19 +244,51 @@ export const tableCases: Record<string, TableCase> = {
   topK: { rows: ['topK'], f: (x) => topK(x, 3).indices, shapes: [[2, 17]], smooth: false },
   sort: { rows: ['argsort', 'gather', 'scatterAdd'], f: (x) => sort(x), shapes: [[3, 17]] },
   searchsorted: { rows: ['searchsorted'], f: (x, y) => searchsorted(sort(x), y), shapes: [[17], [5]], smooth: false },
-  random: { rows: ['random', 'splitKey', 'foldKey'], f: () => random.normal(random.split(random.foldIn(key, 3), 2), [5]), shapes: [], smooth: false },
+  random: {
+    rows: ['random', 'splitKey', 'foldKey'],
+    f: () => random.normal(random.split(random.foldIn(key, 3), 2), [5]),
+    shapes: [],
+    smooth: false,
+  },
   dropout: { rows: ['dropout'], f: (x) => dropout(x, { p: 0.3, key }), shapes: [[5, 33]] },
   categorical: { rows: ['categorical'], f: (x) => random.categorical(key, x), shapes: [[5, 33]], smooth: false },
   cholesky: { rows: ['cholesky', 'triangularSolve'], f: (x) => cholesky(positive(x)), shapes: [[3, 3]], ...lapack },
-  triangularSolve: { rows: ['triangularSolve'], f: (a, b) => triangularSolve(safe(a), b, { lower: false }), shapes: [[3, 3], [3, 2]], ...lapack },
-  solve: { rows: ['solve'], f: (a, b) => solve(safe(a), b), shapes: [[3, 3], [3, 2]], ...lapack },
+  triangularSolve: {
+    rows: ['triangularSolve'],
+    f: (a, b) => triangularSolve(safe(a), b, { lower: false }),
+    shapes: [
+      [3, 3],
+      [3, 2],
+    ],
+    ...lapack,
+  },
+  solve: {
+    rows: ['solve'],
+    f: (a, b) => solve(safe(a), b),
+    shapes: [
+      [3, 3],
+      [3, 2],
+    ],
+    ...lapack,
+  },
   slogdet: { rows: ['slogdet', 'solve'], f: (a) => slogdet(safe(a)).logAbsDet, shapes: [[2, 3, 3]], ...lapack },
   qr: { rows: ['qr'], f: (a) => flat(Object.values(qr(a))), shapes: [[4, 3]], ...lapack, bound: 256 },
   eigh: { rows: ['eigh'], f: (a) => flat(Object.values(eigh(apart(a)))), shapes: [[3, 3]], ...lapack, bound: 256 },
   svd: { rows: ['svd'], f: (a) => flat(Object.values(svd(apart(a)))), shapes: [[3, 3]], ...lapack, bound: 512 },
   hadamard: { rows: ['hadamard'], f: (x) => hadamard(x), shapes: [[3, 16]] },
-  spmm: { rows: ['spmm', 'sddmm'], f: (values, dense) => spmm({ rows, columns, values, size: 3 }, dense), shapes: [[6], [4, 5]] },
-  sddmm: { rows: ['sddmm', 'spmm'], f: (a, b) => sddmm({ rows, columns }, a, b), shapes: [[3, 5], [4, 5]] },
+  spmm: {
+    rows: ['spmm', 'sddmm'],
+    f: (values, dense) => spmm({ rows, columns, values, size: 3 }, dense),
+    shapes: [[6], [4, 5]],
+  },
+  sddmm: {
+    rows: ['sddmm', 'spmm'],
+    f: (a, b) => sddmm({ rows, columns }, a, b),
+    shapes: [
+      [3, 5],
+      [4, 5],
+    ],
+  },
 }
 
 /** Rows that need no case here, and where they have theirs. */

@@ -18,23 +18,30 @@ import { expectSameBits } from './threads.js'
 
 const all = Object.entries(tableCases)
 const smooth = all.filter(([, c]) => c.smooth !== false)
-const lossy = smooth.flatMap(([name, c]) => (c.dtypes ?? ['float32', 'bfloat16']).map((dtype): [string, DType, TableCase] => [name, dtype, c]))
-const inputs = (c: TableCase, dtype: DType = 'float64'): Tensor[] => c.shapes.map((shape, i) => random(shape, 31 + i, dtype))
+const lossy = smooth.flatMap(([name, c]) =>
+  (c.dtypes ?? ['float32', 'bfloat16']).map((dtype): [string, DType, TableCase] => [name, dtype, c]),
+)
+const inputs = (c: TableCase, dtype: DType = 'float64'): Tensor[] =>
+  c.shapes.map((shape, i) => random(shape, 31 + i, dtype))
 const float64 = (t: Tensor): Tensor => cast(t, 'float64')
 
 /** A number that depends on every output of the case, and not only linearly. */
-const loss = (c: TableCase) => (...xs: Tensor[]): Tensor => {
-  const y = c.f(...xs)
-  const weight = cast(random(y.shape, 77), y.dtype)
-  return sum(mul(y, add(mul(y, 0.5), weight)))
-}
+const loss =
+  (c: TableCase) =>
+  (...xs: Tensor[]): Tensor => {
+    const y = c.f(...xs)
+    const weight = cast(random(y.shape, 77), y.dtype)
+    return sum(mul(y, add(mul(y, 0.5), weight)))
+  }
 const gradients = (c: TableCase, xs: readonly Tensor[]): Tensor[] =>
   grad(loss(c), { argnums: xs.map((_, i) => i) })(...xs) as unknown as Tensor[]
 
 describe('the table', () => {
   test('has a case for every row', () => {
     const covered = new Set([...all.flatMap(([, c]) => c.rows), ...Object.keys(elsewhere)])
-    const rows = ops().filter((op) => op.kind !== 'elementwise').map((op) => op.name)
+    const rows = ops()
+      .filter((op) => op.kind !== 'elementwise')
+      .map((op) => op.name)
     expect(rows.filter((name) => !covered.has(name))).toEqual([])
     expect([...covered].filter((name) => !rows.includes(name))).toEqual([])
   })
@@ -45,8 +52,14 @@ describe('the table', () => {
       expect(op.doc, op.name).not.toBe('')
     }
     // A state of a step, a leaf and what passes make are never mapped.
-    const unmapped = ops().filter((op) => op.kind === 'kernel' && !op.batch && !op.define).map((op) => op.name)
-    expect(unmapped.filter((name) => !['assign', 'accumulate', 'update', 'globalNorm', 'elementwise', 'iota'].includes(name))).toEqual([])
+    const unmapped = ops()
+      .filter((op) => op.kind === 'kernel' && !op.batch && !op.define)
+      .map((op) => op.name)
+    expect(
+      unmapped.filter(
+        (name) => !['assign', 'accumulate', 'update', 'globalNorm', 'elementwise', 'iota'].includes(name),
+      ),
+    ).toEqual([])
   })
 
   test.each(all)('%s uses its rows', (_, c) => {
@@ -66,14 +79,19 @@ describe('every row', () => {
     const cotangent = random(y.shape, 95)
     const along = jvp((...v: Tensor[]) => c.f(...v), xs, tangents)[1]
     const products = pull(cotangent).map((g, i) => sum(mul(g, tangents[i])))
-    await expectClose(sum(mul(along, cotangent)), products.reduce((a, b) => add(a, b)), 1e-11)
+    await expectClose(
+      sum(mul(along, cotangent)),
+      products.reduce((a, b) => add(a, b)),
+      1e-11,
+    )
   })
 
   test.each(all)('%s: vmap is a loop', async (_, c) => {
     const few = inputs(c).slice(0, 2)
     const rest = inputs(c).slice(2)
     if (few.length > 0) await checkVmap((...xs) => c.f(...xs, ...rest), few, 1e-11)
-    if (few.length > 0 && c.smooth !== false) await checkVmap((x, ...xs) => grad(loss(c))(x, ...xs, ...rest), few, 1e-10)
+    if (few.length > 0 && c.smooth !== false)
+      await checkVmap((x, ...xs) => grad(loss(c))(x, ...xs, ...rest), few, 1e-10)
   })
 
   test.each(all)('%s: the same bits for any number of threads', async (_, c) => {
@@ -101,7 +119,11 @@ test.skipIf(process.env.STEEPEST_LEVEL !== undefined)('accuracy holds at every d
   const vitest = join(root, 'node_modules/vitest/vitest.mjs')
   const args = [vitest, 'run', 'test/ops/table.test.ts', '-t', 'accuracy of', '--reporter', 'json']
   for (const level of native().info().levels) {
-    const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: root, env: { ...process.env, STEEPEST_LEVEL: level }, maxBuffer: 1 << 26 })
+    const { stdout } = await promisify(execFile)(process.execPath, args, {
+      cwd: root,
+      env: { ...process.env, STEEPEST_LEVEL: level },
+      maxBuffer: 1 << 26,
+    })
     const report = JSON.parse(stdout.slice(stdout.indexOf('{'))) as { numPassedTests: number; success: boolean }
     expect(report).toMatchObject({ success: true, numPassedTests: lossy.length })
   }

@@ -1,5 +1,21 @@
 import { describe, expect, test } from 'vitest'
-import { add, compile, div, grad, mul, optim, pow, readAll, sign, sqrt, square, sub, sum, tensor, type Tensor } from '../../lib/index.js'
+import {
+  add,
+  compile,
+  div,
+  grad,
+  mul,
+  optim,
+  pow,
+  readAll,
+  sign,
+  sqrt,
+  square,
+  sub,
+  sum,
+  tensor,
+  type Tensor,
+} from '../../lib/index.js'
 import { normals, references, worst } from './reference.js'
 
 const signum = optim.defineOptimizer({
@@ -35,7 +51,9 @@ describe('an optimizer of one’s own', () => {
     const p = normals(1, n)
     let params = { w: tensor(p, { dtype }) }
     let state = opt.init(params)
-    const step = compile((q: typeof params, s: typeof state, grads: typeof params) => opt.update(q, grads, s), { donate: [0, 1] })
+    const step = compile((q: typeof params, s: typeof state, grads: typeof params) => opt.update(q, grads, s), {
+      donate: [0, 1],
+    })
     const plain = references.adamw(n, { weightDecay: 0.2 })
     for (let t = 1; t <= 6; t++) {
       const g = normals(t + 1, n)
@@ -49,14 +67,23 @@ describe('an optimizer of one’s own', () => {
     const opt = signum({ lr: 1e-4 })
     let params = { w: tensor([1, -1, 2], { dtype: 'bfloat16' }) }
     let state = opt.init(params)
-    for (let t = 0; t < 100; t++) ({ params, state } = opt.update(params, { w: tensor([1, 1, 1], { dtype: 'bfloat16' }) }, state))
+    for (let t = 0; t < 100; t++)
+      ({ params, state } = opt.update(params, { w: tensor([1, 1, 1], { dtype: 'bfloat16' }) }, state))
     const [w, master] = await readAll([params.w, state.slots.master.w])
     expect(worst(master, [0.99, -1.01, 1.99])).toBeLessThan(1e-5)
     expect([...w]).toEqual([0.98828125, -1.0078125, 1.9921875])
   })
 
   test('takes groups, clipping, schedules and the arguments of a training step', async () => {
-    const opt = signum({ lr: (step) => 0.1 * (step + 1), beta: 0, clip: { globalNorm: 1 }, groups: [{ match: /b/, lrScale: 2 }, { match: ['c'], frozen: true }] })
+    const opt = signum({
+      lr: (step) => 0.1 * (step + 1),
+      beta: 0,
+      clip: { globalNorm: 1 },
+      groups: [
+        { match: /b/, lrScale: 2 },
+        { match: ['c'], frozen: true },
+      ],
+    })
     expect(opt.lrAt(2)).toBeCloseTo(0.2)
     const params = { a: tensor([0]), b: tensor([0]), c: tensor([0]) }
     const next = opt.update(params, { a: tensor([3]), b: tensor([-4]) }, opt.init(params), { lr: opt.lrAt(2) })
@@ -81,7 +108,11 @@ describe('an optimizer of one’s own', () => {
   test('says what is wrong with it', () => {
     const p = tensor([1, 2])
     const bad = (step: () => Record<string, Tensor>) => () => {
-      const opt = optim.defineOptimizer({ name: 'bad', slots: { m: 0 }, step: step as () => { p: Tensor; m: Tensor } })()
+      const opt = optim.defineOptimizer({
+        name: 'bad',
+        slots: { m: 0 },
+        step: step as () => { p: Tensor; m: Tensor },
+      })()
       opt.update(p, p, opt.init(p))
     }
     expect(bad(() => ({ p }))).toThrow('step must give `m`')

@@ -55,7 +55,10 @@ describe('the checker of optimizer files', () => {
     const params = [{ shape: [2] }, { shape: [] }]
     const cube = (27 + 64 + 1728) ** (1 / 3)
     const shortened = grads.map((g) => g.map((x) => x / (cube + 1e-6)))
-    const file = { name: 'global norm gradient clipping', cases: [{ max_norm: 1, norm_type: 3, params, grads, expect: { total_norm: cube, grads: shortened } }] }
+    const file = {
+      name: 'global norm gradient clipping',
+      cases: [{ max_norm: 1, norm_type: 3, params, grads, expect: { total_norm: cube, grads: shortened } }],
+    }
     expect(holds(await checked(file))).toEqual([true])
     file.cases[0].expect.total_norm = 13
     expect(holds(await checked(file))).toEqual([false])

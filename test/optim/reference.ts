@@ -8,7 +8,10 @@ type Numbers = number[]
 const zeros = (n: number): Numbers => new Array<number>(n).fill(0)
 
 export const references = {
-  sgd(n: number, o: { momentum?: number; dampening?: number; nesterov?: boolean; weightDecay?: number } = {}): Reference {
+  sgd(
+    n: number,
+    o: { momentum?: number; dampening?: number; nesterov?: boolean; weightDecay?: number } = {},
+  ): Reference {
     const { momentum = 0, dampening = 0, nesterov = false, weightDecay = 0 } = o
     const m = zeros(n)
     return {
@@ -24,8 +27,17 @@ export const references = {
       },
     }
   },
-  adam(n: number, o: { betas?: [number, number]; eps?: number; weightDecay?: number; amsgrad?: boolean; decoupled?: boolean } = {}): Reference {
-    const { betas: [b1, b2] = [0.9, 0.999], eps = 1e-8, weightDecay = o.decoupled ? 0.01 : 0, amsgrad = false, decoupled = false } = o
+  adam(
+    n: number,
+    o: { betas?: [number, number]; eps?: number; weightDecay?: number; amsgrad?: boolean; decoupled?: boolean } = {},
+  ): Reference {
+    const {
+      betas: [b1, b2] = [0.9, 0.999],
+      eps = 1e-8,
+      weightDecay = o.decoupled ? 0.01 : 0,
+      amsgrad = false,
+      decoupled = false,
+    } = o
     const [m, v, top] = [zeros(n), zeros(n), zeros(n)]
     return {
       step(p, grad, lr, t) {
@@ -42,8 +54,10 @@ export const references = {
       },
     }
   },
-  adamw: (n: number, o: { betas?: [number, number]; eps?: number; weightDecay?: number; amsgrad?: boolean } = {}): Reference =>
-    references.adam(n, { ...o, decoupled: true }),
+  adamw: (
+    n: number,
+    o: { betas?: [number, number]; eps?: number; weightDecay?: number; amsgrad?: boolean } = {},
+  ): Reference => references.adam(n, { ...o, decoupled: true }),
   lion(n: number, o: { betas?: [number, number]; weightDecay?: number } = {}): Reference {
     const { betas: [b1, b2] = [0.9, 0.99], weightDecay = 0 } = o
     const m = zeros(n)

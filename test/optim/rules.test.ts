@@ -8,10 +8,7 @@ interface Case {
   reference: (n: number) => Reference
 }
 
-const c = <O extends object>(
-  name: 'sgd' | 'adam' | 'adamw' | 'lion',
-  options: O,
-): Case => ({
+const c = <O extends object>(name: 'sgd' | 'adam' | 'adamw' | 'lion', options: O): Case => ({
   name: `${name} ${JSON.stringify(options)}`,
   make: (lr) => optim.optimizerNamed(name, { lr, ...options }),
   reference: (n) => (references[name] as (n: number, o: object) => Reference)(n, options),
@@ -36,10 +33,23 @@ const shapes = { a: [3, 5], b: [], c: [1, 1], d: [0, 4], e: [7], f: [2, 3, 17] }
 type Params = Record<keyof typeof shapes, Tensor>
 
 const draw = (seed: number, scale = 1) =>
-  Object.fromEntries(Object.entries(shapes).map(([k, shape], i) => [k, normals(seed * 100 + i, shape.reduce((n, d) => n * d, 1)).map((x) => x * scale)]))
+  Object.fromEntries(
+    Object.entries(shapes).map(([k, shape], i) => [
+      k,
+      normals(
+        seed * 100 + i,
+        shape.reduce((n, d) => n * d, 1),
+      ).map((x) => x * scale),
+    ]),
+  )
 
 const tensors = (numbers: Record<string, number[]>, dtype: DType) =>
-  Object.fromEntries(Object.entries(shapes).map(([k, shape]) => [k, tensor(numbers[k].length ? Float64Array.from(numbers[k]) : [], { dtype, shape })])) as Params
+  Object.fromEntries(
+    Object.entries(shapes).map(([k, shape]) => [
+      k,
+      tensor(numbers[k].length ? Float64Array.from(numbers[k]) : [], { dtype, shape }),
+    ]),
+  ) as Params
 
 describe.each(cases)('$name', ({ make, reference }) => {
   test.each([
@@ -53,7 +63,10 @@ describe.each(cases)('$name', ({ make, reference }) => {
     const plain = Object.fromEntries(Object.entries(expected).map(([k, p]) => [k, reference(p.length)]))
     let eager = { params: tensors(start, dtype), state: opt.init(tensors(start, dtype)) }
     let inPlace = { params: tensors(start, dtype), state: opt.init(tensors(start, dtype)) }
-    const step = compile((params: Params, state: optim.OptimizerState, grads: Params) => opt.update(params, grads, state), { donate: [0, 1] })
+    const step = compile(
+      (params: Params, state: optim.OptimizerState, grads: Params) => opt.update(params, grads, state),
+      { donate: [0, 1] },
+    )
     for (let t = 1; t <= 6; t++) {
       const grads = draw(t + 1, t % 3 === 0 ? 0 : 10 ** (t - 3))
       for (const k of Object.keys(expected)) plain[k].step(expected[k], grads[k], lr, t)

@@ -38,7 +38,12 @@ const part = (from: number, to: number, weighted: boolean) => ({
 })
 
 async function after(model: Mean | Weighted, data: Iterable<unknown>, accumulate: number, steps = 1) {
-  const { loss } = await train(model, data as Iterable<StepData>, { optimizer: sgd({ lr: 0.1 }), steps, accumulate, clip: null })
+  const { loss } = await train(model, data as Iterable<StepData>, {
+    optimizer: sgd({ lr: 0.1 }),
+    steps,
+    accumulate,
+    clip: null,
+  })
   return [loss, ...(await model.w.read())]
 }
 

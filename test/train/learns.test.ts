@@ -10,7 +10,10 @@ test('the text of `npm start` is learned: after a few seconds the validation los
   onTestFinished(() => rmSync(cwd, { recursive: true, force: true }))
   const steps = 150
   const sizes = { layers: 2, width: 96, heads: 4, context: 64, batch: 16 }
-  const prepared = await prepareTraining({ ...sizes, steps, evalEvery: steps, sampleEvery: steps, saveEvery: steps, out: 'run' }, { cwd })
+  const prepared = await prepareTraining(
+    { ...sizes, steps, evalEvery: steps, sampleEvery: steps, saveEvery: steps, out: 'run' },
+    { cwd },
+  )
   let loss = Number.NaN
   let sample = ''
   for await (const event of prepared.run()) {

@@ -60,11 +60,13 @@ afterEach(() => {
 const weightsOf = async (net: Net) => Promise.all([net.w1, net.b1, net.w2].map(async (t) => [...(await t.read())]))
 const run = async (net: Net, options: Partial<FitOptions> = {}, data: StepSource | Iterable<StepData> = source()) => {
   const events: TrainEvent[] = []
-  for await (const event of train(net, data, { optimizer: adamw({ lr: 1e-2 }), steps: 40, ...options })) events.push(event)
+  for await (const event of train(net, data, { optimizer: adamw({ lr: 1e-2 }), steps: 40, ...options }))
+    events.push(event)
   return events
 }
 const stopOf = (events: TrainEvent[]) => events.at(-1) as TrainEvent & { type: 'stop' }
-const filesOf = (dir: string) => Object.fromEntries(readdirSync(dir).map((name) => [name, readFileSync(join(dir, name)).toString('latin1')]))
+const filesOf = (dir: string) =>
+  Object.fromEntries(readdirSync(dir).map((name) => [name, readFileSync(join(dir, name)).toString('latin1')]))
 
 test('the loop learns, tells events in order and leaves the weights in the model', async () => {
   const net = new Net()
@@ -115,7 +117,11 @@ test('micro-batches with a common weight are one big batch', async () => {
           y: { data: b.y.data.slice(from, from + rows), shape: [rows, 1], dtype: 'float32' },
           normalized: { data: Uint8Array.of(1), shape: [1], dtype: 'uint8' },
         })
-        yield { microBatches: Array.from({ length: 32 / rows }, (_, i) => cut(i * rows)) as never, weight: 32, tokens: 32 }
+        yield {
+          microBatches: Array.from({ length: 32 / rows }, (_, i) => cut(i * rows)) as never,
+          weight: 32,
+          tokens: 32,
+        }
       }
     })()
   class Summed extends Net {
@@ -177,7 +183,12 @@ test('a signal ends the run after a whole step, saved', async () => {
   const dir = folder()
   const stop = new AbortController()
   const events: TrainEvent[] = []
-  for await (const event of train(new Net(), source(), { optimizer: adamw(), steps: 1e6, out: dir, signal: stop.signal })) {
+  for await (const event of train(new Net(), source(), {
+    optimizer: adamw(),
+    steps: 1e6,
+    out: dir,
+    signal: stop.signal,
+  })) {
     events.push(event)
     if (event.type === 'step' && event.step > 5) stop.abort()
   }

@@ -16,7 +16,6 @@ async function collect(events: AsyncIterable<TrainEvent>): Promise<TrainEvent[]>
   return all
 }
 
-
 test('hands every event on and leaves a picture of both losses', async () => {
   const folder = temporaryFolder()
   const events = [...fakeRun()]

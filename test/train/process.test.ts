@@ -23,7 +23,11 @@ describe.runIf(linux)('memory', () => {
     { vocabSize: 1024, context: 256, layers: 4, heads: 4, width: 256, batch: 8, dtype: 'bfloat16' },
   ]
   test.each(configs)('the planned peak is that of the process: %o', { timeout: 120_000 }, async (config) => {
-    const { planned, measured } = await child<{ planned: number; measured: number }>('memory', JSON.stringify(config), '4')
+    const { planned, measured } = await child<{ planned: number; measured: number }>(
+      'memory',
+      JSON.stringify(config),
+      '4',
+    )
     expect(measured).toBeLessThanOrEqual(planned * 1.05 + 32 * MB)
     expect(measured).toBeGreaterThanOrEqual(planned * 0.95 - 32 * MB)
   })

@@ -84,16 +84,26 @@ describe('sampleLogits', () => {
   test('the bits do not depend on the number of threads', async () => {
     const logits = random.normal(key, [20, 1000])
     const x = tensor(await logits.read(), { shape: [20, 1000] })
-    await expectSameBits(() => [sampleLogits(x, { key }), sampleLogits(x, { key, topK: 50 }), sampleLogits(x, { key, topP: 0.7 })])
+    await expectSameBits(() => [
+      sampleLogits(x, { key }),
+      sampleLogits(x, { key, topK: 50 }),
+      sampleLogits(x, { key, topP: 0.7 }),
+    ])
   })
 
   test('refuses what makes no sense', async () => {
     expect(() => sampleLogits(tensor(LOGITS), {})).toThrow('[sampleLogits] a choice by chance needs a key')
-    expect(() => sampleLogits(tensor(LOGITS), { key, temperature: -1 })).toThrow('`temperature` must be 0 or more; got -1')
-    expect(() => sampleLogits(tensor(LOGITS), { key, topK: 0 })).toThrow('`topK` must be a whole number of 1 or more; got 0')
+    expect(() => sampleLogits(tensor(LOGITS), { key, temperature: -1 })).toThrow(
+      '`temperature` must be 0 or more; got -1',
+    )
+    expect(() => sampleLogits(tensor(LOGITS), { key, topK: 0 })).toThrow(
+      '`topK` must be a whole number of 1 or more; got 0',
+    )
     expect(() => sampleLogits(tensor(LOGITS), { key, topP: 0 })).toThrow('`topP` must be in (0, 1]; got 0')
     expect(() => sampleLogits(tensor(LOGITS), { key, topp: 0.5 } as object)).toThrow('Did you mean `topP`?')
     expect(() => sampleLogits(tensor([1], { dtype: 'int32' }), { key })).toThrow('logits must be float')
-    await expect(sampleLogits(tensor([Number.NaN, Number.NaN]), { key }).read()).rejects.toThrow('a number is not finite')
+    await expect(sampleLogits(tensor([Number.NaN, Number.NaN]), { key }).read()).rejects.toThrow(
+      'a number is not finite',
+    )
   })
 })

@@ -1,8 +1,25 @@
 import { expect, test } from 'vitest'
-import { add, hessian, jacobian, matmul, mean, mul, perExampleGrads, reshape, sin, square, sub, sum, tanh, tensor, type Tensor } from '../../lib/index.js'
+import {
+  add,
+  hessian,
+  jacobian,
+  matmul,
+  mean,
+  mul,
+  perExampleGrads,
+  reshape,
+  sin,
+  square,
+  sub,
+  sum,
+  tanh,
+  tensor,
+  type Tensor,
+} from '../../lib/index.js'
 import { random } from '../../lib/ops/random.js'
 
-const f64 = (data: readonly number[], shape: readonly number[] = [data.length]) => tensor(Float64Array.from(data), { shape })
+const f64 = (data: readonly number[], shape: readonly number[] = [data.length]) =>
+  tensor(Float64Array.from(data), { shape })
 
 test('the jacobian is that of differences, through matrices and nonlinear ops', async () => {
   const w = random.normal(random.key(1), [3, 4], { dtype: 'float64' })
@@ -26,13 +43,16 @@ test('the hessian of a quadratic form is its matrix', async () => {
 
 test('gradients by example are those of a loop', async () => {
   const params = { w: f64([0.5, -1, 2]), b: f64([0.1]) }
-  const loss = (p: typeof params, { x, y }: { x: Tensor; y: Tensor }) => mean(square(sub(add(sum(mul(sin(p.w), x)), p.b), y)))
+  const loss = (p: typeof params, { x, y }: { x: Tensor; y: Tensor }) =>
+    mean(square(sub(add(sum(mul(sin(p.w), x)), p.b), y)))
   const x = [1, 2, 3, -1, 0, 1]
   const both = perExampleGrads(loss)(params, { x: f64(x, [2, 3]), y: f64([1, 2]) })
   expect(both.w.shape).toEqual([2, 3])
   const rows = await both.w.read()
   for (const n of [0, 1]) {
-    const one = jacobian((p: typeof params) => loss(p, { x: f64(x.slice(3 * n, 3 * n + 3)), y: sum(f64([n + 1])) }))(params)
+    const one = jacobian((p: typeof params) => loss(p, { x: f64(x.slice(3 * n, 3 * n + 3)), y: sum(f64([n + 1])) }))(
+      params,
+    )
     ;(await one.w.read()).forEach((v, i) => expect(rows[3 * n + i]).toBeCloseTo(Number(v), 13))
   }
 })

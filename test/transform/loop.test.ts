@@ -1,5 +1,23 @@
 import { expect, test } from 'vitest'
-import { add, cast, compile, cond, exp, grad, hvp, jvp, less, mul, scan, sin, sum, tensor, type Tensor, vmap, whileLoop } from '../../lib/index.js'
+import {
+  add,
+  cast,
+  compile,
+  cond,
+  exp,
+  grad,
+  hvp,
+  jvp,
+  less,
+  mul,
+  scan,
+  sin,
+  sum,
+  tensor,
+  type Tensor,
+  vmap,
+  whileLoop,
+} from '../../lib/index.js'
 
 const f64 = (data: number[] | number[][]) => tensor(data, { dtype: 'float64' })
 const STEP = 1e-6
@@ -60,7 +78,11 @@ test('vmap of scan and of its gradient is a loop', async () => {
 })
 
 test('a scan of no steps gives its init, and scans nest', async () => {
-  const { carry, ys } = scan((c: Tensor, x: Tensor) => ({ carry: add(c, x), y: c }), f64([3]), tensor(new Float64Array(0), { shape: [0, 1], dtype: 'float64' }))
+  const { carry, ys } = scan(
+    (c: Tensor, x: Tensor) => ({ carry: add(c, x), y: c }),
+    f64([3]),
+    tensor(new Float64Array(0), { shape: [0, 1], dtype: 'float64' }),
+  )
   expect([...(await carry.read())]).toEqual([3])
   expect(ys.shape).toEqual([0, 1])
   const table = f64([
@@ -81,7 +103,15 @@ test('a scan of no steps gives its init, and scans nest', async () => {
 })
 
 test('cond takes one branch, by the number, and so does its gradient', async () => {
-  const f = (x: Tensor) => sum(cond(less(sum(x), 1), (t: Tensor) => mul(t, t), (t: Tensor) => exp(t), x))
+  const f = (x: Tensor) =>
+    sum(
+      cond(
+        less(sum(x), 1),
+        (t: Tensor) => mul(t, t),
+        (t: Tensor) => exp(t),
+        x,
+      ),
+    )
   expect(await f(f64([0.5])).item()).toBe(0.25)
   expect(await f(f64([2])).item()).toBeCloseTo(Math.exp(2), 13)
   expect((await grad(f)(f64([0.5])).read())[0]).toBe(1)
@@ -92,15 +122,44 @@ test('cond takes one branch, by the number, and so does its gradient', async () 
 })
 
 test('whileLoop runs until its test fails, alone and mapped', async () => {
-  const double = (x: Tensor) => whileLoop((s: Tensor) => less(sum(s), 100), (s: Tensor) => mul(s, 2), x)
+  const double = (x: Tensor) =>
+    whileLoop(
+      (s: Tensor) => less(sum(s), 100),
+      (s: Tensor) => mul(s, 2),
+      x,
+    )
   expect((await double(f64([3])).read())[0]).toBe(192)
   expect([...(await vmap(double)(f64([[3], [200], [99]])).read())]).toEqual([192, 200, 198])
 })
 
 test('loops say what is wrong', () => {
-  expect(() => scan((c: Tensor) => ({ carry: cast(c, 'float32'), y: null }), f64([1]), null, { length: 2 })).toThrow(/carry that a step returns/)
+  expect(() => scan((c: Tensor) => ({ carry: cast(c, 'float32'), y: null }), f64([1]), null, { length: 2 })).toThrow(
+    /carry that a step returns/,
+  )
   expect(() => scan((c: Tensor) => ({ carry: c, y: null }), f64([1]), null)).toThrow(/length/)
-  expect(() => cond(f64([1, 2]), () => f64([1]), () => f64([1]))).toThrow(/scalar/)
-  expect(() => cond(sum(f64([1])), () => f64([1]), () => f64([1, 2]))).toThrow(/same shapes/)
-  expect(() => grad((x: Tensor) => sum(whileLoop((s: Tensor) => less(sum(s), 9), (s: Tensor) => mul(s, 2), x)))(f64([1]))).toThrow(/use scan/)
+  expect(() =>
+    cond(
+      f64([1, 2]),
+      () => f64([1]),
+      () => f64([1]),
+    ),
+  ).toThrow(/scalar/)
+  expect(() =>
+    cond(
+      sum(f64([1])),
+      () => f64([1]),
+      () => f64([1, 2]),
+    ),
+  ).toThrow(/same shapes/)
+  expect(() =>
+    grad((x: Tensor) =>
+      sum(
+        whileLoop(
+          (s: Tensor) => less(sum(s), 9),
+          (s: Tensor) => mul(s, 2),
+          x,
+        ),
+      ),
+    )(f64([1])),
+  ).toThrow(/use scan/)
 })

@@ -24,7 +24,8 @@ function constantOf(t: Tensor): number | undefined {
 function rowVector(t: Tensor): Tensor | undefined {
   let at = t
   const length = t.shape[t.rank - 1]
-  while (at.node.op.name === 'broadcastTo' || (at.node.op.name === 'reshape' && at.size === length)) at = at.node.inputs[0]
+  while (at.node.op.name === 'broadcastTo' || (at.node.op.name === 'reshape' && at.size === length))
+    at = at.node.inputs[0]
   const fits = at !== t && at.size === length && (at.rank === 0 ? length === 1 : at.shape[at.rank - 1] === length)
   return fits && constantOf(at) === undefined ? at : undefined
 }
@@ -68,14 +69,22 @@ export function epilogue(graph: Graph): Graph {
     const columns = t.shape[t.rank - 1]
     while ((readsOf.get(at) ?? 1) === 1 || (shared && at === t)) {
       const { node } = at
-      if (node.op.name === 'matmul') return at.index === 0 && at.shape[at.rank - 1] === columns ? { node, attrs: node.attrs as MatmulAttrs } : undefined
+      if (node.op.name === 'matmul')
+        return at.index === 0 && at.shape[at.rank - 1] === columns
+          ? { node, attrs: node.attrs as MatmulAttrs }
+          : undefined
       if (node.op.name !== 'reshape' || at.shape[at.rank - 1] !== columns) return undefined
       at = node.inputs[0]
     }
     return undefined
   }
   /** The product anew with more of its epilogue, in the shape of `like`. */
-  const extend = (p: Product, like: Tensor, change: Partial<MatmulAttrs>, operand?: { t: Tensor; first: boolean }): Tensor[] => {
+  const extend = (
+    p: Product,
+    like: Tensor,
+    change: Partial<MatmulAttrs>,
+    operand?: { t: Tensor; first: boolean },
+  ): Tensor[] => {
     const inputs = [...p.node.inputs]
     // Operands come in the order of the attributes: the bias before the residual.
     if (operand) inputs.splice(operand.first ? 2 : inputs.length, 0, operand.t)
@@ -90,7 +99,8 @@ export function epilogue(graph: Graph): Graph {
   const biased = (node: Node, x: Tensor, other: Tensor): Tensor[] | undefined => {
     const vector = rowVector(other)
     const p = vector && productOf(x)
-    if (!p || !isPlain(p.attrs) || vector.dtype !== p.node.inputs[0].dtype || x.dtype !== node.outputs[0].dtype) return undefined
+    if (!p || !isPlain(p.attrs) || vector.dtype !== p.node.inputs[0].dtype || x.dtype !== node.outputs[0].dtype)
+      return undefined
     return extend(p, node.outputs[0], { bias: true }, { t: reshape(vector, [vector.size]), first: true })
   }
   const activated = (node: Node, x: Tensor): Tensor[] | undefined => {
@@ -112,13 +122,16 @@ export function epilogue(graph: Graph): Graph {
   const withResidual = (node: Node, x: Tensor, other: Tensor): Tensor[] | undefined => {
     const p = productOf(x)
     const out = node.outputs[0]
-    if (!p || p.attrs.residual || p.attrs.preactivation || !sameShape(other.shape, out.shape) || !isDense(other)) return undefined
+    if (!p || p.attrs.residual || p.attrs.preactivation || !sameShape(other.shape, out.shape) || !isDense(other))
+      return undefined
     if (other.dtype !== p.attrs.outDtype || constantOf(other) !== undefined) return undefined
     return extend(p, out, { residual: true }, { t: reshape(other, p.node.outputs[0].shape), first: false })
   }
   const widened = (node: Node, x: Tensor): Tensor[] | undefined => {
     const p = x.dtype === 'bfloat16' && node.outputs[0].dtype === 'float32' ? productOf(x) : undefined
-    return p && !p.attrs.residual && !p.attrs.preactivation ? extend(p, node.outputs[0], { outDtype: 'float32' }) : undefined
+    return p && !p.attrs.residual && !p.attrs.preactivation
+      ? extend(p, node.outputs[0], { outDtype: 'float32' })
+      : undefined
   }
 
   const fused = (node: Node, [a, b]: readonly Tensor[]): Tensor[] | undefined => {

@@ -53,7 +53,8 @@ export function fuse(graph: Graph): Graph {
     const group: Group = { nodes: [node] }
     groups.set(node, group)
     for (const t of node.inputs) {
-      if (t.node.op.kind !== 'elementwise' || depth.get(t.node) !== d || !sameShape(t.shape, node.outputs[0].shape)) continue
+      if (t.node.op.kind !== 'elementwise' || depth.get(t.node) !== d || !sameShape(t.shape, node.outputs[0].shape))
+        continue
       const [into, other] = [rootOf(groups.get(node)!), rootOf(groups.get(t.node)!)]
       if (into === other || into.nodes.length + other.nodes.length > MAX_STEPS) continue
       if (operandCount([...into.nodes, ...other.nodes]) > MAX_OPERANDS) continue
@@ -104,7 +105,9 @@ export function fuse(graph: Graph): Graph {
       while (sources.length < 3) sources.push(-1)
       code.push(codeOf.get(node.op.name)!, dtypeCode(compute), dtypeCode(out), ...sources)
     }
-    const kept = group.nodes.filter((n) => results.has(n.outputs[0]) || (readers.get(n.outputs[0]) ?? []).some((r) => !members.has(r)))
+    const kept = group.nodes.filter(
+      (n) => results.has(n.outputs[0]) || (readers.get(n.outputs[0]) ?? []).some((r) => !members.has(r)),
+    )
     for (const t of inputs) emit(t.node)
     const last = group.nodes[group.nodes.length - 1]
     const outputs = withNodeScope(last, () =>
@@ -128,7 +131,11 @@ export function fuse(graph: Graph): Graph {
         continue
       }
       const group = groups.has(node) ? rootOf(groups.get(node)!) : undefined
-      const needs = group ? group.nodes.flatMap((n) => n.inputs).filter((t) => !groups.has(t.node) || rootOf(groups.get(t.node)!) !== group) : node.inputs
+      const needs = group
+        ? group.nodes
+            .flatMap((n) => n.inputs)
+            .filter((t) => !groups.has(t.node) || rootOf(groups.get(t.node)!) !== group)
+        : node.inputs
       const missing = needs.filter((t) => !isLeaf(t.node) && !done.has(t.node) && constantValue(t) === undefined)
       if (missing.length > 0) {
         for (const t of missing) stack.push(t.node)

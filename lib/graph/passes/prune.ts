@@ -20,6 +20,8 @@ export function prune(graph: Graph): Graph {
     const made = makeNode(node.op, inputs, { ...node.attrs, body: { inputs: body.inputs, outputs }, keep })
     let at = 0
     // What nobody reads is given any tensor: no one will look.
-    return node.outputs.map((t, i) => (i < carries || read.has(t) || (keep && i >= body.outputs.length) ? made[at++] : made[0] ?? inputs[0]))
+    return node.outputs.map((t, i) =>
+      i < carries || read.has(t) || (keep && i >= body.outputs.length) ? made[at++] : (made[0] ?? inputs[0]),
+    )
   })
 }

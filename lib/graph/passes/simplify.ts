@@ -37,7 +37,12 @@ export function simplify(graph: Graph): Graph {
       case 'transpose': {
         if (a.node.op.name !== 'transpose') return undefined
         const inner = a.node.attrs.axes as number[]
-        return [transpose(a.node.inputs[0], (node.attrs.axes as number[]).map((i) => inner[i]))]
+        return [
+          transpose(
+            a.node.inputs[0],
+            (node.attrs.axes as number[]).map((i) => inner[i]),
+          ),
+        ]
       }
       default:
         return undefined

@@ -63,14 +63,34 @@ export function choose(options: TrainOptions, tokens: number, threads: number): 
   }
   const machine = ` for ${threads} ${threads === 1 ? 'thread' : 'threads'}`
   const layers = pick('layers', options.layers, size.layers, machine)
-  const width = pick('width', options.width, options.heads === undefined ? size.width : Math.max(1, Math.round(size.width / options.heads)) * options.heads, '')
+  const width = pick(
+    'width',
+    options.width,
+    options.heads === undefined ? size.width : Math.max(1, Math.round(size.width / options.heads)) * options.heads,
+    '',
+  )
   const heads = pick('heads', options.heads, options.width === undefined ? size.heads : headsFor(width), '')
   // Validation and training need some windows each, of a short text too.
   const fits = 2 ** Math.floor(Math.log2(Math.max(1, tokens / 16)))
-  const context = pick('context', options.context, Math.max(1, Math.min(size.context, fits)), fits < size.context ? ' as the text is short' : '')
+  const context = pick(
+    'context',
+    options.context,
+    Math.max(1, Math.min(size.context, fits)),
+    fits < size.context ? ' as the text is short' : '',
+  )
   const tight = memoryLimit() < 2000 * MB
-  const batch = pick('batch', options.batch, tight ? Math.max(1, size.batch / 4) : size.batch, tight ? ' as memory is short' : '')
+  const batch = pick(
+    'batch',
+    options.batch,
+    tight ? Math.max(1, size.batch / 4) : size.batch,
+    tight ? ' as memory is short' : '',
+  )
   const optimizer = options.optimizer ?? 'adamw'
-  const lr = pick('lr', options.lr, Number(((RATES[optimizer] ?? 1e-3) * Math.sqrt(128 / Math.max(width, 64))).toPrecision(2)), ` for ${optimizer} at width ${width}`)
+  const lr = pick(
+    'lr',
+    options.lr,
+    Number(((RATES[optimizer] ?? 1e-3) * Math.sqrt(128 / Math.max(width, 64))).toPrecision(2)),
+    ` for ${optimizer} at width ${width}`,
+  )
   return { layers, heads, width, context, batch, lr, weightDecay: options.weightDecay ?? DECAY[optimizer], chosen }
 }

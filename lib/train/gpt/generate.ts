@@ -13,19 +13,31 @@ import { Sampler } from './sampler.js'
 async function newestRun(cwd: string): Promise<string> {
   const runs = join(cwd, 'runs')
   const names = existsSync(runs) ? await readdir(runs) : []
-  const dated = await Promise.all(names.map(async (name) => ({ dir: join(runs, name), at: (await stat(join(runs, name))).mtimeMs })))
+  const dated = await Promise.all(
+    names.map(async (name) => ({ dir: join(runs, name), at: (await stat(join(runs, name))).mtimeMs })),
+  )
   const newest = dated.sort((a, b) => b.at - a.at)[0]
   if (newest) return newest.dir
-  throw new SteepestError('FILE', { who: 'generate', rule: 'there is no trained model yet', fix: 'Train one with: steepest train, or name a checkpoint' })
+  throw new SteepestError('FILE', {
+    who: 'generate',
+    rule: 'there is no trained model yet',
+    fix: 'Train one with: steepest train, or name a checkpoint',
+  })
 }
 
 /** The folder with `config.json` and weights that a path means: itself, or the last whole checkpoint of a run. */
 async function modelFolder(path: string): Promise<string> {
   if (existsSync(join(path, 'config.json'))) return path
-  if (!existsSync(path)) throw new SteepestError('FILE', { who: path, rule: 'there is no such run folder or checkpoint' })
+  if (!existsSync(path))
+    throw new SteepestError('FILE', { who: path, rule: 'there is no such run folder or checkpoint' })
   const { dir, skipped } = await latestCheckpoint(path)
   if (dir) return dir
-  throw new SteepestError('CHECKPOINT', { who: path, rule: 'the folder has no whole checkpoint', got: skipped.map((s) => s.reason).join('; '), fix: 'Give a run folder or a checkpoint-N of one' })
+  throw new SteepestError('CHECKPOINT', {
+    who: path,
+    rule: 'the folder has no whole checkpoint',
+    got: skipped.map((s) => s.reason).join('; '),
+    fix: 'Give a run folder or a checkpoint-N of one',
+  })
 }
 
 /**
@@ -33,8 +45,14 @@ async function modelFolder(path: string): Promise<string> {
  *
  * @param path a run folder, a checkpoint, or a Hugging Face folder of a GPT-2; the newest run in `runs/` where not given
  */
-export async function* generateText(path: string | undefined, options: GenerateOptions & { signal?: AbortSignal } = {}, cwd = process.cwd()): AsyncGenerator<string> {
-  const dir = await modelFolder(path === undefined ? await newestRun(cwd) : isAbsolute(path) ? path : resolve(cwd, path))
+export async function* generateText(
+  path: string | undefined,
+  options: GenerateOptions & { signal?: AbortSignal } = {},
+  cwd = process.cwd(),
+): AsyncGenerator<string> {
+  const dir = await modelFolder(
+    path === undefined ? await newestRun(cwd) : isAbsolute(path) ? path : resolve(cwd, path),
+  )
   native().threads(options.threads)
   const tokenizer = await loadTokenizer(dir)
   const model = await loadModel(dir)

@@ -32,8 +32,31 @@ export interface PrepareContext {
 
 /** Options that belong to a run and come back when it is resumed. */
 const RUN_KEYS = [
-  'file', 'vocab', 'validation', 'layers', 'heads', 'width', 'context', 'dropout', 'dtype', 'steps', 'batch', 'accumulate', 'seed', 'patience', 'allowNonFinite',
-  'optimizer', 'lr', 'schedule', 'warmup', 'weightDecay', 'clip', 'evalEvery', 'saveEvery', 'sampleEvery', 'keep',
+  'file',
+  'vocab',
+  'validation',
+  'layers',
+  'heads',
+  'width',
+  'context',
+  'dropout',
+  'dtype',
+  'steps',
+  'batch',
+  'accumulate',
+  'seed',
+  'patience',
+  'allowNonFinite',
+  'optimizer',
+  'lr',
+  'schedule',
+  'warmup',
+  'weightDecay',
+  'clip',
+  'evalEvery',
+  'saveEvery',
+  'sampleEvery',
+  'keep',
 ] as const satisfies readonly (keyof TrainOptions)[]
 
 /** Seconds that a run takes where the user does not say how many steps. */
@@ -58,23 +81,35 @@ interface Resumed {
 
 async function findCheckpoint(path: string): Promise<{ dir: string; skipped: string }> {
   if (existsSync(join(path, 'state.json'))) return { dir: path, skipped: '' }
-  if (!existsSync(path)) throw new SteepestError('FILE', { who: path, rule: 'there is no such run folder or checkpoint' })
+  if (!existsSync(path))
+    throw new SteepestError('FILE', { who: path, rule: 'there is no such run folder or checkpoint' })
   const latest = await latestCheckpoint(path)
   const why = latest.skipped.map((s) => s.reason).join('; ')
   if (latest.dir) return { dir: latest.dir, skipped: why }
-  throw new SteepestError('CHECKPOINT', { who: path, rule: 'the folder has no whole checkpoint', got: why, fix: 'Give a run folder or a checkpoint-N of one' })
+  throw new SteepestError('CHECKPOINT', {
+    who: path,
+    rule: 'the folder has no whole checkpoint',
+    got: why,
+    fix: 'Give a run folder or a checkpoint-N of one',
+  })
 }
 
 async function openResumed(path: string): Promise<Resumed> {
   const { dir, skipped } = await findCheckpoint(path)
   const { step, state } = await readState(dir, nodeFileSystem)
   const { run } = state as { run?: TrainOptions }
-  if (!run) throw new SteepestError('CHECKPOINT', { who: dir, rule: 'the checkpoint must be of `steepest train`', fix: 'Resume it with the program that wrote it' })
+  if (!run)
+    throw new SteepestError('CHECKPOINT', {
+      who: dir,
+      rule: 'the checkpoint must be of `steepest train`',
+      fix: 'Resume it with the program that wrote it',
+    })
   return { dir, step, run, skipped }
 }
 
 /** A run that cannot go on from its last checkpoint says so. */
-const passedOver = ({ dir, skipped }: Resumed): Record<string, string> => (skipped ? { resume: `${basename(dir)}, as ${skipped.replaceAll('. Resume from another checkpoint', '')}` } : {})
+const passedOver = ({ dir, skipped }: Resumed): Record<string, string> =>
+  skipped ? { resume: `${basename(dir)}, as ${skipped.replaceAll('. Resume from another checkpoint', '')}` } : {}
 
 /** A folder of this name that no run has used. */
 function freshFolder(cwd: string, name: string): string {
@@ -104,10 +139,19 @@ function scheduleOf(options: TrainOptions, lr: number, steps: number): ScheduleS
 
 function makeOptimizer(options: TrainOptions, choices: Choices, steps: number): Optimizer {
   const decay = choices.weightDecay === undefined ? {} : { weightDecay: choices.weightDecay, groups: [noDecay] }
-  return optimizerNamed(options.optimizer ?? 'adamw', { lr: schedule(scheduleOf(options, choices.lr, steps)), ...decay })
+  return optimizerNamed(options.optimizer ?? 'adamw', {
+    lr: schedule(scheduleOf(options, choices.lr, steps)),
+    ...decay,
+  })
 }
 
-const SCHEDULES = { constant: 'constant', linear: 'linear', cosine: 'cosine', wsd: 'warm-up, stable, decay', oneCycle: 'one cycle' } as const
+const SCHEDULES = {
+  constant: 'constant',
+  linear: 'linear',
+  cosine: 'cosine',
+  wsd: 'warm-up, stable, decay',
+  oneCycle: 'one cycle',
+} as const
 
 /**
  * Plans a training run of a small GPT on a text: reads it, chooses what the options leave open, and knows memory and cost before the first step.
@@ -131,7 +175,12 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   const choices = choose(options, data.tokens.length, threads)
   const { layers, heads, width, context: length, batch } = choices
   if (width % heads !== 0) {
-    throw new SteepestError('OPTION', { who: 'heads', rule: 'the heads must divide the width', got: `${heads} heads for width ${width}`, fix: `Give --width ${Math.ceil(width / heads) * heads}, or other heads` })
+    throw new SteepestError('OPTION', {
+      who: 'heads',
+      rule: 'the heads must divide the width',
+      got: `${heads} heads for width ${width}`,
+      fix: `Give --width ${Math.ceil(width / heads) * heads}, or other heads`,
+    })
   }
   const { accumulate = 1, seed = 1, dropout = 0, dtype = 'float32', validation = 0.1 } = options
   const split = splitTokens(data.tokens, { context: length, validation, who })
@@ -139,7 +188,16 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   const first = loader.next()
   loader.restore({ ...loader.state(), epoch: 0, at: 0 })
 
-  const model = new GPT2({ vocabSize: data.tokenizer.vocabSize, context: length, layers, heads, width, dropout, dtype: dtype as DType, seed })
+  const model = new GPT2({
+    vocabSize: data.tokenizer.vocabSize,
+    context: length,
+    layers,
+    heads,
+    width,
+    dropout,
+    dtype: dtype as DType,
+    seed,
+  })
   const clip = options.clip ?? 1
   const make = (steps: number) => new Trainer(model, { optimizer: makeOptimizer(options, choices, steps), clip, seed })
   // The number of steps depends on the cost of one, which depends on the plan.
@@ -161,10 +219,19 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   const name = data.file === undefined ? 'text' : basename(data.file, extname(data.file))
   const out = given.out ?? (resumed ? dirname(resumed.dir) : freshFolder(cwd, name))
   if (!resumed && (await checkpointSteps(path(out))).length > 0) {
-    throw new SteepestError('OPTION', { who: out, rule: 'the folder already holds the checkpoints of a run', fix: `Go on with it by --resume ${out}, or give another --out` })
+    throw new SteepestError('OPTION', {
+      who: out,
+      rule: 'the folder already holds the checkpoints of a run',
+      fix: `Go on with it by --resume ${out}, or give another --out`,
+    })
   }
   if (resumed && resumed.step >= total) {
-    throw new SteepestError('OPTION', { who: resumed.dir, rule: 'the run has done all its steps', got: `step ${resumed.step} of ${total}`, fix: 'Give more with --steps' })
+    throw new SteepestError('OPTION', {
+      who: resumed.dir,
+      rule: 'the run has done all its steps',
+      got: `step ${resumed.step} of ${total}`,
+      fix: 'Give more with --steps',
+    })
   }
   const limit = memoryLimit()
   if (memory.total > limit) {
@@ -181,7 +248,18 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   // What was measured is left out, so that equal runs leave equal files.
   const run = Object.fromEntries(
     RUN_KEYS.flatMap((key) => {
-      const value = { ...options, layers, heads, width, context: length, batch, lr: choices.lr, steps: total, evalEvery, sampleEvery }[key]
+      const value = {
+        ...options,
+        layers,
+        heads,
+        width,
+        context: length,
+        batch,
+        lr: choices.lr,
+        steps: total,
+        evalEvery,
+        sampleEvery,
+      }[key]
       return value === undefined ? [] : [[key, key === 'file' ? path(String(value)) : value]]
     }),
   ) as JsonRecord
@@ -227,7 +305,10 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
       resume: resumed?.dir,
       run,
       sampleEvery,
-      sample: async (_, step) => ({ prompt: started.prompt, text: await sampleText(sampler, data, started.ids, seed + step) }),
+      sample: async (_, step) => ({
+        prompt: started.prompt,
+        text: await sampleText(sampler, data, started.ids, seed + step),
+      }),
       patience: options.patience,
       stopAfter: options.stopAfter,
       allowNonFinite: options.allowNonFinite,
@@ -235,7 +316,9 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
       plan,
     })
     for await (const event of loop) {
-      yield event.type === 'stop' && event.reason !== 'done' && event.reason !== 'earlyStopping' && event.path ? { ...event, resume: `steepest train --resume ${shellQuoted(out)}` } : event
+      yield event.type === 'stop' && event.reason !== 'done' && event.reason !== 'earlyStopping' && event.path
+        ? { ...event, resume: `steepest train --resume ${shellQuoted(out)}` }
+        : event
     }
   }
   return { plan, run: events }
@@ -254,7 +337,12 @@ function sampleStart({ tokens, tokenizer }: TextData): { prompt: string; ids: nu
   return { prompt: tokenizer.decode(ids), ids }
 }
 
-async function sampleText(sampler: Sampler, { tokenizer }: TextData, prompt: readonly number[], seed: number): Promise<string> {
+async function sampleText(
+  sampler: Sampler,
+  { tokenizer }: TextData,
+  prompt: readonly number[],
+  seed: number,
+): Promise<string> {
   const decoder = tokenizer.decodeStream()
   let text = ''
   let n = 0

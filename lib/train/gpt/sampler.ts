@@ -57,7 +57,11 @@ export class Sampler {
   }
 
   /** Plans `f(model, …inputs)` the first time that it is asked for under this name. */
-  private program(name: string, f: (model: GPT2, ...inputs: Tensor[]) => readonly Tensor[], inputs: readonly Tensor[]): Program {
+  private program(
+    name: string,
+    f: (model: GPT2, ...inputs: Tensor[]) => readonly Tensor[],
+    inputs: readonly Tensor[],
+  ): Program {
     let known = this.programs.get(name)
     if (!known) {
       const { graph, captures } = trace('generate', f, [this.model, ...inputs] as [GPT2, ...Tensor[]])
@@ -68,12 +72,23 @@ export class Sampler {
   }
 
   private run(program: Program, inputs: readonly Tensor[]): Tensor[] {
-    const storages = launch(program.executable, [...this.weights, ...inputs, ...program.captures], program.outputs, this.where)
+    const storages = launch(
+      program.executable,
+      [...this.weights, ...inputs, ...program.captures],
+      program.outputs,
+      this.where,
+    )
     return storages.map((storage, i) => fromStorage(storage, program.outputs[i]))
   }
 
   /** The token that follows the hidden state of row `at`, and the cache. */
-  private choose(model: GPT2, { hidden, layers }: { hidden: Tensor; layers: LayerCache[] }, at: Tensor, key: Tensor, choice: Choice): Tensor[] {
+  private choose(
+    model: GPT2,
+    { hidden, layers }: { hidden: Tensor; layers: LayerCache[] },
+    at: Tensor,
+    key: Tensor,
+    choice: Choice,
+  ): Tensor[] {
     const rows = reshape(hidden, [-1, model.config.width])
     const logits = matmul(take(rows, reshape(at, [1]), { axis: 0 }), transpose(model.transformer.wte.weight))
     return [sampleLogits(cast(logits, 'float32'), { ...choice, key }), ...layers.flatMap(({ k, v }) => [k, v])]
@@ -88,7 +103,8 @@ export class Sampler {
     const { temperature = 1, topK, topP, seed = 0 } = options
     const choice: Choice = { temperature, topK, topP }
     const { context } = this.model.config
-    if (prompt.length === 0) throw new SteepestError('ARGUMENT', { who: 'generate', rule: 'a prompt must have at least one token' })
+    if (prompt.length === 0)
+      throw new SteepestError('ARGUMENT', { who: 'generate', rule: 'a prompt must have at least one token' })
     evaluate(this.weights)
     await settled(this.weights)
     const name = JSON.stringify(choice)
@@ -106,12 +122,21 @@ export class Sampler {
         padded.set(row)
         const inputs = [tensor(padded, { shape: [1, length] }), tensor(row.length - 1, { dtype: 'int32' }), key]
         out = this.run(
-          this.program(`prefill ${length} ${name}`, (model, tokens, at, k) => this.choose(model, model.prefill(tokens), at, k, choice), inputs),
+          this.program(
+            `prefill ${length} ${name}`,
+            (model, tokens, at, k) => this.choose(model, model.prefill(tokens), at, k, choice),
+            inputs,
+          ),
           inputs,
         )
         filled = row.length
       } else {
-        const inputs = [tensor(Int32Array.of(ids[ids.length - 1]), { shape: [1, 1] }), tensor(filled, { dtype: 'int32' }), key, ...cache]
+        const inputs = [
+          tensor(Int32Array.of(ids[ids.length - 1]), { shape: [1, 1] }),
+          tensor(filled, { dtype: 'int32' }),
+          key,
+          ...cache,
+        ]
         const step = (model: GPT2, token: Tensor, at: Tensor, k: Tensor, ...flat: Tensor[]) => {
           const layers = model.transformer.h.map((_, i) => ({ k: flat[2 * i], v: flat[2 * i + 1] }))
           return this.choose(model, model.decode(token, { layers, at }), zeros([], 'int32'), k, choice)

@@ -1,17 +1,33 @@
-import { dynamicSlice, dynamicUpdateSlice, embedding, gather, scatterAdd, segmentMax, segmentMean, segmentSum, take } from '../../../lib/ops/indexing.js'
+import {
+  dynamicSlice,
+  dynamicUpdateSlice,
+  embedding,
+  gather,
+  scatterAdd,
+  segmentMax,
+  segmentMean,
+  segmentSum,
+  take,
+} from '../../../lib/ops/indexing.js'
 import { transpose } from '../../../lib/ops/shape.js'
 import { at, everyIndex, fill, put } from '../arrays.js'
 import { arg, given, ints, type OpCase, type Values } from '../check.js'
 
 const taken = (axis: number) => (x: Values, i: Values) =>
   fill([...x.shape.slice(0, axis), ...i.shape, ...x.shape.slice(axis + 1)], (index) =>
-    at(x, [...index.slice(0, axis), at(i, index.slice(axis, axis + i.shape.length)), ...index.slice(axis + i.shape.length)]),
+    at(x, [
+      ...index.slice(0, axis),
+      at(i, index.slice(axis, axis + i.shape.length)),
+      ...index.slice(axis + i.shape.length),
+    ]),
   )
 
 /** The rows of each segment, as arrays of their elements. */
 function segmented(x: Values, ids: Values, segments: number, join: (xs: number[]) => number): Float64Array {
   const rest = x.shape.slice(ids.shape.length)
-  const groups = Array.from({ length: segments }, () => fill(rest, () => 0)).map((zeros) => Array.from(zeros, (): number[] => []))
+  const groups = Array.from({ length: segments }, () => fill(rest, () => 0)).map((zeros) =>
+    Array.from(zeros, (): number[] => []),
+  )
   const inner = groups[0].length
   everyIndex(ids.shape, (_, row) => {
     for (let c = 0; c < inner; c++) groups[ids.data[row]][c].push(x.data[row * inner + c])
@@ -20,7 +36,16 @@ function segmented(x: Values, ids: Values, segments: number, join: (xs: number[]
 }
 
 const sum = (xs: number[]): number => xs.reduce((a, b) => a + b, 0)
-const bySegment = (op: string, name: string, f: (x: Parameters<typeof segmentSum>[0], ids: Parameters<typeof segmentSum>[1], n: number) => ReturnType<typeof segmentSum>, join: (xs: number[]) => number): OpCase[] => [
+const bySegment = (
+  op: string,
+  name: string,
+  f: (
+    x: Parameters<typeof segmentSum>[0],
+    ids: Parameters<typeof segmentSum>[1],
+    n: number,
+  ) => ReturnType<typeof segmentSum>,
+  join: (xs: number[]) => number,
+): OpCase[] => [
   {
     ops: [op],
     name,
@@ -112,16 +137,25 @@ export const cases: OpCase[] = [
     f: (x, ids) => segmentMax(x, ids, 4),
     // Every segment has a row: the value of none is not a number to differentiate at.
     at: [[arg([5, 3]), given([5], [3, 1, 2, 0, 3], { dtype: 'int32', shared: true })]],
-    large: [[arg([3001, 33]), ints([3001], 0, 4)], [arg([70001]), ints([70001], 0, 4)]],
+    large: [
+      [arg([3001, 33]), ints([3001], 0, 4)],
+      [arg([70001]), ints([70001], 0, 4)],
+    ],
     expected: (x, ids) => segmented(x, ids, 4, (xs) => Math.max(...xs)),
   },
   {
     ops: ['dynamicSlice', 'dynamicUpdateSlice'],
     name: 'along each axis',
     f: (x, start) => [0, 1, 2].map((axis) => dynamicSlice(x, start, { axis, size: 2 })),
-    at: [[arg([4, 3, 5]), starting], [arg([3, 3, 3]), ints([], 0, 2)]],
+    at: [
+      [arg([4, 3, 5]), starting],
+      [arg([3, 3, 3]), ints([], 0, 2)],
+    ],
     large: [[arg([9, 130, 67]), ints([], 0, 7)]],
-    expected: (x, start) => [0, 1, 2].map((axis) => fill(put(x.shape, axis, 2), (index) => at(x, put(index, axis, index[axis] + start.data[0])))),
+    expected: (x, start) =>
+      [0, 1, 2].map((axis) =>
+        fill(put(x.shape, axis, 2), (index) => at(x, put(index, axis, index[axis] + start.data[0]))),
+      ),
   },
   ...[0, 1].map(
     (axis): OpCase => ({

@@ -1,4 +1,22 @@
-import { argmax, argmin, all, any, cumprod, cumsum, linearRecurrence, logSumExp, max, mean, min, norm, prod, std, sum, sumSquares, variance } from '../../../lib/ops/reduce.js'
+import {
+  argmax,
+  argmin,
+  all,
+  any,
+  cumprod,
+  cumsum,
+  linearRecurrence,
+  logSumExp,
+  max,
+  mean,
+  min,
+  norm,
+  prod,
+  std,
+  sum,
+  sumSquares,
+  variance,
+} from '../../../lib/ops/reduce.js'
 import { transpose } from '../../../lib/ops/shape.js'
 import type { Tensor } from '../../../lib/tensor/tensor.js'
 import { type Arg, arg, given, ints, type OpCase, type Values } from '../check.js'
@@ -24,21 +42,34 @@ type Reduce = (x: Tensor, options: { axis?: number | number[]; keepDims?: boolea
 
 const total = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0)
 const middle = (xs: readonly number[]): number => total(xs) / xs.length
-const spread = (xs: readonly number[], correction = 0): number => total(xs.map((x) => (x - middle(xs)) ** 2)) / Math.max(0, xs.length - correction)
+const spread = (xs: readonly number[], correction = 0): number =>
+  total(xs.map((x) => (x - middle(xs)) ** 2)) / Math.max(0, xs.length - correction)
 
 const shapes = { last: [5, 7], first: [5, 7], middle: [3, 5, 2], one: [1, 1, 1], scalar: [] as number[] }
 const empty: Arg[][] = [[arg([0, 3])], [arg([3, 0])]]
 
 /** One case per way that a reduction is walked: along the last axis, the first, both around the middle, and everything. */
-function reduction(name: string, f: Reduce, plain: (xs: number[]) => number, more: Partial<OpCase> & { low?: number; high?: number; nothing?: boolean; op?: string } = {}): OpCase[] {
+function reduction(
+  name: string,
+  f: Reduce,
+  plain: (xs: number[]) => number,
+  more: Partial<OpCase> & { low?: number; high?: number; nothing?: boolean; op?: string } = {},
+): OpCase[] {
   const { low, high, nothing = true, op = 'reduce', ...rest } = more
   const a = (shape: number[]) => arg(shape, { low, high })
-  const one = (where: string, axis: number | number[] | undefined, at: Arg[][], large: Arg[][], options: { keepDims?: boolean; flipped?: boolean } = {}): OpCase => ({
+  const one = (
+    where: string,
+    axis: number | number[] | undefined,
+    at: Arg[][],
+    large: Arg[][],
+    options: { keepDims?: boolean; flipped?: boolean } = {},
+  ): OpCase => ({
     ops: [op],
     name: `${name} ${where}`,
     f: (x) => f(options.flipped ? transpose(x) : x, { axis, keepDims: options.keepDims }),
     expected: (x) => {
-      const axes = axis === undefined ? x.shape.map((_, i) => i) : [axis].flat().map((i) => (i < 0 ? i + x.shape.length : i))
+      const axes =
+        axis === undefined ? x.shape.map((_, i) => i) : [axis].flat().map((i) => (i < 0 ? i + x.shape.length : i))
       return groups(x, options.flipped ? axes.map((i) => x.shape.length - 1 - i) : axes).map((xs) => plain(xs))
     },
     at,
@@ -47,8 +78,18 @@ function reduction(name: string, f: Reduce, plain: (xs: number[]) => number, mor
   })
   const none = nothing ? empty : []
   return [
-    one('over the last axis', -1, [[a(shapes.last)], [a([1])], [a([4, 1])], ...none], [[a([37, 1031])], [a([3, 70001])], [a([9001, 3])]]),
-    one('over the first axis', 0, [[a(shapes.first)], ...none], [[a([1031, 37])], [a([70001, 3])], [a([33, 2050])], [a([5001, 1, 2])]]),
+    one(
+      'over the last axis',
+      -1,
+      [[a(shapes.last)], [a([1])], [a([4, 1])], ...none],
+      [[a([37, 1031])], [a([3, 70001])], [a([9001, 3])]],
+    ),
+    one(
+      'over the first axis',
+      0,
+      [[a(shapes.first)], ...none],
+      [[a([1031, 37])], [a([70001, 3])], [a([33, 2050])], [a([5001, 1, 2])]],
+    ),
     one('over axes 0 and 2', [0, 2], [[a(shapes.middle)], [a(shapes.one)]], [[a([17, 33, 65])]], { keepDims: true }),
     one('over the middle axis', 1, [[a(shapes.middle)]], [[a([9, 130, 67])], [a([3, 65, 1])]]),
     one('over everything', undefined, [[a([3, 5])], [a(shapes.scalar)]], [[a([333, 1001])]]),
@@ -64,10 +105,18 @@ const arg1 = (f: typeof argmax, better: (a: number, b: number) => boolean, name:
     at: [[arg([5, 7])], [given([2, 3], [1, 1, 1, 0, NaN, NaN], { constant: true })], [arg([1, 1])]],
     large: [[arg([37, 1031])], [arg([1031, 37])], [arg([3, 20001])], [arg([20001, 3])]],
     expected: (x) =>
-      groups(x, axis === undefined ? [0, 1] : [axis]).map((xs) => xs.reduce((best, v, i) => (!Number.isNaN(xs[best]) && (Number.isNaN(v) || better(v, xs[best])) ? i : best), 0)),
+      groups(x, axis === undefined ? [0, 1] : [axis]).map((xs) =>
+        xs.reduce((best, v, i) => (!Number.isNaN(xs[best]) && (Number.isNaN(v) || better(v, xs[best])) ? i : best), 0),
+      ),
   }))
 
-const running = (f: (x: Tensor, o: { axis: number; reverse: boolean; exclusive: boolean }) => Tensor, op: string, name: string, join: (a: number, b: number) => number, start: number): OpCase[] =>
+const running = (
+  f: (x: Tensor, o: { axis: number; reverse: boolean; exclusive: boolean }) => Tensor,
+  op: string,
+  name: string,
+  join: (a: number, b: number) => number,
+  start: number,
+): OpCase[] =>
   [0, 1, 2].flatMap((axis) =>
     [false, true].flatMap((reverse) =>
       [false, true].map((exclusive) => ({
@@ -112,7 +161,12 @@ export const cases: OpCase[] = [
   ...reduction('min', min, (xs) => Math.min(...xs), { nothing: false }),
   ...reduction('logSumExp', logSumExp, (xs) => Math.log(total(xs.map(Math.exp)))),
   ...reduction('norm', norm, (xs) => Math.hypot(...xs), { nothing: false, low: 0.5, high: 1.5 }),
-  ...reduction('norm of order 1', (x, o) => norm(x, { ...o, ord: 1 }), (xs) => total(xs.map(Math.abs)), { low: 0.1 }),
+  ...reduction(
+    'norm of order 1',
+    (x, o) => norm(x, { ...o, ord: 1 }),
+    (xs) => total(xs.map(Math.abs)),
+    { low: 0.1 },
+  ),
   ...reduction('variance', variance, spread, { nothing: false }),
   {
     ops: ['reduce'],
@@ -143,7 +197,8 @@ export const cases: OpCase[] = [
       f: (x) => f(x, { axis: 1 }),
       at: [[truths], [arg([2, 0])], [arg([0, 2])]],
       large: [[ints([31, 1027], 0, 2)], [ints([3, 70000], -1, 1, { dtype: 'int32' })]],
-      expected: (x) => groups(x, [1]).map((xs) => Number(f === any ? xs.some((v) => v !== 0) : xs.every((v) => v !== 0))),
+      expected: (x) =>
+        groups(x, [1]).map((xs) => Number(f === any ? xs.some((v) => v !== 0) : xs.every((v) => v !== 0))),
     }),
   ),
   ...(['int32', 'uint8'] as const).map(
@@ -179,7 +234,13 @@ export const cases: OpCase[] = [
       let carry = 0
       const up = Array.from(x.data, (v) => (carry += v))
       carry = 0
-      return [up, Array.from(i.data).reverse().map((v) => (carry += v)).reverse()]
+      return [
+        up,
+        Array.from(i.data)
+          .reverse()
+          .map((v) => (carry += v))
+          .reverse(),
+      ]
     },
   },
   ...[0, 1].flatMap((axis) =>
@@ -188,7 +249,11 @@ export const cases: OpCase[] = [
         ops: ['linearRecurrence'],
         name: `along ${axis}${reverse ? ', reversed' : ''}`,
         f: (a, b) => linearRecurrence(a, b, { axis, reverse }),
-        at: [[arg([3, 4]), arg([3, 4])], [arg([1, 1]), arg([1, 1])], [arg([0, 2]), arg([0, 2])]],
+        at: [
+          [arg([3, 4]), arg([3, 4])],
+          [arg([1, 1]), arg([1, 1])],
+          [arg([0, 2]), arg([0, 2])],
+        ],
         large: [[arg([61, 131]), arg([61, 131])]],
         expected: ({ shape, data: a }, { data: b }) => {
           const out = new Float64Array(a.length)

@@ -1,6 +1,19 @@
 import { stopGradient } from '../../../lib/ops/control.js'
 import { add, mul } from '../../../lib/ops/elementwise.js'
-import { alias, broadcastTo, contiguous, expandDims, flip, full, reshape, slice, squeeze, swapAxes, tensor, transpose } from '../../../lib/ops/shape.js'
+import {
+  alias,
+  broadcastTo,
+  contiguous,
+  expandDims,
+  flip,
+  full,
+  reshape,
+  slice,
+  squeeze,
+  swapAxes,
+  tensor,
+  transpose,
+} from '../../../lib/ops/shape.js'
 import { at, fill } from '../arrays.js'
 import { arg, ints, type OpCase } from '../check.js'
 
@@ -18,7 +31,13 @@ export const cases: OpCase[] = [
     large,
     expected: (x) => fill([x.shape[2], x.shape[0], x.shape[1]], ([k, i, j]) => at(x, [i, j, k])),
   },
-  { ops: ['reshape'], name: 'expandDims and squeeze', f: (x) => squeeze(expandDims(mul(x, 2), 1), 1), at: every, expected: (x) => Array.from(x.data, (v) => 2 * v) },
+  {
+    ops: ['reshape'],
+    name: 'expandDims and squeeze',
+    f: (x) => squeeze(expandDims(mul(x, 2), 1), 1),
+    at: every,
+    expected: (x) => Array.from(x.data, (v) => 2 * v),
+  },
   {
     ops: ['transpose'],
     f: (x) => [transpose(x), swapAxes(x, 0, -1), transpose(x, [1, 2, 0])],
@@ -63,7 +82,15 @@ export const cases: OpCase[] = [
     expected: (x) => fill([2, 3, x.shape[1]], ([, j, k]) => at(x, [x.shape[0] === 1 ? 0 : j, k])),
   },
   { ops: ['alias'], f: (x) => mul(alias(x), 3), at: every, expected: (x) => Array.from(x.data, (v) => 3 * v) },
-  { ops: ['elementwise'], name: 'contiguous', f: (x) => contiguous(transpose(x)), at: [[arg([3, 4])], [ints([2, 3], 0, 99)]], derivatives: 'none', vmap: false, expected: (x) => fill([x.shape[1], x.shape[0]], ([j, i]) => at(x, [i, j])) },
+  {
+    ops: ['elementwise'],
+    name: 'contiguous',
+    f: (x) => contiguous(transpose(x)),
+    at: [[arg([3, 4])], [ints([2, 3], 0, 99)]],
+    derivatives: 'none',
+    vmap: false,
+    expected: (x) => fill([x.shape[1], x.shape[0]], ([j, i]) => at(x, [i, j])),
+  },
   {
     ops: ['stopGradient'],
     f: (x, y) => mul(stopGradient(x), y),

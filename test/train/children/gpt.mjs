@@ -13,8 +13,14 @@ export function setUp({ batch, context, ...config }) {
   const rows = () => new HostArray(ids, [batch, context])
   const data = () => [{ inputIds: rows(), targets: rows() }]
   let step = 0
-  return { trainer, data, step: () => trainer.step(data(), { lr: 1e-3, step: ++step }), plan: () => planMemory(trainer, data()).memory }
+  return {
+    trainer,
+    data,
+    step: () => trainer.step(data(), { lr: 1e-3, step: ++step }),
+    plan: () => planMemory(trainer, data()).memory,
+  }
 }
 
 /** Bytes from /proc: `VmRSS` now, `VmHWM` at its highest. */
-export const resident = (key) => 1024 * Number(new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(readFileSync('/proc/self/status', 'utf8'))[1])
+export const resident = (key) =>
+  1024 * Number(new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(readFileSync('/proc/self/status', 'utf8'))[1])
