@@ -1,4 +1,4 @@
-import { resolve } from 'node:path'
+import { relative, resolve } from 'node:path'
 import type { PreparedRun, StopReason, TrainEvent } from '../train/events.js'
 import { drawingLoss } from '../train/loss-file.js'
 import { type TrainOptions, trainOptions } from '../train/options.js'
@@ -82,7 +82,11 @@ export function trainCommand(load: () => Promise<Prepare>): Command {
         const events = planned.run({ signal: interrupt.signal })
         const { out: folder, data } = planned.plan
         for await (const event of folder ? drawingLoss(events, resolve(cwd, folder), data.split(': ')[0]) : events) {
-          view.show(event)
+          // A path below the folder that the user is in is shown from there.
+          const near = 'path' in event && event.path ? relative(cwd, event.path) : ''
+          view.show(
+            flags.json || near === '' || near.startsWith('..') ? event : ({ ...event, path: near } as TrainEvent),
+          )
           last = event
         }
       } catch (error) {
