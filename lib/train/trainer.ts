@@ -1,4 +1,5 @@
 import { native, type NativeArena, type NativeBuffer } from '../addon.js'
+import { hash32 } from '../data/permutation.js'
 import { SteepestError } from '../errors.js'
 import { evaluate, pendingOf, settled } from '../graph/evaluate.js'
 import { build, type Executable, FaultError, Queue } from '../graph/executable.js'
@@ -77,6 +78,10 @@ const MARK = new HostArray(Uint8Array.of(1))
 /** A batch whose model divides by the weight of the step, where there is one: the mark is part of what a program is compiled for. */
 const normalizedBy = (batch: Batch, normalizer: number | undefined): Batch =>
   normalizer === undefined || batch.normalized ? batch : { ...batch, normalized: MARK }
+
+/** @internal The random key of a micro-batch: no two of a run have the same. */
+export const stepKey = (seed: number, step: number, micro: number): Int32Array =>
+  Int32Array.of(hash32(1, seed, step, micro), hash32(2, seed, step, micro))
 
 const ARGS = 3
 /** Steps that may be under way at once; each has its own staging for batch and numbers. */
@@ -310,7 +315,7 @@ export class Trainer {
     const slot = await this.slotFor(key, compiled)
     const { plan } = compiled.executable
     slot.args.write(Float64Array.of(args.lr, args.step, args.normalizer ?? 1))
-    slot.key.write(Int32Array.of(this.seed, args.step * 65536 + micro))
+    slot.key.write(stepKey(this.seed, args.step, micro))
     const bindings = plan.externals.map((buf, i) => {
       const input = compiled.inputs[i]
       if (!input || input[0] === 'batch') return slot.buffers.get(i)!

@@ -9,6 +9,7 @@ import { adamw, schedules, sgd } from '../../lib/optim/index.js'
 import type { StepData, StepSource } from '../../lib/train/data.js'
 import type { TrainEvent } from '../../lib/train/events.js'
 import { type FitOptions, train } from '../../lib/train/train.js'
+import { stepKey } from '../../lib/train/trainer.js'
 
 /** A small net for y = sin(3·a)·b, whose data is made by a counter that can be saved. */
 class Net {
@@ -227,4 +228,14 @@ test('a checkpoint of another model or optimizer, and wrong options, are one sen
   await expect(run(new Net(), { stepz: 3 } as never)).rejects.toThrow(/unknown option `stepz`.*steps/)
   await expect(run({ loss: () => ({ loss: zeros([]) }) } as never)).rejects.toThrow(/no float tensors/)
   await expect(run(new Net(), {}, [] as StepData[])).rejects.toThrow(/no batch/)
+})
+
+test('random keys do not come again, however long a run is', () => {
+  const keys = new Set<string>()
+  for (const seed of [0, 1]) {
+    for (const step of [1, 2, 65_535, 65_536, 65_537, 65_538, 2 ** 31, 2 ** 31 + 1]) {
+      for (const micro of [0, 1, 65_536]) keys.add(stepKey(seed, step, micro).join())
+    }
+  }
+  expect(keys.size).toBe(2 * 8 * 3)
 })
