@@ -48,19 +48,21 @@ export function fuse(graph: Graph): Graph {
       const passes = t.node.op.kind === 'leaf' || (t.node.op.kind === 'view' && node.op.kind === 'view')
       d = Math.max(d, joins || passes ? below : below + 1)
     }
-    depth.set(node, d)
-    if (!own) continue
-    const group: Group = { nodes: [node] }
-    groups.set(node, group)
-    for (const t of node.inputs) {
-      if (t.node.op.kind !== 'elementwise' || depth.get(t.node) !== d || !sameShape(t.shape, node.outputs[0].shape))
-        continue
-      const [into, other] = [rootOf(groups.get(node)!), rootOf(groups.get(t.node)!)]
-      if (into === other || into.nodes.length + other.nodes.length > MAX_STEPS) continue
-      if (operandCount([...into.nodes, ...other.nodes]) > MAX_OPERANDS) continue
-      other.nodes.push(...into.nodes)
-      into.parent = other
+    if (own) {
+      const beside = node.inputs.filter((t) => groups.has(t.node) && depth.get(t.node) === d)
+      const roots = [...new Set(beside.map((t) => rootOf(groups.get(t.node)!)))]
+      const joined = [...roots.flatMap((g) => g.nodes), node]
+      // All or none: two groups of one depth that feed each other would wait for each other for ever.
+      if (joined.length > MAX_STEPS || operandCount(joined) > MAX_OPERANDS) {
+        if (roots.length > 0) d++
+        groups.set(node, { nodes: [node] })
+      } else {
+        const group: Group = { nodes: joined }
+        for (const g of roots) g.parent = group
+        groups.set(node, group)
+      }
     }
+    depth.set(node, d)
   }
   const readers = new Map<Tensor, Node[]>()
   for (const node of nodes) for (const t of node.inputs) readers.set(t, [...(readers.get(t) ?? []), node])
