@@ -9,6 +9,7 @@ import type { Optimizer } from '../optim/index.js'
 import { toSource, type StepData, type StepSource } from './data.js'
 import { eventLine, type Plan, type StopReason, type TrainEvent } from './events.js'
 import { planMemory } from './memory.js'
+import { Run, type TrainResult } from './run.js'
 import { restoreTensors, stateSources } from './state.js'
 import { Trainer, type StepResult, type Trainable } from './trainer.js'
 
@@ -81,72 +82,10 @@ const KNOWN = [
   'run',
 ]
 
-/** What a run came to. */
-export interface TrainResult {
-  reason: StopReason
-  step: number
-  /** Mean loss of the last step. */
-  loss: number
-  evalLoss?: number
-  bestLoss?: number
-  /** The last checkpoint that was saved. */
-  path?: string
-}
-
 /** Steps shorter than this are reported together, so that a tiny step does not cost an event. */
 const REPORT_MS = 50
 /** Steps that are queued beyond the one whose numbers are awaited. */
 const AHEAD = 1
-
-/** A run under way: iterate over its events, or await it. */
-export class Run implements AsyncIterable<TrainEvent>, PromiseLike<TrainResult> {
-  private readonly events: AsyncGenerator<TrainEvent, TrainResult>
-  private finished: Promise<TrainResult> | undefined
-
-  /** @internal */
-  constructor(events: AsyncGenerator<TrainEvent, TrainResult>) {
-    this.events = events
-  }
-
-  async *[Symbol.asyncIterator](): AsyncGenerator<TrainEvent, void> {
-    let settle!: (result: TrainResult) => void
-    let fail!: (error: unknown) => void
-    this.finished ??= new Promise((resolve, reject) => {
-      settle = resolve
-      fail = reject
-    })
-    this.finished.catch(() => undefined)
-    try {
-      for (;;) {
-        const next = await this.events.next()
-        if (next.done) {
-          settle?.(next.value)
-          return
-        }
-        yield next.value
-      }
-    } catch (error) {
-      fail?.(error)
-      throw error
-    } finally {
-      await this.events.return(undefined as never)
-    }
-  }
-
-  private async drain(): Promise<TrainResult> {
-    for (;;) {
-      const next = await this.events.next()
-      if (next.done) return next.value
-    }
-  }
-
-  then<A = TrainResult, B = never>(
-    onDone?: ((result: TrainResult) => A | PromiseLike<A>) | null,
-    onError?: ((error: unknown) => B | PromiseLike<B>) | null,
-  ): Promise<A | B> {
-    return (this.finished ??= this.drain()).then(onDone, onError)
-  }
-}
 
 /**
  * Trains `model` on `data`. The run is an async iterable of typed events, and awaitable. All training state lives in native memory; when the

@@ -118,11 +118,14 @@ export function vjp<A extends readonly unknown[], R>(f: (...args: A) => R, ...ar
 }
 
 /**
- * Forward mode: the value of `f` and its derivative along `tangents` (one tree per argument). Made of two pullbacks: the pullback is linear
- * in its cotangent, so its own pullback is the derivative.
+ * The value of `f` at the primals and the linear map of its derivative there, traced once for any number of tangents (one tree per
+ * argument). Made of two pullbacks: the pullback is linear in its cotangent, so its own pullback is the derivative.
  */
-export function jvp<A extends readonly unknown[], R>(f: (...args: A) => R, primals: A, tangents: A): [R, R] {
-  const { out, flats, inputs } = callFresh(
+export function linearize<A extends readonly unknown[], R>(
+  f: (...args: A) => R,
+  ...primals: A
+): [R, (...tangents: A) => R] {
+  const { out, inputs } = callFresh(
     f,
     primals,
     primals.map((_, i) => i),
@@ -130,11 +133,22 @@ export function jvp<A extends readonly unknown[], R>(f: (...args: A) => R, prima
   const flatOut = flatten(out)
   const seeds = flatOut.tensors.map((t) => alias(onesLike(t)))
   const pulled = backwardOrZeros(flatOut.tensors, seeds, inputs)
-  const along = flatten(tangents).tensors
-  if (along.length !== flats.reduce((n, flat) => n + flat.tensors.length, 0)) {
-    throw new SteepestError('ARGUMENT', { who: 'jvp', rule: 'tangents must have the tree of the primals' })
-  }
-  return [out, flatOut.unflatten(backwardOrZeros(pulled, along, seeds))]
+  return [
+    out,
+    (...tangents) => {
+      const along = flatten(tangents).tensors
+      if (along.length !== inputs.length) {
+        throw new SteepestError('ARGUMENT', { who: 'jvp', rule: 'tangents must have the tree of the primals' })
+      }
+      return flatOut.unflatten(backwardOrZeros(pulled, along, seeds))
+    },
+  ]
+}
+
+/** Forward mode: the value of `f` and its derivative along `tangents` (one tree per argument). */
+export function jvp<A extends readonly unknown[], R>(f: (...args: A) => R, primals: A, tangents: A): [R, R] {
+  const [out, along] = linearize(f, ...primals)
+  return [out, along(...tangents)]
 }
 
 /** The product of the Hessian of the scalar `f` with `vector`, at `x`: a tree like `x`. */
@@ -147,15 +161,4 @@ export function hvp<T>(f: (x: T) => Tensor, x: T, vector: T): T {
   )
   const grads = backwardOrZeros([loss], [onesLike(loss)], inputs)
   return flat.unflatten(backwardOrZeros(grads, flatten(vector).tensors, inputs))
-}
-
-/**
- * The value of `f` at the primals and the linear map of its derivative there.
- */
-export function linearize<A extends readonly unknown[], R>(
-  f: (...args: A) => R,
-  ...primals: A
-): [R, (...tangents: A) => R] {
-  const [out] = jvp(f, primals, primals)
-  return [out, (...tangents) => jvp(f, primals, tangents)[1]]
 }

@@ -73,6 +73,7 @@ test('the numbers are those without the pass', async () => {
   const expected = await numbers(withoutEpilogue(graph), inputs)
   const got = await numbers(epilogue(graph), inputs)
   expect(got.length).toBe(6)
+  expect(got).toEqual(expected)
   got.forEach((list, i) =>
     list.forEach((v, j) =>
       expect(Math.abs(v - expected[i][j])).toBeLessThanOrEqual(2e-5 * Math.max(1, ...expected[i].map(Math.abs))),

@@ -239,3 +239,9 @@ test('random keys do not come again, however long a run is', () => {
   }
   expect(keys.size).toBe(2 * 8 * 3)
 })
+
+test('who leaves the events of a run can still await it', async () => {
+  const going = train(new Net(), source(), { optimizer: adamw(), steps: 1e6 })
+  for await (const event of going) if (event.type === 'step') break
+  await expect(going).rejects.toThrow(/no longer read/)
+})

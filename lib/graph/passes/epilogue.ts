@@ -2,6 +2,7 @@ import { matmulRow, type Activation, type MatmulAttrs } from '../../ops/matmul.j
 import { reshape } from '../../ops/shape.js'
 import { sameShape } from '../../tensor/shape.js'
 import { makeNode, type Node, type Tensor, withNodeScope } from '../../tensor/tensor.js'
+import { constantOf } from '../constant.js'
 import { type Graph, isLeaf, schedule } from '../graph.js'
 import { rebuild } from '../rebuild.js'
 
@@ -11,13 +12,6 @@ const ACTIVATIONS: ReadonlySet<string> = new Set<Activation>(['relu', 'gelu', 'g
 interface Product {
   readonly node: Node
   readonly attrs: MatmulAttrs
-}
-
-/** The number that every element has, where it is known. */
-function constantOf(t: Tensor): number | undefined {
-  let at = t
-  while (at.node.op.name === 'broadcastTo' || at.node.op.name === 'reshape') at = at.node.inputs[0]
-  return at.node.op.name === 'constant' ? (at.node.attrs.value as number) : undefined
 }
 
 /** A vector that is repeated over all axes but the last one. */

@@ -2,6 +2,7 @@ import { opNamed } from '../../ops/define.js'
 import { dtypeCode } from '../../tensor/dtype.js'
 import { sameShape } from '../../tensor/shape.js'
 import { makeNode, type Node, type Tensor, withNodeScope } from '../../tensor/tensor.js'
+import { constantOf } from '../constant.js'
 import { type Graph, isLeaf, schedule } from '../graph.js'
 import { ELEMENTWISE } from '../table.gen.js'
 
@@ -21,13 +22,6 @@ const rootOf = (g: Group): Group => {
   let at = g
   while (at.parent) at = at.parent
   return at
-}
-
-/** The number that a broadcast constant holds, else undefined. */
-function constantValue(t: Tensor): number | undefined {
-  let at = t
-  while (at.node.op.name === 'broadcastTo' || at.node.op.name === 'reshape') at = at.node.inputs[0]
-  return at.node.op.name === 'constant' ? (at.node.attrs.value as number) : undefined
 }
 
 /**
@@ -83,7 +77,7 @@ export function fuse(graph: Graph): Graph {
     for (const node of group.nodes) {
       for (const t of node.inputs) {
         if (members.has(t.node)) continue
-        const value = constantValue(t)
+        const value = constantOf(t)
         if (value !== undefined) {
           if (!constantKey.has(value)) constantKey.set(value, constants.push(value) - 1)
         } else if (!inputAt.has(t)) {
@@ -96,7 +90,7 @@ export function fuse(graph: Graph): Graph {
     const register = (t: Tensor): number => {
       const step = members.has(t.node) ? stepAt.get(t.node) : undefined
       if (step !== undefined) return step
-      const value = constantValue(t)
+      const value = constantOf(t)
       return value === undefined ? inputAt.get(t)! : inputs.length + constantKey.get(value)!
     }
     const code: number[] = []
@@ -138,7 +132,7 @@ export function fuse(graph: Graph): Graph {
             .flatMap((n) => n.inputs)
             .filter((t) => !groups.has(t.node) || rootOf(groups.get(t.node)!) !== group)
         : node.inputs
-      const missing = needs.filter((t) => !isLeaf(t.node) && !done.has(t.node) && constantValue(t) === undefined)
+      const missing = needs.filter((t) => !isLeaf(t.node) && !done.has(t.node) && constantOf(t) === undefined)
       if (missing.length > 0) {
         for (const t of missing) stack.push(t.node)
         continue

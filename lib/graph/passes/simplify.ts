@@ -1,14 +1,7 @@
 import { reshape, transpose } from '../../ops/shape.js'
-import type { Tensor } from '../../tensor/tensor.js'
+import { constantOf } from '../constant.js'
 import type { Graph } from '../graph.js'
 import { rebuild } from '../rebuild.js'
-
-/** The number that every element of `t` has, where that is known. */
-function constantOf(t: Tensor): number | undefined {
-  let at = t
-  while (at.node.op.kind === 'view' && at.node.op.name !== 'alias') at = at.node.inputs[0]
-  return at.node.op.name === 'constant' ? (at.node.attrs.value as number) : undefined
-}
 
 /** Exact identities only: x·1, x/1, x+0 (where x is not −0 that matters to nobody), double negation, casts to the same dtype, views of views. */
 export function simplify(graph: Graph): Graph {
