@@ -1,6 +1,8 @@
 // Kernels of `concat`, `pad` and `iota`.
 #include "cpu/copy.h"
-#include "ops.gen.h"
+#include "attrs/concat.gen.h"
+#include "attrs/iota.gen.h"
+#include "attrs/pad.gen.h"
 #include "runtime/kernel.h"
 
 namespace steepest::STEEPEST_LEVEL {

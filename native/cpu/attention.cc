@@ -2,7 +2,8 @@
 // Dao, "FlashAttention-2", 2023), so that no matrix of scores longer than a chunk exists.
 #include "cpu/attention.h"
 
-#include "ops.gen.h"
+#include "attrs/attention.gen.h"
+#include "attrs/attentionDropout.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

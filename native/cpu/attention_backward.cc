@@ -2,7 +2,7 @@
 // (Dao, "FlashAttention-2", 2023). A tile owns the keys of its chunk; what it adds to the queries is summed over pieces in their order.
 #include "cpu/attention_gradient.h"
 
-#include "ops.gen.h"
+#include "attrs/attentionBackward.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

@@ -2,7 +2,7 @@
 // A tile owns one block of query rows of one bias and walks over chunks of keys, so nothing but the result has its size.
 #include "cpu/attention_gradient.h"
 
-#include "ops.gen.h"
+#include "attrs/attentionBiasBackward.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

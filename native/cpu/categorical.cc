@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "ops.gen.h"
+#include "attrs/categorical.gen.h"
 #include "random.h"
 
 namespace steepest::STEEPEST_LEVEL {

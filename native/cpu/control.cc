@@ -3,7 +3,9 @@
 #include <cstring>
 
 #include "cpu/subprogram.h"
-#include "ops.gen.h"
+#include "attrs/cond.gen.h"
+#include "attrs/scan.gen.h"
+#include "attrs/whileLoop.gen.h"
 #include "runtime/kernel.h"
 
 namespace steepest::STEEPEST_LEVEL {

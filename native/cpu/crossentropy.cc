@@ -1,7 +1,8 @@
 // Cross-entropy of logits that lie in memory.
 #include "cpu/crossentropy.h"
 
-#include "ops.gen.h"
+#include "attrs/crossEntropy.gen.h"
+#include "attrs/crossEntropyBackward.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

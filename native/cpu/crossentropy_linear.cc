@@ -5,7 +5,8 @@
 
 #include "cpu/crossentropy.h"
 #include "cpu/gemm.h"
-#include "ops.gen.h"
+#include "attrs/linearCrossEntropy.gen.h"
+#include "attrs/linearCrossEntropyBackward.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

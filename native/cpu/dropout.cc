@@ -1,7 +1,7 @@
 // Dropout. The mask is drawn anew wherever it is needed (the gradient is the same op on the cotangent), so it is never stored.
 #include <cmath>
 
-#include "ops.gen.h"
+#include "attrs/dropout.gen.h"
 #include "random.h"
 
 namespace steepest::STEEPEST_LEVEL {

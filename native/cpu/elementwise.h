@@ -5,7 +5,7 @@
 #pragma once
 
 #include "math/elementwise.h"
-#include "ops.gen.h"
+#include "elementwise.gen.h"
 
 namespace steepest::STEEPEST_LEVEL::ew {
 

@@ -1,5 +1,6 @@
 // From the words of an instruction to a chain: dtypes, slots, rows.
 #include "cpu/elementwise_code.h"
+#include "attrs/elementwise.gen.h"
 #include "cpu/copy.h"
 
 #include <algorithm>

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "math/vec.h"
-#include "ops.gen.h"
+#include "attrs/globalNorm.gen.h"
 #include "runtime/kernel.h"
 
 namespace steepest::STEEPEST_LEVEL {

@@ -1,6 +1,7 @@
 // Group norm of [N, C, ...]: each group of channels of an example is normalized by its own mean and variance.
 #include "cpu/layernorm.h"
-#include "ops.gen.h"
+#include "attrs/groupNorm.gen.h"
+#include "attrs/groupNormBackward.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "math/vec.h"
-#include "ops.gen.h"
+#include "attrs/hadamard.gen.h"
 #include "runtime/kernel.h"
 
 namespace steepest::STEEPEST_LEVEL {

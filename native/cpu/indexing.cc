@@ -4,7 +4,9 @@
 #include <cstring>
 
 #include "cpu/copy.h"
-#include "ops.gen.h"
+#include "attrs/gather.gen.h"
+#include "attrs/scatterAdd.gen.h"
+#include "attrs/take.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

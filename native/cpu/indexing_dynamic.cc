@@ -2,7 +2,8 @@
 #include <cstring>
 
 #include "cpu/indexing.h"
-#include "ops.gen.h"
+#include "attrs/dynamicSlice.gen.h"
+#include "attrs/dynamicUpdateSlice.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

@@ -1,7 +1,10 @@
 // Layer norm and RMS norm over the last axes; they differ in whether the mean is taken away.
 #include "cpu/layernorm.h"
 
-#include "ops.gen.h"
+#include "attrs/layerNorm.gen.h"
+#include "attrs/layerNormBackward.gen.h"
+#include "attrs/rmsNorm.gen.h"
+#include "attrs/rmsNormBackward.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

@@ -1,6 +1,9 @@
 // Cholesky, triangular solve, LU solve and log-determinant of stacks of matrices: one LAPACK thread per matrix.
 #include "lapack.h"
-#include "ops.gen.h"
+#include "attrs/cholesky.gen.h"
+#include "attrs/slogdet.gen.h"
+#include "attrs/solve.gen.h"
+#include "attrs/triangularSolve.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 namespace {

@@ -1,6 +1,8 @@
 // QR, symmetric eigenvalues and singular values of stacks of matrices: one LAPACK thread per matrix.
 #include "lapack.h"
-#include "ops.gen.h"
+#include "attrs/eigh.gen.h"
+#include "attrs/qr.gen.h"
+#include "attrs/svd.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 namespace {

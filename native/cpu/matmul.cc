@@ -7,7 +7,7 @@
 #include "cpu/gemm.h"
 #include "cpu/matmul_epilogue.h"
 #include "cpu/matmul_grid.h"
-#include "ops.gen.h"
+#include "attrs/matmul.gen.h"
 #include "runtime/kernel.h"
 
 namespace steepest::STEEPEST_LEVEL {

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "math/vec.h"
-#include "ops.gen.h"
+#include "attrs/matmul.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

@@ -6,7 +6,9 @@
 #include <limits>
 #include <string>
 
-#include "ops.gen.h"
+#include "attrs/foldKey.gen.h"
+#include "attrs/random.gen.h"
+#include "attrs/splitKey.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 namespace {

@@ -1,7 +1,7 @@
 // Kernel of `reduce`.
 #include "cpu/reduce_ops.h"
 #include "cpu/reduce_run.h"
-#include "ops.gen.h"
+#include "attrs/reduce.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

@@ -1,7 +1,7 @@
 // Kernel of `argReduce`.
 #include "cpu/reduce_ops.h"
 #include "cpu/reduce_run.h"
-#include "ops.gen.h"
+#include "attrs/argReduce.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

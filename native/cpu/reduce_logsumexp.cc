@@ -2,7 +2,7 @@
 #include "cpu/reduce_ops.h"
 #include "cpu/reduce_run.h"
 #include "math/functions.h"
-#include "ops.gen.h"
+#include "attrs/logSumExp.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

@@ -1,6 +1,6 @@
 // Rotary positions: pairs of components are turned by angles in proportion to the position.
 #include "cpu/norm.h"
-#include "ops.gen.h"
+#include "attrs/rotary.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

@@ -1,7 +1,8 @@
 // Kernels of `cumsum` and `linearRecurrence`: what is carried along an axis is float64 (int64 for int32).
 #include "cpu/layout.h"
 #include "cpu/reduce_pack.h"
-#include "ops.gen.h"
+#include "attrs/cumsum.gen.h"
+#include "attrs/linearRecurrence.gen.h"
 #include "runtime/kernel.h"
 
 namespace steepest::STEEPEST_LEVEL {

@@ -1,6 +1,6 @@
 // Kernel of `segmentMax`.
 #include "cpu/segment.h"
-#include "ops.gen.h"
+#include "attrs/segmentMax.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

@@ -1,6 +1,6 @@
 // Kernel of `segmentSum`.
 #include "cpu/segment.h"
-#include "ops.gen.h"
+#include "attrs/segmentSum.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 

@@ -1,5 +1,6 @@
 // Softmax and its logarithm over the last axis.
-#include "ops.gen.h"
+#include "attrs/softmax.gen.h"
+#include "attrs/softmaxBackward.gen.h"
 #include "cpu/norm.h"
 
 namespace steepest::STEEPEST_LEVEL {

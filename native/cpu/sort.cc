@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <limits>
 
-#include "ops.gen.h"
+#include "attrs/argsort.gen.h"
+#include "attrs/searchsorted.gen.h"
+#include "attrs/topK.gen.h"
 #include "sort_radix.h"
 
 namespace steepest::STEEPEST_LEVEL {

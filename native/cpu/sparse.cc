@@ -3,7 +3,8 @@
 #include <limits>
 
 #include "math/vec.h"
-#include "ops.gen.h"
+#include "attrs/sddmm.gen.h"
+#include "attrs/spmm.gen.h"
 #include "runtime/kernel.h"
 
 namespace steepest::STEEPEST_LEVEL {

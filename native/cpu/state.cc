@@ -4,7 +4,9 @@
 #include <cstring>
 
 #include "math/vec.h"
-#include "ops.gen.h"
+#include "attrs/accumulate.gen.h"
+#include "attrs/assign.gen.h"
+#include "attrs/guard.gen.h"
 #include "runtime/kernel.h"
 
 namespace steepest::STEEPEST_LEVEL {

@@ -5,7 +5,7 @@
 #include <atomic>
 #include <cmath>
 
-#include "ops.gen.h"
+#include "attrs/update.gen.h"
 #include "runtime/kernel.h"
 #include "update_pack.h"
 

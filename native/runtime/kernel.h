@@ -13,7 +13,7 @@ namespace steepest {
 struct Spec {
   std::span<const View> in;
   std::span<const View> out;
-  std::span<const double> attrs;  // decode with the struct that ops.gen.h has for the op
+  std::span<const double> attrs;  // decode with the struct of attrs/<op>.gen.h
   int threads;
 };
 

@@ -45,7 +45,7 @@ describe.skipIf(!existsSync(join(root, '.git')))('the walks of CONTRIBUTING.md',
     const generated = run('npm run --silent gen')
     expect(generated.code, generated.all).toBe(0)
     expect(readFileSync(join(copy, 'lib/optim/rules.gen.ts'), 'utf8')).toContain('export const adamax = ')
-    expect(readFileSync(join(copy, 'native/ops.gen.h'), 'utf8')).toContain('X(softsign)')
+    expect(readFileSync(join(copy, 'native/elementwise.gen.h'), 'utf8')).toContain('X(softsign)')
     const checked = run('npm run --silent typecheck')
     expect(checked.code, checked.all).toBe(0)
   }, 120_000)

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "check.h"
+#include "elementwise.gen.h"
 #include "ops.gen.h"
 #include "runtime/levels.h"
 

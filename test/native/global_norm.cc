@@ -1,4 +1,5 @@
 // The norm over many tensors: against float64 loops, at the ends of the exponent range, with what is not finite, the same bits everywhere.
+#include "attrs/globalNorm.gen.h"
 #include "update_run.h"
 
 namespace {

@@ -1,4 +1,5 @@
 // Row `matmul` at every level and pool size against float64 loops: shapes on both sides of each cut, strides, epilogues, dtypes.
+#include "attrs/matmul.gen.h"
 #include "ops.gen.h"
 #include "runtime/levels.h"
 

@@ -1,5 +1,6 @@
 // The update rules and their driver: formulas against plain float64 loops, the same bits at every width, level and pool size, weights
 // of 16 bits, checks and wrong programs.
+#include "attrs/update.gen.h"
 #include "runtime/philox.h"
 #include "update_run.h"
 

@@ -1,5 +1,6 @@
 // Update rules that look at a whole tensor or at its rows: the same bits at every level, pool size and place, and their formulas on a
 // small matrix, where every branch of the projection is taken.
+#include "attrs/update.gen.h"
 #include "update_run.h"
 
 namespace {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "check.h"
+#include "attrs/update.gen.h"
 #include "ops.gen.h"
 #include "runtime/kernel.h"
 #include "runtime/levels.h"
