@@ -47,7 +47,7 @@ const group = [{ match: /frozen/, frozen: true }]
 const sharp = () => optim.sam(optim.sgd({ lr: 0.05, momentum: 0.9, groups: group }), { rho: 0.1 })
 const free = () => optim.scheduleFreeAdamw({ lr: 0.02, groups: group })
 
-async function fit(net: Net, options: Partial<FitOptions> & Pick<FitOptions, 'optimizer'>, cut = 1, steps = 6) {
+async function trained(net: Net, options: Partial<FitOptions> & Pick<FitOptions, 'optimizer'>, cut = 1, steps = 6) {
   const at = { n: 0 }
   const all = batches(steps, 8, cut)
   const source = {
@@ -72,7 +72,7 @@ const worst = (a: Record<string, number[]>, b: Record<string, number[]>) =>
 
 describe('an optimizer that evaluates the objective', () => {
   test('is the same step in a loop of one’s own', async () => {
-    const trained = await fit(new Net(false), { optimizer: sharp(), clip: null })
+    const inLoop = await trained(new Net(false), { optimizer: sharp(), clip: null })
     const own = new Net(false)
     const optimizer = sharp()
     let params: Record<string, Tensor> = nn.parameters(own)
@@ -84,21 +84,21 @@ describe('an optimizer that evaluates the objective', () => {
     }
     for (const [k, t] of Object.entries(params)) {
       const got = await t.read()
-      trained.weights[k].forEach((x, i) => expect(Math.abs(x - got[i])).toBeLessThan(1e-12))
+      inLoop.weights[k].forEach((x, i) => expect(Math.abs(x - got[i])).toBeLessThan(1e-12))
     }
   })
 
   test('moves otherwise than its base, and leaves frozen parameters alone', async () => {
     const plain = optim.sgd({ lr: 0.05, momentum: 0.9, groups: group })
-    const [a, b] = [await fit(new Net(), { optimizer: sharp() }), await fit(new Net(), { optimizer: plain })]
+    const [a, b] = [await trained(new Net(), { optimizer: sharp() }), await trained(new Net(), { optimizer: plain })]
     expect(worst(a.weights, b.weights)).toBeGreaterThan(1e-4)
     expect(a.weights.frozen).toEqual([...numbers(3, 1)])
   })
 
   test.each([null, 0.05])('takes k micro-batches as the one big batch (clip %s)', async (clip) => {
-    const whole = await fit(new Net(false), { optimizer: sharp(), clip })
+    const whole = await trained(new Net(false), { optimizer: sharp(), clip })
     for (const cut of [2, 4]) {
-      const cutUp = await fit(new Net(false), { optimizer: sharp(), clip, accumulate: cut }, cut)
+      const cutUp = await trained(new Net(false), { optimizer: sharp(), clip, accumulate: cut }, cut)
       expect(worst(whole.weights, cutUp.weights)).toBeLessThan(1e-12)
       expect(cutUp.result.loss).toBeCloseTo(whole.result.loss, 12)
     }
@@ -107,7 +107,7 @@ describe('an optimizer that evaluates the objective', () => {
   test.each([1, 2])('moves running statistics once per micro-batch (%i)', async (cut) => {
     const net = new Net()
     const first = batches(1, 8, cut)
-    await fit(net, { optimizer: optim.sam(optim.sgd({ lr: 0 }), { rho: 0.5 }) }, cut, 1)
+    await trained(net, { optimizer: optim.sam(optim.sgd({ lr: 0 }), { rho: 0.5 }) }, cut, 1)
     let [center, spread] = [
       [0, 0, 0, 0],
       [1, 1, 1, 1],
@@ -134,9 +134,9 @@ describe('an optimizer that evaluates the objective', () => {
 
   test('resumes to the same bits', async () => {
     const [one, two] = [folder(), folder()]
-    await fit(new Net(), { optimizer: sharp(), out: one, saveEvery: 3 })
-    await fit(new Net(), { optimizer: sharp(), out: two, saveEvery: 3, stopAfter: 3 })
-    await fit(new Net(), { optimizer: sharp(), out: two, saveEvery: 3, resume: join(two, 'checkpoint-3') })
+    await trained(new Net(), { optimizer: sharp(), out: one, saveEvery: 3 })
+    await trained(new Net(), { optimizer: sharp(), out: two, saveEvery: 3, stopAfter: 3 })
+    await trained(new Net(), { optimizer: sharp(), out: two, saveEvery: 3, resume: join(two, 'checkpoint-3') })
     for (const name of readdirSync(join(one, 'checkpoint-6')))
       expect(readFileSync(join(two, 'checkpoint-6', name)).equals(readFileSync(join(one, 'checkpoint-6', name)))).toBe(
         true,
@@ -146,7 +146,7 @@ describe('an optimizer that evaluates the objective', () => {
   test('stops at a loss that is not finite, and changes nothing', async () => {
     const net = new Net(false)
     net.w2 = tensor([Infinity, 1, 1, 1], { shape: [4, 1], dtype: 'float64' })
-    const { result, weights } = await fit(net, { optimizer: sharp() })
+    const { result, weights } = await trained(net, { optimizer: sharp() })
     expect(result.reason).toBe('nonFinite')
     expect(weights.w1).toEqual([...numbers(1, 12)])
   })
@@ -176,7 +176,7 @@ describe('weights to use that are not those that are trained', () => {
     const net = new Net(false)
     const optimizer = free()
     const evalData = () => [{ microBatches: batches(1, 8), tokens: 8 }] as never
-    const { result, weights } = await fit(net, { optimizer, out: dir, evalData, evalEvery: 6 })
+    const { result, weights } = await trained(net, { optimizer, out: dir, evalData, evalEvery: 6 })
     const file = await openSafetensors(join(dir, 'checkpoint-6', 'model.safetensors'))
     const slots = await openSafetensors(join(dir, 'checkpoint-6', 'optimizer.safetensors'))
     const read = async (from: typeof file, name: string) => {
@@ -200,9 +200,9 @@ describe('weights to use that are not those that are trained', () => {
 
   test('do not get into the way of resuming', async () => {
     const [one, two] = [folder(), folder()]
-    await fit(new Net(), { optimizer: free(), out: one, saveEvery: 2 })
-    await fit(new Net(), { optimizer: free(), out: two, saveEvery: 2, stopAfter: 4 })
-    await fit(new Net(), { optimizer: free(), out: two, saveEvery: 2, resume: join(two, 'checkpoint-4') })
+    await trained(new Net(), { optimizer: free(), out: one, saveEvery: 2 })
+    await trained(new Net(), { optimizer: free(), out: two, saveEvery: 2, stopAfter: 4 })
+    await trained(new Net(), { optimizer: free(), out: two, saveEvery: 2, resume: join(two, 'checkpoint-4') })
     for (const name of readdirSync(join(one, 'checkpoint-6')))
       expect(readFileSync(join(two, 'checkpoint-6', name)).equals(readFileSync(join(one, 'checkpoint-6', name)))).toBe(
         true,
