@@ -1,6 +1,8 @@
 import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
+  // The papers import the package by its name, as its users do.
+  resolve: { alias: { steepest: new URL('lib/index.ts', import.meta.url).pathname } },
   test: {
     include: ['test/**/*.test.ts'],
     reporters: ['default', './test/house/summary.mjs'],

@@ -19,11 +19,7 @@ export {
   jacobian,
   jvp,
   linearize,
-  type PerExample,
   perExampleGrads,
-  perExampleNorms,
-  type PerExampleOptions,
-  perExampleProducts,
   scan,
   valueAndGrad,
   vjp,
@@ -42,5 +38,6 @@ export type { StepData, StepSource } from './train/data.js'
 export type { Plan, PreparedRun, StopReason, TrainEvent } from './train/events.js'
 export type { GenerateOptions, TrainOptions } from './train/options.js'
 export { sampleLogits, type SampleOptions } from './train/sample.js'
+export * as study from './study/index.js'
 export { prepareTraining } from './train/gpt/prepare.js'
 export { generateText } from './train/gpt/generate.js'

@@ -152,7 +152,10 @@ async function buildNative() {
 
 async function buildTypeScript() {
   const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc')
-  await must('compiling TypeScript', process.execPath, [tsc, '-p', 'tsconfig.json'], process.env)
+  // The papers see the compiled package, as its users do.
+  for (const project of ['tsconfig.json', 'papers/tsconfig.json']) {
+    await must('compiling TypeScript', process.execPath, [tsc, '-p', project], process.env)
+  }
   const { configSchema } = await import(join(root, 'dist', 'cli', 'config.js'))
   writeFileSync(join(root, 'dist', 'steepest.schema.json'), `${JSON.stringify(configSchema(), null, 2)}\n`)
   chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755)

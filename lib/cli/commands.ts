@@ -5,6 +5,7 @@ import { estimateCommand } from './estimate.js'
 import { allCheckers } from './fixtures/checkers.js'
 import { fixturesCommand } from './fixtures.js'
 import { generateCommand } from './generate.js'
+import { paperCommand } from './paper.js'
 import type { Command } from './support/command.js'
 import { trainCommand } from './train.js'
 
@@ -17,6 +18,7 @@ export const commands: readonly Command[] = [
   estimateCommand(prepare),
   doctorCommand(undefined, async () => (await import('../train/measure.js')).measureMachine()),
   configCommand,
+  paperCommand((name) => import(new URL(`../papers/${name}.js`, import.meta.url).href)),
   fixturesCommand(allCheckers),
   buildCommand,
 ]

@@ -103,6 +103,13 @@ console.log(JSON.stringify([...new Set(maps.match(/\\S*lib(gomp|dnnl)\\S*/g))]))
     expect(existsSync(join(home, 'runs', 'numbers', 'checkpoint-30', 'model.safetensors'))).toBe(true)
   })
 
+  test('measures a paper, and has its source to read', () => {
+    const { code, out, err } = inProject('npx', ['steepest', 'paper', 'lr-perceptron', '--quick'])
+    expect(code, err).toBe(0)
+    expect(out).toContain('it runs')
+    expect(existsSync(join(home, 'node_modules', 'steepest', 'papers', 'lr-perceptron.ts'))).toBe(true)
+  })
+
   test('doctor finds nothing wrong with the package', () => {
     const { out, err } = inProject('npx', ['steepest', 'doctor', '--json'])
     const findings = out

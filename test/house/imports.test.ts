@@ -10,7 +10,8 @@ const lib = join(root, 'lib')
  * anything. An import of types alone is erased and may point anywhere.
  */
 const layers = [
-  ['cli', 'papers'],
+  ['cli'],
+  ['study'],
   ['train'],
   ['models', 'data', 'io'],
   ['memory', 'optim', 'nn'],

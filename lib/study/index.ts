@@ -1,0 +1,6 @@
+export { catalogue, type PaperEntry, type PaperState, paperNamed } from './catalogue.js'
+export type { Claim, Control, Criterion, CurvePoint, Experiment, Outcome, Paper, Plot, Trial } from './contract.js'
+export { studyLines, studySvg } from './draw.js'
+export { type Judged, type Summary, summarize } from './judge.js'
+export { resultOf, type StudyResult, writeStudy } from './result.js'
+export { type ControlVerdict, LEAST_SEEDS, runStudy, type StudyOptions, type Verdict } from './run.js'
