@@ -280,8 +280,11 @@ export class GPT2 extends Module {
     return withScope('lm_head', () => matmul(this.hidden(inputIds, ctx), transpose(this.transformer.wte.weight)))
   }
 
-  /** The cross-entropy of the batch: its mean over counted labels, or their sum by `ctx.normalizer`. */
-  loss(batch: TokenBatch, ctx: Context): { loss: Tensor } {
+  /**
+   * The cross-entropy of the batch: its mean over counted labels, or their sum by `ctx.normalizer`; and the logits [B·T, V], which are
+   * computed only where somebody looks at them.
+   */
+  loss(batch: TokenBatch, ctx: Context): { loss: Tensor; logits: Tensor } {
     const targets = batch.targets ?? (batch.labels ? shiftLeft(batch.labels) : undefined)
     if (!targets) throw new SteepestError('ARGUMENT', { who: 'GPT2', rule: 'a batch needs `labels` or `targets`' })
     const hidden = this.hidden(batch.inputIds, ctx)
@@ -289,8 +292,9 @@ export class GPT2 extends Module {
       const rows = reshape(hidden, [-1, this.config.width])
       const labels = reshape(targets, [-1])
       const { weight } = this.transformer.wte
-      if (!ctx.normalizer) return { loss: linearCrossEntropy(rows, weight, labels, { reduction: 'mean' }) }
-      return { loss: div(linearCrossEntropy(rows, weight, labels, { reduction: 'sum' }), ctx.normalizer) }
+      const reduction = ctx.normalizer ? 'sum' : 'mean'
+      const loss = linearCrossEntropy(rows, weight, labels, { reduction })
+      return { loss: ctx.normalizer ? div(loss, ctx.normalizer) : loss, logits: matmul(rows, transpose(weight)) }
     })
   }
 }

@@ -80,6 +80,10 @@ function logitsOf(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   return bias ? add(logits, bias.rank > 1 ? alignBatched(bias, x.rank) : bias) : logits
 }
 
+/** @internal The same as two ops, for who needs the product by itself. */
+export const linearCrossEntropyByLogits = (inputs: readonly Tensor[], attrs: CrossEntropyAttrs): Tensor[] =>
+  crossEntropyRow([logitsOf(inputs[0], inputs[1], inputs[3] as Tensor | undefined), inputs[2]], rowsOnly(attrs))
+
 const flopsOf =
   (products: number) =>
   ([x, weight]: readonly Aval[]) =>
@@ -129,7 +133,7 @@ const linearRow: OpRow<LinearAttrs> = defineOp<LinearAttrs>({
     const labels = withBatch(ctx, 2)
     const [weight, bias] = [inputs[1], inputs[3] as Tensor | undefined]
     if (!batched[1] && !batched[3]) return linearRow([x, weight, labels, ...(bias ? [bias] : [])], attrs)
-    return crossEntropyRow([logitsOf(x, weight, bias), labels], rowsOnly(attrs))
+    return linearCrossEntropyByLogits([x, weight, labels, ...(bias ? [bias] : [])], attrs)
   },
   define: ([x, weight, labels, bias], attrs) =>
     defineLosses(logitsOf(wide(x), wide(weight), bias && wide(bias)), labels, rowsOnly(attrs)),

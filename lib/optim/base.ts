@@ -62,8 +62,8 @@ interface Entry {
   readonly site: number
 }
 
-/** Gradients by parameter name: those of a tensor that occurs several times in the tree are added up. */
-function gradsByName(
+/** @internal Gradients by parameter name: those of a tensor that occurs several times in the tree are added up. */
+export function gradsByName(
   who: string,
   params: unknown,
   grads: unknown,
@@ -209,6 +209,7 @@ export function makeOptimizer({
     schedule,
     peakLr: peakOf(lr),
     lrAt: (step) => rateAt(who, lr, step - 1),
+    moved: (params) => entriesOf(params).map((e) => e.name),
     init,
     update,
     evalParams: (params) => params,

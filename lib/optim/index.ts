@@ -13,6 +13,8 @@ export type {
   OptimizerState,
   ParameterGroup,
   RuleOptions,
+  StepContext,
+  Stepped,
   UpdateContext,
   Updated,
 } from './optimizer.js'
@@ -22,6 +24,8 @@ export { type Convex, convex, lionK, type LionKOptions } from './lion-k.js'
 export { normalizedGd, type NormalizedGdOptions } from './normalized-gd.js'
 export { scheduleFreeAdamw, type ScheduleFreeOptions } from './schedule-free.js'
 export { clipByGlobalNorm, globalNorm } from './clip.js'
+export { type Objective, objective, type ObjectivePart, type Outputs } from './objective.js'
+export { asam, type AsamOptions, sam, type SamOptions } from './sam.js'
 export { noDecay } from './options.js'
 export * from './rules.gen.js'
 export * as schedules from './schedules.js'

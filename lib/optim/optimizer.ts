@@ -1,4 +1,5 @@
 import type { Tensor } from '../tensor/tensor.js'
+import type { Objective } from './objective.js'
 import type { Schedule } from './schedules.js'
 
 /** A learning rate in [0, ∞): one number, a schedule, or any function of the 0-based step. */
@@ -72,6 +73,18 @@ export interface Updated<P> {
   norm?: Tensor
 }
 
+/** What a training loop gives a step beside the objective. */
+export interface StepContext extends Omit<UpdateContext, 'scale'> {
+  /** What the loop wants the gradients multiplied by, given all of them (a tree like the parameters): its clip. */
+  scaleOf?(grads: unknown): Tensor | undefined
+}
+
+/** What a step gives. */
+export interface Stepped<P> extends Updated<P> {
+  /** The loss at the parameters that the step began with, a scalar. */
+  loss: Tensor
+}
+
 /** Moves parameters by their gradients. Pure: gives new tensors; inside a compiled step they take the place of the old ones in memory. */
 export interface Optimizer {
   readonly name: string
@@ -86,6 +99,8 @@ export interface Optimizer {
   readonly schedule: string
   /** Learning rate of the step-th update, counted from 1; schedules count from 0, as they do in PyTorch. */
   lrAt(step: number): number
+  /** Names of the parameters that it moves: all but the frozen ones. */
+  moved(params: unknown): readonly string[]
   /** State for parameters that have not been updated yet. `params` is a module, a record, or any tree of tensors. */
   init(params: unknown): OptimizerState
   /**
@@ -94,6 +109,11 @@ export interface Optimizer {
    * @throws SteepestError where a gradient or a state is missing or does not fit
    */
   update<P>(params: P, grads: unknown, state: OptimizerState, context?: UpdateContext): Updated<P>
+  /**
+   * One step of an optimizer that needs more of the objective than its gradient: SAM, L-BFGS, Sophia's estimator. Where it is there,
+   * `update` is an error, and a training loop calls `step`.
+   */
+  step?<P>(objective: Objective<P>, params: P, state: OptimizerState, context?: StepContext): Stepped<P>
   /** The weights to evaluate, use and save; the same as those that are trained but for schedule-free optimizers. */
   evalParams<P>(params: P, state: OptimizerState): P
   /** Bytes of state that `init` allocates, by slot. */

@@ -42,3 +42,24 @@ export const signature = (batch: Batch): string =>
     .sort()
     .map((k) => `${k}:${batch[k].dtype}[${batch[k].shape.join(',')}]`)
     .join(' ')
+
+/** Batches of one kind as one, along a new first axis. */
+export function stacked(batches: readonly Batch[]): Batch {
+  const [first] = batches
+  if (batches.some((b) => signature(b) !== signature(first))) {
+    throw new SteepestError('SHAPE', {
+      who: 'train',
+      rule: 'an optimizer that evaluates the objective itself needs micro-batches of one shape',
+      got: batches.map(signature).join(' and '),
+      fix: 'Let the loader pad them to one length, or do not accumulate',
+    })
+  }
+  return Object.fromEntries(
+    Object.entries(first).map(([k, { data, shape }]) => {
+      if (batches.length === 1) return [k, new HostArray(data, [1, ...shape])]
+      const all = new (data.constructor as new (n: number) => TypedArray)(data.length * batches.length)
+      batches.forEach((b, i) => all.set(b[k].data as never, i * data.length))
+      return [k, new HostArray(all, [batches.length, ...shape])]
+    }),
+  )
+}

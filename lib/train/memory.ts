@@ -56,12 +56,10 @@ export function planMemory(
 ): { memory: MemoryByHolder; flops: number } {
   const plans = trainer.plan(microBatches[0], microBatches.length, weighted)
   const largest = plans.reduce((a, b) => (b.arenaBytes > a.arenaBytes ? b : a))
-  const weights = bytes(trainer.parameters) + bytes(trainer.moduleState)
+  const used = trainer.evaluatedApart.reduce((n, k) => n + avalBytes(trainer.parameters[k]), 0)
+  const weights = bytes(trainer.parameters) + bytes(trainer.moduleState) + used
   const optimizer = bytes(trainer.slots)
-  const held =
-    microBatches.length > 1
-      ? Object.values(trainer.parameters).reduce((n, t) => n + t.size * (t.dtype === 'float64' ? 8 : 4), 0)
-      : 0
+  const held = trainer.heldBytes(microBatches.length)
   const arena = arenaAtPeak(largest)
   const batch = microBatches.reduce((n, b) => n + Object.values(b).reduce((m, a) => m + avalBytes(a), 0), 0) * 3
   const memory = {

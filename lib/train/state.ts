@@ -16,18 +16,37 @@ function* pieces(read: (target: Uint8Array, offset: number) => void, bytes: numb
   }
 }
 
-const groups = { model: ['p', 'm'], optimizer: ['s'] } as const
+/** A tensor of the training state: its name in a file, its key in the trainer, and what is read of it. */
+interface Entry {
+  readonly name: string
+  readonly key: string
+  readonly t: Tensor
+  /** The file holds the weights to use; those that are trained are elsewhere. */
+  readonly used?: boolean
+}
 
-/** Training state by its name in a file, and by that in the trainer. */
-function* entries(trainer: Trainer, part: 'model' | 'optimizer'): Generator<[name: string, key: string, t: Tensor]> {
-  const of = { p: trainer.parameters, m: trainer.moduleState, s: trainer.slots }
-  for (const g of groups[part]) for (const [k, t] of Object.entries(of[g])) yield [k, `${g}:${k}`, t]
+/**
+ * What the files of a checkpoint hold. Where the weights to use are others than those that are trained (Schedule-Free, averages), the model's
+ * file has the former, so that nobody loads the wrong ones, and the optimizer's file the latter, as `weights.<name>`.
+ */
+function entries(trainer: Trainer, part: 'model' | 'optimizer'): Entry[] {
+  const apart = new Set(trainer.evaluatedApart)
+  if (part === 'model') {
+    return [
+      ...Object.entries(trainer.parameters).map(([k, t]) => ({ name: k, key: `p:${k}`, t, used: apart.has(k) })),
+      ...Object.entries(trainer.moduleState).map(([k, t]) => ({ name: k, key: `m:${k}`, t })),
+    ]
+  }
+  return [
+    ...Object.entries(trainer.slots).map(([k, t]) => ({ name: k, key: `s:${k}`, t })),
+    ...[...apart].map((k) => ({ name: `weights.${k}`, key: `p:${k}`, t: trainer.parameters[k] })),
+  ]
 }
 
 /** The tensors of a checkpoint, streamed from native memory. */
 export function* stateSources(trainer: Trainer, part: 'model' | 'optimizer'): Generator<TensorSource> {
-  for (const [name, key, t] of entries(trainer, part)) {
-    const buffer = trainer.buffer(key)
+  for (const { name, key, t, used } of entries(trainer, part)) {
+    const buffer = used ? trainer.usedBuffer(name) : trainer.buffer(key)
     yield {
       name,
       dtype: t.dtype,
@@ -41,7 +60,8 @@ export function* stateSources(trainer: Trainer, part: 'model' | 'optimizer'): Ge
 export async function restoreTensors(trainer: Trainer, checkpoint: Checkpoint): Promise<void> {
   for (const part of ['model', 'optimizer'] as const) {
     const loaded = new Map((part === 'model' ? checkpoint.model : checkpoint.optimizer).map((t) => [t.name, t]))
-    for (const [name, key, t] of entries(trainer, part)) {
+    for (const { name, key, t, used } of entries(trainer, part)) {
+      if (used) continue
       const from = loaded.get(name)
       if (!from) {
         const near = nearest(name, loaded.keys())

@@ -171,7 +171,7 @@ class Loop {
       throw error
     } finally {
       await this.drainQueue()
-      trainer.publish()
+      await trainer.publish()
       await this.log?.close().catch(() => undefined)
       await this.source.close?.()
       trainer.close()
@@ -379,7 +379,7 @@ class Loop {
   }
 
   private async sampleNow(): Promise<TrainEvent> {
-    this.trainer.publish()
+    await this.trainer.publish()
     return this.tell({ type: 'sample', step: this.step, ...(await this.options.sample!(this.trainer, this.step)) })
   }
 
@@ -388,6 +388,7 @@ class Loop {
     // A checkpoint is not there before the log of the steps that led to it.
     await this.log?.flush()
     if (this.logFailure !== undefined) throw this.logFailure
+    await trainer.computeUsed()
     const parts: CheckpointParts = {
       config: options.config ?? {},
       model: stateSources(trainer, 'model'),

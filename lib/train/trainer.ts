@@ -3,26 +3,25 @@ import { hash32 } from '../data/permutation.js'
 import { SteepestError } from '../errors.js'
 import { evaluate, pendingOf, settled } from '../graph/evaluate.js'
 import { build, type Executable, FaultError, Queue } from '../graph/executable.js'
-import type { Graph } from '../graph/graph.js'
-import { Context, namedTensors, withTensors } from '../nn/module.js'
-import type { Optimizer, OptimizerState } from '../optim/index.js'
-import { globalNorm } from '../optim/index.js'
-import { accumulate, assign, guard } from '../ops/control.js'
-import { cast, div, minimum, mul } from '../ops/elementwise.js'
-import { add } from '../ops/elementwise.js'
-import { onesLike, placeholder, reshape, slice } from '../ops/shape.js'
-import type { DType } from '../tensor/dtype.js'
+import { namedTensors } from '../nn/module.js'
+import type { Optimizer } from '../optim/index.js'
+import { placeholder } from '../ops/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
-import { backwardOrZeros } from '../transform/backward.js'
 import { inTrace } from '../transform/trace.js'
 import { flatten } from '../transform/tree.js'
-import { avalBytes, type Batch, HostArray, signature } from './host.js'
+import { avalBytes, type Batch, HostArray, signature, stacked } from './host.js'
+import {
+  ARGS,
+  type Part,
+  type StepGraph,
+  type StepSpec,
+  stateOf,
+  type Trainable,
+  traceEvalParam,
+  traceStep,
+} from './step-graph.js'
 
-/** What a model must have to be trained. */
-export interface Trainable {
-  /** The mean loss of a batch (a record of tensors by the names that the data gives them), or its weighted sum divided by `ctx.normalizer` where that is given. */
-  loss(batch: never, ctx: Context): { loss: Tensor }
-}
+export type { Trainable } from './step-graph.js'
 
 export interface TrainerOptions {
   optimizer: Optimizer
@@ -51,19 +50,8 @@ export interface StepResult {
   gradNorm: number
 }
 
-/** The parts of a step: one micro-batch is `only`; several are `first`, some `middle`, and `last`, which updates. */
-type Part = 'only' | 'first' | 'middle' | 'last' | 'evaluate'
-
-interface Compiled {
+interface Compiled extends Omit<StepGraph, 'graph'> {
   executable: Executable
-  /** Inputs by where their memory comes from; positions are externals. */
-  inputs: readonly (
-    | readonly [kind: 'state', name: string]
-    | readonly [kind: 'args' | 'key']
-    | readonly [kind: 'batch', name: string]
-  )[]
-  /** Outputs: state tensors that they replace, or numbers that are read. */
-  outputs: readonly (readonly [kind: 'state', name: string] | readonly [kind: 'loss' | 'gradNorm'])[]
 }
 
 /** Buffers of one prepared run: what is written before it and read after it. */
@@ -83,7 +71,6 @@ const normalizedBy = (batch: Batch, normalizer: number | undefined): Batch =>
 export const stepKey = (seed: number, step: number, micro: number): Int32Array =>
   Int32Array.of(hash32(1, seed, step, micro), hash32(2, seed, step, micro))
 
-const ARGS = 3
 /** Steps that may be under way at once; each has its own staging for batch and numbers. */
 const RING = 3
 
@@ -92,15 +79,9 @@ const RING = 3
  * Steps are queued and run on native threads; the event loop stays free.
  */
 export class Trainer {
-  readonly parameters: Record<string, Tensor>
-  readonly moduleState: Record<string, Tensor>
-  /** Optimizer slots by path. */
-  readonly slots: Record<string, Tensor>
   readonly queue: Queue
   readonly arena: NativeArena
-  readonly optimizer: Optimizer
-  private readonly optimizerState: OptimizerState
-  private readonly clip: number | null
+  private readonly spec: StepSpec
   private readonly seed: number
   private readonly device: 'cpu' | 'null'
   private readonly accumulators: Record<string, Tensor> = {}
@@ -120,28 +101,42 @@ export class Trainer {
         rule: 'the model has no float tensors as fields, so there is nothing to train',
       })
     }
-    this.parameters = parameters
-    this.moduleState = state
-    this.optimizer = options.optimizer
-    this.clip = options.clip === undefined ? 1 : options.clip
+    const { optimizer, clip = 1 } = options
     this.seed = options.seed ?? 0
     this.device = options.device ?? 'cpu'
-    this.optimizerState = inTrace(() => this.optimizer.init(parameters))
-    const flat = flatten(this.optimizerState)
-    this.slots = Object.fromEntries(flat.tensors.map((t, i) => [flat.paths[i], t]))
+    const optimizerState = inTrace(() => optimizer.init(parameters))
+    const flat = flatten(optimizerState)
+    this.spec = {
+      model,
+      optimizer,
+      optimizerState,
+      parameters,
+      moduleState: state,
+      slots: Object.fromEntries(flat.tensors.map((t, i) => [flat.paths[i], t])),
+      accumulators: this.accumulators,
+      moved: optimizer.moved(parameters),
+      clip,
+      evaluatesOther: inTrace(() => optimizer.evalParams(parameters, optimizerState)) !== parameters,
+    }
     this.queue = new Queue()
     this.arena = new (native().Arena)()
   }
 
-  /** All state tensors by the name that programs know them by. */
-  private stateTensors(part: Part): Record<string, Tensor> {
-    const all: Record<string, Tensor> = {}
-    for (const [k, t] of Object.entries(this.parameters)) all[`p:${k}`] = t
-    for (const [k, t] of Object.entries(this.moduleState)) all[`m:${k}`] = t
-    if (part === 'only' || part === 'last') for (const [k, t] of Object.entries(this.slots)) all[`s:${k}`] = t
-    if (part !== 'only' && part !== 'evaluate')
-      for (const [k, t] of Object.entries(this.accumulators)) all[`g:${k}`] = t
-    return all
+  get optimizer(): Optimizer {
+    return this.spec.optimizer
+  }
+
+  get parameters(): Readonly<Record<string, Tensor>> {
+    return this.spec.parameters
+  }
+
+  get moduleState(): Readonly<Record<string, Tensor>> {
+    return this.spec.moduleState
+  }
+
+  /** Optimizer slots by path. */
+  get slots(): Readonly<Record<string, Tensor>> {
+    return this.spec.slots
   }
 
   /** Computes what initializers have left to do; training state is in native memory afterwards. */
@@ -151,121 +146,38 @@ export class Trainer {
     if (fresh.length > 0) evaluate(fresh)
     await settled(all)
     for (const part of ['only', 'first'] as const) {
-      for (const [name, t] of Object.entries(this.stateTensors(part)))
+      for (const [name, t] of Object.entries(stateOf(this.spec, part)))
         if (t.storage) this.memory.set(name, pendingOf(t).buffer)
     }
-  }
-
-  /** The graph of one part of a step. */
-  private trace(part: Part, batch: Batch): { graph: Graph; inputs: Compiled['inputs']; outputs: Compiled['outputs'] } {
-    const inputs: Tensor[] = []
-    const inputKinds: Compiled['inputs'][number][] = []
-    const input = (kind: Compiled['inputs'][number], aval: { shape: readonly number[]; dtype: DType }): Tensor => {
-      const t = placeholder(aval)
-      inputs.push(t)
-      inputKinds.push(kind)
-      return t
-    }
-    const state: Record<string, Tensor> = {}
-    for (const [name, t] of Object.entries(this.stateTensors(part))) state[name] = input(['state', name], t)
-    const args = input(['args'], { shape: [ARGS], dtype: 'float64' })
-    const key = input(['key'], { shape: [2], dtype: 'int32' })
-    const data = Object.fromEntries(Object.entries(batch).map(([k, v]) => [k, input(['batch', k], v)]))
-    const outputs: Tensor[] = []
-    const outputKinds: Compiled['outputs'][number][] = []
-    const output = (kind: Compiled['outputs'][number], t: Tensor) => {
-      outputs.push(t)
-      outputKinds.push(kind)
-    }
-
-    const { normalized, ...rest } = data
-    const scalarArg = (i: number) => reshape(slice(args, [[i, i + 1]]), [])
-    const training = part !== 'evaluate'
-    const ctx = new Context({
-      training,
-      key,
-      ids: data.ids,
-      normalizer: normalized ? cast(scalarArg(2), 'float32') : undefined,
-    })
-    const named: Record<string, Tensor> = {}
-    for (const k of Object.keys(this.parameters)) named[k] = state[`p:${k}`]
-    for (const k of Object.keys(this.moduleState)) named[k] = state[`m:${k}`]
-    const model = withTensors(this.model, named)
-    const own = model.loss(rest as never, ctx).loss
-    // A micro-batch that is its own mean counts by its share of the step's rows.
-    const raw = training && part !== 'only' && !normalized ? mul(own, cast(scalarArg(2), own.dtype)) : own
-    const loss = training ? guard(raw) : raw
-    output(['loss'], loss)
-    if (training) {
-      const names = Object.keys(this.parameters)
-      const params = names.map((k) => named[k])
-      let grads = backwardOrZeros([loss], [onesLike(loss)], params)
-      if (part === 'first') {
-        names.forEach((k, i) =>
-          output(['state', `g:${k}`], assign(state[`g:${k}`], cast(grads[i], state[`g:${k}`].dtype))),
-        )
-      } else if (part === 'middle') {
-        names.forEach((k, i) => output(['state', `g:${k}`], accumulate(state[`g:${k}`], grads[i])))
-      } else {
-        if (part === 'last')
-          grads = grads.map((g, i) => add(state[`g:${names[i]}`], cast(g, state[`g:${names[i]}`].dtype)))
-        this.traceUpdate(names, params, grads, state, args, key, output)
-      }
-      for (const [k, t] of Object.entries(this.moduleState)) {
-        const written = ctx.writes.get(named[k])
-        if (written) output(['state', `m:${k}`], assign(named[k], cast(written, t.dtype)))
-      }
-    }
-    return { graph: { inputs, outputs }, inputs: inputKinds, outputs: outputKinds }
-  }
-
-  private traceUpdate(
-    names: readonly string[],
-    params: readonly Tensor[],
-    grads: readonly Tensor[],
-    state: Record<string, Tensor>,
-    args: Tensor,
-    key: Tensor,
-    output: (kind: Compiled['outputs'][number], t: Tensor) => void,
-  ): void {
-    let scale: Tensor | undefined
-    if (this.clip !== null) {
-      const norm = guard(globalNorm(grads))
-      output(['gradNorm'], norm)
-      scale = cast(minimum(div(this.clip, add(norm, 1e-6)), 1), 'float32')
-    }
-    const record = (tensors: readonly Tensor[]) => Object.fromEntries(names.map((k, i) => [k, tensors[i]]))
-    const flat = flatten(this.optimizerState)
-    const slots = flat.unflatten(flat.paths.map((path) => state[`s:${path}`]))
-    const next = this.optimizer.update(record(params), record(grads), slots, {
-      args,
-      scale,
-      key,
-      check: this.clip === null,
-    })
-    for (const [k, t] of Object.entries(next.params)) output(['state', `p:${k}`], t)
-    const after = flatten(next.state)
-    after.tensors.forEach((t, i) => output(['state', `s:${after.paths[i]}`], t))
   }
 
   private compiled(part: Part, batch: Batch): [Compiled, string] {
     const key = `${part} ${signature(batch)}`
     let known = this.programs.get(key)
     if (!known) {
-      const { graph, inputs, outputs } = inTrace(() => this.trace(part, batch))
-      const donated = new Set<number>()
-      inputs.forEach(([kind], i) => {
-        if (kind === 'state') donated.add(i)
-      })
-      known = { executable: build(graph, donated, this.device), inputs, outputs }
+      known = this.load(inTrace(() => traceStep(this.spec, part, batch)))
       this.programs.set(key, known)
     }
     return [known, key]
   }
 
+  private load({ graph, inputs, outputs }: StepGraph): Compiled {
+    const donated = new Set(inputs.flatMap(([kind], i) => (kind === 'state' ? [i] : [])))
+    return { executable: build(graph, donated, this.device), inputs, outputs }
+  }
+
+  /** Whether the optimizer evaluates the objective itself, over all micro-batches of a step at once. */
+  private get evaluatesObjective(): boolean {
+    return this.optimizer.step !== undefined
+  }
+
   /** The plan of a step on batches of this kind, without running it. */
   plan(given: Batch, microBatches = 1, weighted = false): Executable['plan'][] {
     const batch = normalizedBy(given, weighted ? 1 : undefined)
+    if (this.evaluatesObjective) {
+      const whole = stacked(Array.from({ length: microBatches }, () => batch))
+      return [this.compiled('whole', whole)[0].executable.plan]
+    }
     this.prepareAccumulators(microBatches)
     const parts: Part[] =
       microBatches === 1 ? ['only'] : microBatches === 2 ? ['first', 'last'] : ['first', 'middle', 'last']
@@ -274,9 +186,17 @@ export class Trainer {
 
   private prepareAccumulators(microBatches: number): void {
     if (microBatches === 1 || Object.keys(this.accumulators).length > 0) return
-    for (const [k, t] of Object.entries(this.parameters)) {
+    for (const k of this.spec.moved) {
+      const t = this.parameters[k]
       this.accumulators[k] = placeholder({ shape: t.shape, dtype: t.dtype === 'float64' ? 'float64' : 'float32' })
     }
+  }
+
+  /** Bytes of the sums of gradients over so many micro-batches. */
+  heldBytes(microBatches: number): number {
+    if (microBatches === 1 || this.evaluatesObjective) return 0
+    this.prepareAccumulators(microBatches)
+    return Object.values(this.accumulators).reduce((n, t) => n + avalBytes(t), 0)
   }
 
   private async slotFor(key: string, compiled: Compiled): Promise<Slot> {
@@ -284,8 +204,10 @@ export class Trainer {
     if (!ring) this.rings.set(key, (ring = { slots: [], next: 0 }))
     if (ring.slots.length < RING) {
       const { Buffer } = native()
-      const slot: Slot = { buffers: new Map(), args: new Buffer(ARGS * 8), key: new Buffer(8), ticket: 0 }
-      compiled.executable.plan.externals.forEach((buf, i) => {
+      const { externals } = compiled.executable.plan
+      const keyBytes = externals[compiled.inputs.findIndex(([kind]) => kind === 'key')].bytes
+      const slot: Slot = { buffers: new Map(), args: new Buffer(ARGS * 8), key: new Buffer(keyBytes), ticket: 0 }
+      externals.forEach((buf, i) => {
         const kind = compiled.inputs[i]?.[0]
         if (kind === undefined || kind === 'batch') slot.buffers.set(i, new Buffer(buf.bytes))
       })
@@ -310,12 +232,14 @@ export class Trainer {
     args: StepArgs,
     micro: number,
     chained = true,
+    micros = 1,
   ): Promise<() => Promise<StepResult>> {
     const [compiled, key] = this.compiled(part, batch)
     const slot = await this.slotFor(key, compiled)
     const { plan } = compiled.executable
     slot.args.write(Float64Array.of(args.lr, args.step, args.normalizer ?? 1))
-    slot.key.write(stepKey(this.seed, args.step, micro))
+    const keys = Array.from({ length: micros }, (_, i) => [...stepKey(this.seed, args.step, micro + i)])
+    slot.key.write(Int32Array.from(keys.flat()))
     const bindings = plan.externals.map((buf, i) => {
       const input = compiled.inputs[i]
       if (!input || input[0] === 'batch') return slot.buffers.get(i)!
@@ -378,6 +302,11 @@ export class Trainer {
    */
   async step(microBatches: readonly Batch[], args: StepArgs): Promise<() => Promise<StepResult>> {
     const count = microBatches.length
+    if (this.evaluatesObjective) {
+      const whole = stacked(microBatches.map((batch) => normalizedBy(batch, args.normalizer)))
+      const own = { ...args, normalizer: args.normalizer ?? 1 / count }
+      return this.submit('whole', whole, own, 0, !args.unchained, count)
+    }
     this.prepareAccumulators(count)
     const waits: (() => Promise<StepResult>)[] = []
     const rows = microBatches.map((batch) => Object.values(batch)[0]?.shape[0] ?? 1)
@@ -420,17 +349,45 @@ export class Trainer {
     return buffer
   }
 
+  /** Names of the parameters whose weights to use are others than those that are trained. */
+  get evaluatedApart(): readonly string[] {
+    return this.spec.evaluatesOther ? this.spec.moved : []
+  }
+
+  private readonly usedPrograms = new Map<string, Compiled>()
+  private readonly used = new Map<string, NativeBuffer>()
+
+  /** Computes the weights to use where they are others than those that are trained; `usedBuffer` has them then. */
+  async computeUsed(): Promise<void> {
+    for (const name of this.evaluatedApart) {
+      let compiled = this.usedPrograms.get(name)
+      if (!compiled) this.usedPrograms.set(name, (compiled = this.load(inTrace(() => traceEvalParam(this.spec, name)))))
+      const { plan } = compiled.executable
+      const to = this.used.get(name) ?? new (native().Buffer)(avalBytes(this.parameters[name]))
+      this.used.set(name, to)
+      const bindings = plan.externals.map((_, i) => {
+        const input = compiled.inputs[i]
+        return input ? this.buffer(input[1] as string) : to
+      })
+      await this.queue.wait(this.queue.submit(compiled.executable, bindings, this.arena))
+    }
+  }
+
+  /** Where the weights of a parameter are that are to be evaluated, used and saved. */
+  usedBuffer(name: string): NativeBuffer {
+    return this.used.get(name) ?? this.buffer(`p:${name}`)
+  }
+
   /** Points the model's tensors at the memory that training left, so that the model can be used. */
-  publish(): void {
-    for (const [kind, tensors] of [
-      ['p', this.parameters],
-      ['m', this.moduleState],
-    ] as const) {
-      for (const [k, t] of Object.entries(tensors)) {
-        // Nothing is there where the run ended before its first step.
-        const buffer = this.memory.get(`${kind}:${k}`)
-        if (buffer) t.storage = { buffer, bytes: avalBytes(t) }
-      }
+  async publish(): Promise<void> {
+    // Nothing is there where the run ended before its first step.
+    if (this.memory.size > 0) await this.computeUsed()
+    for (const [k, t] of Object.entries(this.parameters)) {
+      if (this.memory.has(`p:${k}`)) t.storage = { buffer: this.usedBuffer(k), bytes: avalBytes(t) }
+    }
+    for (const [k, t] of Object.entries(this.moduleState)) {
+      const buffer = this.memory.get(`m:${k}`)
+      if (buffer) t.storage = { buffer, bytes: avalBytes(t) }
     }
   }
 

@@ -35,13 +35,3 @@ export function jacobian<A extends readonly unknown[]>(f: (...args: A) => Tensor
 export function hessian(f: (x: Tensor) => Tensor): (x: Tensor) => Tensor {
   return (x) => jacobian((y: Tensor) => grad(f)(y))(x)
 }
-
-/**
- * The gradient of `f(params, example)` for every example of a batch: a tree like `params` with a new axis 0.
- *
- * @param f the loss of one example, a scalar
- */
-export function perExampleGrads<P, B>(f: (params: P, example: B) => Tensor): (params: P, batch: B) => P {
-  return (params, batch) =>
-    vmap((p: P, example: B) => grad((q: P) => f(q, example))(p), { inAxes: [null, 0] })(params, batch)
-}

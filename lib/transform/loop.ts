@@ -1,5 +1,5 @@
 import { checkOptions, SteepestError } from '../errors.js'
-import type { Graph } from '../graph/graph.js'
+import { type Graph, schedule as graphSchedule } from '../graph/graph.js'
 import { substitute } from '../graph/rebuild.js'
 import { defineOp } from '../ops/define.js'
 import { add, cast, notEqual, where } from '../ops/elementwise.js'
@@ -29,11 +29,19 @@ const body =
   (graph: Graph) =>
   (...inputs: Tensor[]) => [...substitute(graph, inputs)]
 
+/** Floating-point operations of a body that is run once. */
+const flopsOf = (graph: Graph): number =>
+  graphSchedule(graph.outputs).reduce(
+    (n, { op, inputs, outputs, attrs }) => n + (op.flops?.(inputs, outputs, attrs) ?? 0),
+    0,
+  )
+
 const scanRow: Row<ScanAttrs> = defineOp<ScanAttrs>({
   name: 'scan',
   kind: 'kernel',
   doc: 'A body that is run once per slice of its inputs, handing a carry on.',
   attrs: { body: 'graph', consts: 'int', carries: 'int', length: 'int', reverse: 'bool', keep: 'bool' },
+  flops: (_, __, { body, length }) => length * flopsOf(body),
   infer: (_, { body, carries, length, keep }) => {
     const stacked = (t: Aval): Aval => ({ shape: [length, ...t.shape], dtype: t.dtype })
     const out = body.outputs.map((t, i) => (i < carries ? avalOf(t) : stacked(t)))
@@ -233,6 +241,7 @@ const condRow: Row<CondAttrs> = defineOp<CondAttrs>({
   kind: 'kernel',
   doc: 'One of two bodies, by a number.',
   attrs: { yes: 'graph', no: 'graph' },
+  flops: (_, __, { yes, no }) => Math.max(flopsOf(yes), flopsOf(no)),
   infer: (_, { yes }) => yes.outputs.map(avalOf),
   vjp: ({ inputs: [pred, ...inputs], attrs, grads, needs }) => {
     const wanted = inputs.map((_, i) => needs[i + 1])
@@ -302,6 +311,8 @@ const whileRow: Row<WhileAttrs> = defineOp<WhileAttrs>({
   kind: 'kernel',
   doc: 'A body that is run again as long as a test of its state holds.',
   attrs: { test: 'graph', body: 'graph', consts: 'int' },
+  // How often it runs is not known: one round counts.
+  flops: (_, __, { test, body }) => flopsOf(test) + flopsOf(body),
   infer: (_, { body }) => body.outputs.map(avalOf),
   vjp: 'how often a while loop runs is known only when it has run; use scan, which keeps what its backward pass needs',
   batch: ({ inputs, batched, size, attrs }) => {

@@ -1,0 +1,304 @@
+import type { Graph } from '../graph/graph.js'
+import { Context, withTensors } from '../nn/module.js'
+import { accumulate, assign, guard } from '../ops/control.js'
+import { add, cast, div, minimum, mul } from '../ops/elementwise.js'
+import { onesLike, placeholder, reshape, slice, zeros } from '../ops/shape.js'
+import { globalNorm, type Optimizer, type OptimizerState, type Outputs } from '../optim/index.js'
+import { type Objective, objectiveOf, type ObjectivePart } from '../optim/objective.js'
+import type { Aval } from '../tensor/shape.js'
+import type { Tensor } from '../tensor/tensor.js'
+import { backwardOrZeros } from '../transform/backward.js'
+import { scan } from '../transform/loop.js'
+import { trace } from '../transform/trace.js'
+import { flatten, mapTree } from '../transform/tree.js'
+import type { Batch } from './host.js'
+
+/** What a model must have to be trained. */
+export interface Trainable {
+  /**
+   * The mean loss of a batch (a record of tensors by the names that the data gives them), or its weighted sum divided by `ctx.normalizer`
+   * where that is given. `logits` and `losses` (of tasks) are for optimizers that look at them.
+   */
+  loss(batch: never, ctx: Context): Outputs
+}
+
+/**
+ * The parts of a step: one micro-batch is `only`; several are `first`, some `middle`, and `last`, which updates. `whole` is all micro-batches
+ * stacked, for an optimizer that evaluates the objective itself.
+ */
+export type Part = 'only' | 'first' | 'middle' | 'last' | 'whole' | 'evaluate'
+
+/** What a program of a step is made for. */
+export interface StepSpec {
+  readonly model: Trainable
+  readonly optimizer: Optimizer
+  /** Its tree, with the tensors that the paths of `slots` name. */
+  readonly optimizerState: OptimizerState
+  readonly parameters: Readonly<Record<string, Tensor>>
+  readonly moduleState: Readonly<Record<string, Tensor>>
+  readonly slots: Readonly<Record<string, Tensor>>
+  /** Sums of gradients over micro-batches, by parameter. */
+  readonly accumulators: Readonly<Record<string, Tensor>>
+  /** Names of the parameters that the optimizer moves. */
+  readonly moved: readonly string[]
+  readonly clip: number | null
+  /** Whether the weights to evaluate are others than those that are trained. */
+  readonly evaluatesOther: boolean
+}
+
+/** Where the memory of an input comes from. */
+export type InputKind =
+  | readonly [kind: 'state', name: string]
+  | readonly [kind: 'args' | 'key']
+  | readonly [kind: 'batch', name: string]
+/** What an output is: state that it replaces, or a number that is read. */
+export type OutputKind = readonly [kind: 'state', name: string] | readonly [kind: 'loss' | 'gradNorm']
+
+export interface StepGraph {
+  readonly graph: Graph
+  readonly inputs: readonly InputKind[]
+  readonly outputs: readonly OutputKind[]
+}
+
+/** Numbers in the argument buffer of a step: learning rate, step, normalizer or share. */
+export const ARGS = 3
+
+const prefixed = (prefix: string, tensors: Readonly<Record<string, Tensor>>): [string, Tensor][] =>
+  Object.entries(tensors).map(([k, t]) => [`${prefix}:${k}`, t])
+
+/** The training state that a part reads, by the name that programs know it by. */
+export function stateOf(spec: StepSpec, part: Part): Record<string, Tensor> {
+  const updates = part === 'only' || part === 'last' || part === 'whole'
+  const accumulates = part === 'first' || part === 'middle' || part === 'last'
+  return Object.fromEntries([
+    ...prefixed('p', spec.parameters),
+    ...prefixed('m', spec.moduleState),
+    ...(updates || (part === 'evaluate' && spec.evaluatesOther) ? prefixed('s', spec.slots) : []),
+    ...(accumulates ? prefixed('g', spec.accumulators) : []),
+  ])
+}
+
+/** Builds the inputs and outputs of one program. */
+class Tracer {
+  readonly inputs: Tensor[] = []
+  readonly inputKinds: InputKind[] = []
+  readonly outputs: Tensor[] = []
+  readonly outputKinds: OutputKind[] = []
+
+  input(kind: InputKind, { shape, dtype }: Aval): Tensor {
+    const t = placeholder({ shape, dtype })
+    this.inputs.push(t)
+    this.inputKinds.push(kind)
+    return t
+  }
+
+  output(kind: OutputKind, t: Tensor): void {
+    this.outputs.push(t)
+    this.outputKinds.push(kind)
+  }
+
+  get graph(): StepGraph {
+    return {
+      graph: { inputs: this.inputs, outputs: this.outputs },
+      inputs: this.inputKinds,
+      outputs: this.outputKinds,
+    }
+  }
+}
+
+/** The graph of one part of a step on batches of this kind. */
+export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
+  const tracer = new Tracer()
+  const state: Record<string, Tensor> = {}
+  for (const [name, t] of Object.entries(stateOf(spec, part))) state[name] = tracer.input(['state', name], t)
+  const of = (prefix: string, names: Readonly<Record<string, Tensor>>): Record<string, Tensor> =>
+    Object.fromEntries(Object.keys(names).map((k) => [k, state[`${prefix}:${k}`]]))
+  const params = of('p', spec.parameters)
+  const moduleState = of('m', spec.moduleState)
+  const micros = part === 'whole' ? Object.values(batch)[0].shape[0] : 1
+  const args = tracer.input(['args'], { shape: [ARGS], dtype: 'float64' })
+  const key = tracer.input(['key'], { shape: part === 'whole' ? [micros, 2] : [2], dtype: 'int32' })
+  const { normalized, ...data } = Object.fromEntries(
+    Object.entries(batch).map(([k, v]) => [k, tracer.input(['batch', k], v)]),
+  )
+  const scalarArg = (i: number) => reshape(slice(args, [[i, i + 1]]), [])
+  const context = (training: boolean, own: Record<string, Tensor>, ownKey: Tensor) =>
+    new Context({
+      training,
+      key: ownKey,
+      ids: own.ids,
+      normalizer: normalized ? cast(scalarArg(2), 'float32') : undefined,
+    })
+  const stateTree = (): OptimizerState => {
+    const flat = flatten(spec.optimizerState)
+    return flat.unflatten(flat.paths.map((path) => state[`s:${path}`]))
+  }
+  const write = (written: (name: string) => Tensor | undefined) => {
+    for (const [k, t] of Object.entries(moduleState)) {
+      const value = written(k)
+      if (value) tracer.output(['state', `m:${k}`], assign(t, cast(value, t.dtype)))
+    }
+  }
+  const updated = (next: { params: Record<string, Tensor>; state: OptimizerState }) => {
+    for (const k of spec.moved) tracer.output(['state', `p:${k}`], next.params[k])
+    const after = flatten(next.state)
+    after.tensors.forEach((t, i) => tracer.output(['state', `s:${after.paths[i]}`], t))
+  }
+  /** What the gradients are to be multiplied by; their norm is put out. */
+  const scaleOf = (grads: unknown): Tensor | undefined => {
+    if (spec.clip === null) return undefined
+    const norm = guard(globalNorm(flatten(grads).tensors))
+    tracer.output(['gradNorm'], norm)
+    return cast(minimum(div(spec.clip, add(norm, 1e-6)), 1), 'float32')
+  }
+
+  if (part === 'evaluate') {
+    const used = spec.evaluatesOther ? spec.optimizer.evalParams(params, stateTree()) : params
+    const model = withTensors(spec.model, { ...used, ...moduleState })
+    tracer.output(['loss'], model.loss(data as never, context(false, data, key)).loss)
+    return tracer.graph
+  }
+
+  if (part === 'whole') {
+    const written: Record<string, Tensor> = {}
+    const objective = stepObjective({
+      spec,
+      micros,
+      moduleState,
+      data,
+      keys: key,
+      share: normalized ? undefined : scalarArg(2),
+      context: (own, ownKey) => context(true, own, ownKey),
+      written,
+    })
+    const next = spec.optimizer.step!(objective, params, stateTree(), {
+      args,
+      key: objective.key,
+      check: spec.clip === null,
+      scaleOf,
+    })
+    tracer.output(['loss'], next.loss)
+    updated(next)
+    write((k) => written[k])
+    return tracer.graph
+  }
+
+  const ctx = context(true, data, key)
+  const model = withTensors(spec.model, { ...params, ...moduleState })
+  const own = model.loss(data as never, ctx).loss
+  // A micro-batch that is its own mean counts by its share of the step's rows.
+  const loss = guard(part !== 'only' && !normalized ? mul(own, cast(scalarArg(2), own.dtype)) : own)
+  tracer.output(['loss'], loss)
+  const names = spec.moved
+  let grads = backwardOrZeros(
+    [loss],
+    [onesLike(loss)],
+    names.map((k) => params[k]),
+  )
+  const sumOf = (k: string) => state[`g:${k}`]
+  if (part === 'first') {
+    names.forEach((k, i) => tracer.output(['state', `g:${k}`], assign(sumOf(k), cast(grads[i], sumOf(k).dtype))))
+  } else if (part === 'middle') {
+    names.forEach((k, i) => tracer.output(['state', `g:${k}`], accumulate(sumOf(k), grads[i])))
+  } else {
+    if (part === 'last') grads = grads.map((g, i) => add(sumOf(names[i]), cast(g, sumOf(names[i]).dtype)))
+    const scale = scaleOf(grads)
+    const byName = Object.fromEntries(names.map((k, i) => [k, grads[i]]))
+    updated(spec.optimizer.update(params, byName, stateTree(), { args, scale, key, check: spec.clip === null }))
+  }
+  write((k) => ctx.writes.get(moduleState[k]))
+  return tracer.graph
+}
+
+interface ObjectiveParts {
+  spec: StepSpec
+  micros: number
+  moduleState: Readonly<Record<string, Tensor>>
+  /** The micro-batches, stacked. */
+  data: Readonly<Record<string, Tensor>>
+  /** int32 [micro-batches, 2] */
+  keys: Tensor
+  /** What the loss of a micro-batch counts for, where the model does not divide by the weight of the step. */
+  share: Tensor | undefined
+  context: (data: Record<string, Tensor>, key: Tensor) => Context
+  /** Receives what the model writes to its state: the first evaluation counts, and no other. */
+  written: Record<string, Tensor>
+}
+
+/** The loss of a step over its micro-batches, one of which is in memory at a time. */
+function stepObjective(parts: ObjectiveParts): Objective<Record<string, Tensor>> {
+  const { spec, micros, moduleState, data, keys, share, context, written } = parts
+  const names = Object.keys(moduleState)
+  /** `first` takes the writes of the first evaluation, which also ends the run where its loss is not finite. */
+  const partOf = (
+    own: Record<string, Tensor>,
+    key: Tensor,
+    held: Readonly<Record<string, Tensor>>,
+    first?: (writes: Record<string, Tensor>) => void,
+  ): ObjectivePart<Record<string, Tensor>> => {
+    let evaluated = first === undefined
+    const outputs = (params: Record<string, Tensor>): Outputs => {
+      const ctx = context(own, key)
+      const out = withTensors(spec.model, { ...spec.parameters, ...params, ...held }).loss(own as never, ctx)
+      const scaled = (t: Tensor) => (share ? mul(t, cast(share, t.dtype)) : t)
+      const loss = evaluated ? scaled(out.loss) : guard(scaled(out.loss))
+      if (!evaluated)
+        first?.(
+          Object.fromEntries(names.flatMap((k) => (ctx.writes.has(held[k]) ? [[k, ctx.writes.get(held[k])!]] : []))),
+        )
+      evaluated = true
+      const losses = out.losses && Object.fromEntries(Object.entries(out.losses).map(([k, t]) => [k, scaled(t)]))
+      return { ...out, loss, losses }
+    }
+    return { outputs, loss: (params) => outputs(params).loss, key, share: 1 / micros }
+  }
+  const at = (t: Tensor, i: number): Tensor => {
+    const [, ...rest] = t.shape
+    return reshape(slice(t, [[i, i + 1]]), rest)
+  }
+  const one = (i: number) => Object.fromEntries(Object.entries(data).map(([k, t]) => [k, at(t, i)]))
+  let fresh = true
+
+  const total = <R>(f: (part: ObjectivePart<Record<string, Tensor>>) => R): R => {
+    const first = fresh
+    fresh = false
+    if (micros === 1) {
+      const writes = first ? (w: Record<string, Tensor>) => void Object.assign(written, w) : undefined
+      return f(partOf(one(0), at(keys, 0), moduleState, writes))
+    }
+    // What comes out is known only from a trace, whose nodes nobody uses.
+    const shapes = trace('objective', () => f(partOf(one(0), at(keys, 0), moduleState)), []).out
+    const zero = shapes.unflatten(shapes.tensors.map((t) => zeros(t.shape, t.dtype)))
+    const { carry } = scan(
+      ({ sum, held }: { sum: R; held: Record<string, Tensor> }, x: { own: Record<string, Tensor>; key: Tensor }) => {
+        const now = { ...held }
+        const writes = (w: Record<string, Tensor>) => {
+          for (const [k, t] of Object.entries(w)) now[k] = cast(t, held[k].dtype)
+        }
+        const { tensors } = flatten(f(partOf(x.own, x.key, held, first ? writes : undefined)))
+        let i = 0
+        return { carry: { sum: mapTree(sum, (t) => add(t, tensors[i++])), held: now }, y: null }
+      },
+      { sum: zero, held: { ...moduleState } },
+      { own: { ...data }, key: keys },
+    )
+    if (first) Object.assign(written, carry.held)
+    return carry.sum
+  }
+  return objectiveOf(total, at(keys, 0))
+}
+
+/** The weights to use of one parameter, where they are others than those that are trained. */
+export function traceEvalParam(spec: StepSpec, name: string): StepGraph {
+  const tracer = new Tracer()
+  const input = (key: string, t: Tensor) => tracer.input(['state', key], t)
+  const p = input(`p:${name}`, spec.parameters[name])
+  const own: Record<string, Record<string, Tensor>> = {}
+  for (const [slot, by] of Object.entries(spec.optimizerState.slots)) {
+    own[slot] = by[name] ? { [name]: input(`s:slots.${slot}.${name}`, by[name]) } : {}
+  }
+  const step = input('s:step', spec.optimizerState.step)
+  const used = spec.optimizer.evalParams({ [name]: p }, { step, slots: own })[name]
+  tracer.output(['state', `p:${name}`], used === p ? p : used)
+  return tracer.graph
+}
