@@ -4,7 +4,6 @@ import { zeros } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { defineOptimizer } from './define.js'
-import { checkPositive } from './options.js'
 import type { Optimizer, RuleOptions } from './optimizer.js'
 
 /** Hyper-parameters of `adafactor`. */
@@ -15,7 +14,7 @@ export interface AdafactorOptions extends RuleOptions {
   eps?: readonly [number | null, number]
   /** Root mean square that a step has at most, in (0, ∞); default 1. */
   d?: number
-  /** Decoupled decay: the weight is multiplied by 1 − lr · this before the step. Default 0. */
+  /** Decoupled decay: the weight is multiplied by 1 − lr · this before the step, in [0, ∞). Default 0. */
   weightDecay?: number
 }
 
@@ -32,11 +31,11 @@ const rms = (x: Tensor): Tensor => sqrt(mean(square(x)))
  */
 export function adafactor(options: AdafactorOptions = {}): Optimizer {
   const { eps: [eps1, eps2] = [null, 1e-3], ...rest } = options
-  checkPositive('optim.adafactor', 'd', rest.d ?? 1)
   return defineOptimizer({
     name: 'adafactor',
     lr: 0.01,
     hyper: { beta2Decay: -0.8, d: 1, weightDecay: 0 },
+    ranges: { beta2Decay: '(-inf, 0]', d: '(0, inf)', weightDecay: '[0, inf)' },
     slots: {
       row: (p) => (factored(p) ? zeros([...p.shape.slice(0, -1), 1], p.dtype) : null),
       col: (p) => (factored(p) ? zeros([...p.shape.slice(0, -2), 1, p.shape[p.rank - 1]], p.dtype) : null),

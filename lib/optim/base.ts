@@ -2,14 +2,14 @@ import { SteepestError } from '../errors.js'
 import { namedTensors, withTensors } from '../nn/module.js'
 import { assign } from '../ops/control.js'
 import { add, cast, where } from '../ops/elementwise.js'
-import { scalar, tensor, zeros } from '../ops/shape.js'
+import { reshape, scalar, slice, tensor, zeros } from '../ops/shape.js'
 import { bytesOf } from '../tensor/dtype.js'
 import { sameShape, showAval, showShape } from '../tensor/shape.js'
 import { Tensor } from '../tensor/tensor.js'
 import { flatten } from '../transform/tree.js'
 import { checkClip, clipped, normalized } from './clip.js'
 import { checkGroups, checkLr, groupOf, peakOf, rateAt } from './options.js'
-import type { Optimizer, OptimizerState, RuleOptions, UpdateContext, Updated } from './optimizer.js'
+import type { LearningRate, Optimizer, OptimizerState, RuleOptions, UpdateContext, Updated } from './optimizer.js'
 
 /** What the step of one parameter gets. */
 export interface Operands {
@@ -90,6 +90,32 @@ export function gradsByName(
   return out
 }
 
+/** @internal The error where stochastic rounding has no random numbers. */
+export const keyMissing = (who: string): SteepestError =>
+  new SteepestError('ARGUMENT', {
+    who,
+    rule: 'stochastic rounding needs a key',
+    fix: 'Pass { key: random.key(seed) } to update',
+  })
+
+/** @internal Learning rate and step of an update, float64 [k]: those that it is given, or its own. */
+export function argsOf(who: string, lr: LearningRate, state: OptimizerState, context: UpdateContext): Tensor {
+  if (context.args) return context.args
+  const rate = context.lr ?? lr
+  if (typeof rate === 'function') {
+    throw new SteepestError('ARGUMENT', {
+      who: `${who}.update`,
+      rule: 'the learning rate follows a schedule, which is computed outside of the graph, so the update must be given it',
+      fix: 'Pass { lr: tensor(optimizer.lrAt(step)) } with the step counted from 1, as an argument of the compiled function',
+    })
+  }
+  const value = rate instanceof Tensor ? cast(rate, 'float64') : scalar(rate, 'float64')
+  return where(tensor([1, 0], { dtype: 'uint8' }), value, cast(add(state.step, 1), 'float64'))
+}
+
+/** @internal One of the numbers of `argsOf`, a float64 scalar: 0 the learning rate, 1 the step. */
+export const argument = (args: Tensor, i: number): Tensor => reshape(slice(args, [[i, i + 1]]), [])
+
 /** Everything that optimizers of one step per parameter share: names, groups, clipping, the arguments of a step and the state's tree. */
 export function makeOptimizer({
   who,
@@ -137,20 +163,6 @@ export function makeOptimizer({
     return { step: zeros([], 'int32'), slots }
   }
 
-  const argsOf = (state: OptimizerState, context: UpdateContext): Tensor => {
-    if (context.args) return context.args
-    const rate = context.lr ?? lr
-    if (typeof rate === 'function') {
-      throw new SteepestError('ARGUMENT', {
-        who: `${who}.update`,
-        rule: 'the learning rate follows a schedule, which is computed outside of the graph, so the update must be given it',
-        fix: 'Pass { lr: tensor(optimizer.lrAt(step)) } with the step counted from 1, as an argument of the compiled function',
-      })
-    }
-    const value = rate instanceof Tensor ? cast(rate, 'float64') : scalar(rate, 'float64')
-    return where(tensor([1, 0], { dtype: 'uint8' }), value, cast(add(state.step, 1), 'float64'))
-  }
-
   const update = <P>(params: P, grads: unknown, state: OptimizerState, context: UpdateContext = {}): Updated<P> => {
     const entries = entriesOf(params)
     const named = gradsByName(who, params, grads, new Map(entries.map((e) => [e.p, e.name])))
@@ -163,8 +175,12 @@ export function makeOptimizer({
         })
     }
     const all = Object.fromEntries(named)
-    const clips = clipped(all, clip, normalize ? normalized(all, context.scale, normalize) : context.scale)
-    const args = argsOf(state, context)
+    const clips = clipped(
+      all,
+      context.clipped ? undefined : clip,
+      normalize ? normalized(all, context.scale, normalize) : context.scale,
+    )
+    const args = argsOf(who, lr, state, context)
     const moved: Record<string, Tensor> = {}
     const slots: Record<string, Record<string, Tensor>> = {}
     for (const slot of Object.keys(state.slots)) slots[slot] = {}
@@ -208,6 +224,7 @@ export function makeOptimizer({
     lr,
     schedule,
     peakLr: peakOf(lr),
+    clip,
     lrAt: (step) => rateAt(who, lr, step - 1),
     moved: (params) => entriesOf(params).map((e) => e.name),
     init,

@@ -1,10 +1,14 @@
 import { checkOptions, SteepestError } from '../errors.js'
+import { arange } from '../ops/assemble.js'
 import { assign, guard } from '../ops/control.js'
-import { cast, mul } from '../ops/elementwise.js'
-import { contiguous, full, reshape, slice } from '../ops/shape.js'
+import { cast, equal, mul, sub, where } from '../ops/elementwise.js'
+import { contiguous, full } from '../ops/shape.js'
+import { update } from '../ops/update.js'
 import { sameShape, showAval } from '../tensor/shape.js'
+import type { HyperInfo } from '../ops/rules.js'
 import type { Tensor } from '../tensor/tensor.js'
-import { COMMON, makeOptimizer, type Mover, type Operands, slotsInOrder } from './base.js'
+import { argument, COMMON, keyMissing, makeOptimizer, type Mover, type Operands, slotsInOrder } from './base.js'
+import { checkHyper } from './options.js'
 import type { Optimizer, RuleOptions } from './optimizer.js'
 
 /** Hyper-parameters of an own rule with their defaults. */
@@ -46,6 +50,8 @@ export interface OwnRule<H extends OwnHyper, S extends string, C extends Record<
   lr?: number
   /** Hyper-parameters with their defaults: they become options, and may differ between groups. */
   hyper?: H
+  /** Ranges of hyper-parameters that are numbers, as intervals are written: `[0, 1)`, `(0, inf)`; any finite number where there is none. */
+  ranges?: Partial<Record<keyof H, string>>
   /** States of each parameter. */
   slots?: Record<S, Initial>
   /** Coefficients: computed once a step in float64 (bias corrections lose digits in float32). */
@@ -54,6 +60,14 @@ export interface OwnRule<H extends OwnHyper, S extends string, C extends Record<
   step: (operands: OwnOperands<S, C, H>) => Record<'p', Tensor> & Partial<Record<S, Tensor>>
   /** What all gradients are multiplied by before anything else, from their norm together. */
   normalize?: (norm: Tensor, hyper: H) => Tensor
+}
+
+function rangeOf(who: string, interval: string): NonNullable<HyperInfo['range']> {
+  const parts = /^([[(])\s*(\S+)\s*,\s*(\S+)\s*([\])])$/.exec(interval)
+  const bound = (x: string) => Number(x.replace('inf', 'Infinity'))
+  if (!parts || Number.isNaN(bound(parts[2])) || Number.isNaN(bound(parts[3])))
+    throw new SteepestError('OPTION', { who, rule: 'a range must be an interval like [0, 1)', got: interval })
+  return { min: bound(parts[2]), max: bound(parts[3]), openMin: parts[1] === '(', openMax: parts[4] === ')' }
 }
 
 /** The float32 weight that a bfloat16 weight is rounded from. */
@@ -103,6 +117,7 @@ export function defineOptimizer<
   const defaults = rule.hyper ?? ({} as H)
   checkRule(who, rule as unknown as OwnRule<OwnHyper, string, Record<string, Tensor>>)
   const keys = Object.keys(defaults)
+  const ranges = Object.fromEntries(keys.map((key) => [key, rangeOf(who, rule.ranges?.[key] ?? '(-inf, inf)')]))
 
   const withDefaults = (given: Readonly<Record<string, unknown>>): H => {
     const all: Record<string, number | boolean> = { ...defaults }
@@ -116,7 +131,7 @@ export function defineOptimizer<
           got: String(value),
         })
       }
-      all[key] = value as number | boolean
+      all[key] = checkHyper(who, { name: key, value: defaults[key], range: ranges[key], doc: '' }, value)
     }
     return all as unknown as H
   }
@@ -130,14 +145,6 @@ export function defineOptimizer<
       rounding = 'master',
       ...given
     } = options as RuleOptions & Record<string, unknown>
-    if (rounding === 'stochastic') {
-      throw new SteepestError('OPTION', {
-        who,
-        rule: 'rules of one’s own round to nearest, or keep a float32 weight',
-        got: 'stochastic',
-        fix: 'Say master or nearest',
-      })
-    }
     const keepsMaster = (p: Tensor) => p.dtype === 'bfloat16' && rounding === 'master'
     const wide = (p: Tensor) => cast(p, p.dtype === 'float64' ? 'float64' : 'float32')
 
@@ -178,7 +185,7 @@ export function defineOptimizer<
             })
           }
           return {
-            p: put(operands.p, next.p, 'p'),
+            p: rounded(operands, p, next.p) ?? put(operands.p, next.p, 'p'),
             slots: {
               ...(master ? { [MASTER]: put(master, next.p, 'p') } : {}),
               ...Object.fromEntries(names.map((name, i) => [name, put(old[i], next[name], name)])),
@@ -188,14 +195,23 @@ export function defineOptimizer<
       }
     }
 
+    /** A bfloat16 weight rounded up or down with the right mean: a plain step along the difference, by the native rule that can. */
+    const rounded = ({ p, args, key, site }: Operands, wide: Tensor, next: Tensor | undefined): Tensor | undefined => {
+      if (p.dtype !== 'bfloat16' || rounding !== 'stochastic' || !next || !sameShape(p.shape, next.shape))
+        return undefined
+      if (!key) throw keyMissing(who)
+      const whole = where(equal(arange(args.shape[0]), 0), 1, args)
+      const grad = sub(wide, cast(next, 'float32'))
+      return update({ param: p, grad, args: whole, key, slots: [] }, { rule: 'sgd', hyper: [0], site }).param
+    }
+
     const formula = (
       { g: given, args, scale, check, lrScale, name }: Operands,
       p: Tensor,
       states: Record<S, Tensor>,
       hyper: H,
     ): Record<'p', Tensor> & Partial<Record<S, Tensor>> => {
-      const argument = (i: number) => reshape(slice(args, [[i, i + 1]]), [])
-      const [lr, t] = [mul(argument(0), lrScale), argument(1)]
+      const [lr, t] = [mul(argument(args, 0), lrScale), argument(args, 1)]
       const g = check ? guard(cast(given, p.dtype)) : cast(given, p.dtype)
       const wideC: Record<string, Tensor> = rule.prepare?.({ lr, t, hyper }) ?? {}
       const c = Object.fromEntries(Object.entries(wideC).map(([k, x]) => [k, cast(x, p.dtype)])) as C

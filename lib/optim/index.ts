@@ -1,9 +1,12 @@
 import { nearest, SteepestError } from '../errors.js'
 import { adafactor } from './adafactor.js'
+import { adagradNorm } from './adagrad-norm.js'
 import { lionK } from './lion-k.js'
+import { muon } from './muon.js'
 import { normalizedGd } from './normalized-gd.js'
 import type { Optimizer, RuleOptions } from './optimizer.js'
 import { scheduleFreeAdamw } from './schedule-free.js'
+import { soap } from './soap.js'
 import { RULE_OPTIMIZERS } from './rules.gen.js'
 
 export type {
@@ -20,7 +23,21 @@ export type {
 } from './optimizer.js'
 export { defineOptimizer, type OwnHyper, type OwnOperands, type OwnRule, type OwnStep } from './define.js'
 export { adafactor, type AdafactorOptions } from './adafactor.js'
+export { adagradNorm, type AdagradNormOptions } from './adagrad-norm.js'
+export { averaged, type AveragedOptions, lookahead, type LookaheadOptions } from './averages.js'
+export {
+  type BatchTestOptions,
+  gradientSpread,
+  type GradientSpread,
+  neededBatch,
+  type SpreadNumbers,
+} from './batch-tests.js'
+export { gradientNoise, type GradientNoiseOptions } from './gradient-noise.js'
+export { larc, type LarcOptions } from './larc.js'
 export { type Convex, convex, lionK, type LionKOptions } from './lion-k.js'
+export { muon, type MuonAuxiliary, type MuonOptions, type MuonScale } from './muon.js'
+export { newtonSchulz, type NewtonSchulzOptions } from './newton-schulz.js'
+export { soap, type SoapOptions } from './soap.js'
 export { normalizedGd, type NormalizedGdOptions } from './normalized-gd.js'
 export { scheduleFreeAdamw, type ScheduleFreeOptions } from './schedule-free.js'
 export { clipByGlobalNorm, globalNorm } from './clip.js'
@@ -34,9 +51,12 @@ export { schedule, type Schedule, type ScheduleKind, type ScheduleSpec } from '.
 const BUILT_IN: Readonly<Record<string, (options: never) => Optimizer>> = {
   ...RULE_OPTIMIZERS,
   adafactor,
+  adagradNorm,
   lionK,
+  muon,
   normalizedGd,
   scheduleFreeAdamw,
+  soap,
 }
 
 /** Names of the built-in optimizers, as the command line and configuration files have them. */

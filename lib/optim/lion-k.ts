@@ -133,7 +133,7 @@ export interface LionKOptions extends RuleOptions {
   beta2?: number
   /** Both betas at once, as papers write them. */
   betas?: readonly [number, number]
-  /** Decoupled decay: the weight is multiplied by 1 − lr · this before the step. Default 0. */
+  /** Decoupled decay: the weight is multiplied by 1 − lr · this before the step, in [0, ∞). Default 0. */
   weightDecay?: number
 }
 
@@ -156,6 +156,7 @@ export function lionK(options: LionKOptions = {}): Optimizer {
     name: 'lionK',
     lr: 1e-4,
     hyper: { beta1: betas?.[0] ?? 0.9, beta2: betas?.[1] ?? 0.99, weightDecay: 0 },
+    ranges: { beta1: '[0, 1)', beta2: '[0, 1)', weightDecay: '[0, inf)' },
     slots: { m: 0 },
     prepare: ({ lr, hyper }) => ({ shrink: sub(1, mul(lr, hyper.weightDecay)) }),
     step({ p, g, slots: { m }, lr, c: { shrink }, hyper: { beta1, beta2 } }) {

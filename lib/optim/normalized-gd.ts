@@ -4,7 +4,7 @@ import type { Optimizer, RuleOptions } from './optimizer.js'
 
 /** Hyper-parameters of `normalizedGd`. */
 export interface NormalizedGdOptions extends RuleOptions {
-  /** Decoupled decay: the weight is multiplied by 1 − lr · this before the step. Default 0. */
+  /** Decoupled decay: the weight is multiplied by 1 − lr · this before the step, in [0, ∞). Default 0. */
   weightDecay?: number
 }
 
@@ -16,6 +16,7 @@ export const normalizedGd: (options?: NormalizedGdOptions) => Optimizer = define
   name: 'normalizedGd',
   lr: 0.01,
   hyper: { weightDecay: 0 },
+  ranges: { weightDecay: '[0, inf)' },
   normalize: (norm) => reciprocal(maximum(norm, norm.dtype === 'float64' ? 1e-300 : 1e-37)),
   prepare: ({ lr, hyper }) => ({ shrink: sub(1, mul(lr, hyper.weightDecay)) }),
   step: ({ p, g, lr, c: { shrink } }) => ({ p: sub(mul(p, shrink), mul(g, lr)) }),

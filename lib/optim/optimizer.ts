@@ -63,6 +63,8 @@ export interface UpdateContext {
   key?: Tensor
   /** Stop the run, and change nothing, at a gradient that is not finite. Default false. */
   check?: boolean
+  /** The gradients are clipped already: leave out the optimizer's own clip. Default false. */
+  clipped?: boolean
 }
 
 /** What an update gives. */
@@ -97,6 +99,8 @@ export interface Optimizer {
   readonly peakLr: number
   /** Kind of its schedule: `constant` for a number, `own` for a bare function. */
   readonly schedule: string
+  /** How it clips gradients, unless its update is told that they are clipped. */
+  readonly clip?: ClipOptions
   /** Learning rate of the step-th update, counted from 1; schedules count from 0, as they do in PyTorch. */
   lrAt(step: number): number
   /** Names of the parameters that it moves: all but the frozen ones. */

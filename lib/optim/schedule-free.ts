@@ -47,6 +47,15 @@ export function scheduleFreeAdamw(options: ScheduleFreeOptions = {}): Optimizer 
       r: 0,
       weightLrPower: 2,
     },
+    ranges: {
+      beta1: '(0, 1)',
+      beta2: '[0, 1)',
+      eps: '[0, inf)',
+      weightDecay: '[0, inf)',
+      warmupSteps: '[0, inf)',
+      r: '[0, inf)',
+      weightLrPower: '[0, inf)',
+    },
     slots: { z: (p) => p, v: 0, lrMax: () => zeros([], 'float64'), weightSum: () => zeros([], 'float64') },
     prepare: ({ lr, t, hyper: { beta2, warmupSteps } }) => ({
       rate: warmupSteps > 0 ? mul(lr, minimum(div(t, warmupSteps), 1)) : lr,

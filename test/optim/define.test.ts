@@ -120,6 +120,6 @@ describe('an optimizer of one’s own', () => {
     expect(() => optim.defineOptimizer({ name: 'bad', hyper: { lr: 1 }, step: ({ p }) => ({ p }) })).toThrow('lr')
     expect(() => signum({ bta: 1 } as object)).toThrow('Did you mean `beta`?')
     expect(() => signum({ beta: 'x' as unknown as number })).toThrow('`beta` must be a number')
-    expect(() => signum({ rounding: 'stochastic' })).toThrow('master or nearest')
+    expect(() => signum({ rounding: 'up' as 'master' })).toThrow('master, stochastic')
   })
 })

@@ -1,0 +1,282 @@
+import { afterAll, describe, expect, test } from 'vitest'
+import { native } from '../../lib/addon.js'
+import {
+  add,
+  cast,
+  compile,
+  type DType,
+  matmul,
+  mean,
+  mul,
+  nn,
+  optim,
+  readAll,
+  slice,
+  square,
+  sub,
+  sum,
+  tensor,
+  type Tensor,
+  valueAndGrad,
+} from '../../lib/index.js'
+import { Trainer } from '../../lib/train/trainer.js'
+import { normals, worst } from './reference.js'
+import { EVERY, OTHERS, type Tried } from './walk.js'
+
+type Params = Record<string, Tensor>
+type Loss = (p: Params) => Tensor
+interface At {
+  params: Params
+  state: optim.OptimizerState
+}
+
+const threads = native().threads()
+afterAll(() => void native().threads(threads))
+
+const wide = (p: Params): Params =>
+  Object.fromEntries(Object.entries(p).map(([k, t]) => [k, t.dtype === 'float64' ? t : cast(t, 'float32')]))
+
+/** A program of one step on this loss. */
+function stepOf(opt: optim.Optimizer, loss: Loss) {
+  return compile(
+    (params: Params, state: optim.OptimizerState, lr: Tensor, key: Tensor): At => {
+      const own = (p: Params) => loss(wide(p))
+      const { params: p, state: s } = opt.step
+        ? opt.step(optim.objective(own, key), params, state, { lr, key })
+        : opt.update(params, valueAndGrad(own)(params)[1], state, { lr, key })
+      return { params: p, state: s }
+    },
+    { donate: [0, 1] },
+  )
+}
+
+/** Steps from one to another, the learning rate falling to 0 at the last of `steps`. */
+function run(step: ReturnType<typeof stepOf>, from: At, rate: number, steps: number, first = 0, last = steps): At {
+  let at = from
+  for (let t = first; t < last; t++)
+    at = step(
+      at.params,
+      at.state,
+      tensor(rate * (1 - t / steps), { dtype: 'float64' }),
+      tensor([3, 4 + t], { dtype: 'int32' }),
+    )
+  return at
+}
+
+const begin = (opt: optim.Optimizer, params: Params): At => ({ params, state: opt.init(params) })
+const lossAt = (opt: optim.Optimizer, loss: Loss, { params, state }: At) =>
+  loss(wide(opt.evalParams(params, state))).item()
+
+const as = (dtype: DType, numbers: number[], shape: number[]) => tensor(Float64Array.from(numbers), { dtype, shape })
+
+/** Problems with their start and by what factor the loss must fall. */
+const problems: Record<string, { start(dtype: DType): Params; loss: Loss; steps: number; factor: number }> = {
+  parabola: {
+    start: (d) => ({
+      weight: as(d, normals(1, 15), [3, 5]),
+      bias: as(d, [0.5], []),
+      row: as(d, normals(2, 4), [1, 4]),
+    }),
+    loss: (p) => {
+      const target = as(p.weight.dtype, normals(3, 15), [3, 5])
+      return add(add(mean(square(sub(p.weight, target))), square(p.bias)), mean(square(sub(p.row, 1))))
+    },
+    steps: 200,
+    factor: 20,
+  },
+  'matrix parabola': {
+    start: (d) => ({ weight: as(d, normals(4, 16), [4, 4]) }),
+    loss: ({ weight }) => {
+      const a = as(weight.dtype, [1, 0, 0, 0, 0, 0.8, 0.1, 0, 0, 0.1, 1.2, 0, 0.2, 0, 0, 0.7], [4, 4])
+      return mul(sum(square(sub(matmul(matmul(a, weight), a), as(weight.dtype, normals(5, 16), [4, 4])))), 0.1)
+    },
+    steps: 200,
+    factor: 5,
+  },
+  Rosenbrock: {
+    start: (d) => ({ weight: as(d, [-1.2, 1], [2]) }),
+    loss: ({ weight }) => {
+      const [x, y] = [slice(weight, [[0, 1]]), slice(weight, [[1, 2]])]
+      return sum(add(square(sub(1, x)), mul(square(sub(y, square(x))), 100)))
+    },
+    steps: 400,
+    factor: 5,
+  },
+}
+
+const copy = async (t: Tensor): Promise<Tensor> => tensor(await t.read(), { dtype: t.dtype, shape: t.shape })
+async function copied({ params, state }: At): Promise<At> {
+  const slots: Record<string, Params> = {}
+  for (const [slot, by] of Object.entries(state.slots)) {
+    slots[slot] = {}
+    for (const [k, t] of Object.entries(by)) slots[slot][k] = await copy(t)
+  }
+  const read: Params = {}
+  for (const [k, t] of Object.entries(params)) read[k] = await copy(t)
+  return { params: read, state: { step: await copy(state.step), slots } }
+}
+
+const all = ({ params, state }: At): Tensor[] => [
+  ...Object.values(params),
+  ...Object.values(state.slots).flatMap((by) => Object.values(by)),
+]
+const avals = (at: At) => all(at).map((t) => `${t.dtype} [${t.shape.join(', ')}]`)
+
+test('the walk has every optimizer, and nothing else', () => {
+  const functions = Object.entries(optim)
+    .filter(([name, x]) => typeof x === 'function' && !OTHERS.has(name))
+    .map(([name]) => name)
+  expect(Object.keys(EVERY).sort()).toEqual(functions.sort())
+  for (const name of optim.OPTIMIZERS) expect(EVERY).toHaveProperty(name)
+})
+
+describe.each(Object.entries(EVERY))('%s', (_, tried: Tried) => {
+  test.each(Object.entries(problems))('goes down a %s', async (name, { start, loss, steps, factor }) => {
+    const rate = name === 'Rosenbrock' ? (tried.valley ?? tried.rate / 10) : tried.rate
+    for (const dtype of ['float32', 'float64'] as const) {
+      const opt = tried.make()
+      const at = begin(opt, start(dtype))
+      const before = await lossAt(opt, loss, at)
+      const kinds = avals(at)
+      const end = run(stepOf(opt, loss), at, rate, steps)
+      expect(await lossAt(opt, loss, end)).toBeLessThan(before / factor)
+      expect(avals(end)).toEqual(kinds)
+    }
+  })
+
+  test('goes on from a copy of its state bit for bit, and gives the same bits for 1, 2 and 5 threads', async () => {
+    const { start, loss } = problems['matrix parabola']
+    const numbers: unknown[] = []
+    for (const n of [1, 2, 5]) {
+      native().threads(n)
+      const opt = tried.make()
+      const big = () => ({ ...start('float32'), other: as('float32', normals(9, 17_000), [170, 100]) })
+      const step = stepOf(opt, (p) => add(loss(p), mean(square(p.other))))
+      const whole = run(step, begin(opt, big()), tried.rate, 7)
+      const half = await copied(run(step, begin(opt, big()), tried.rate, 7, 0, 4))
+      const resumed = run(step, half, tried.rate, 7, 4)
+      const read = await readAll(all(whole))
+      expect(await readAll(all(resumed))).toEqual(read)
+      numbers.push(read)
+    }
+    native().threads(threads)
+    expect(numbers[1]).toEqual(numbers[0])
+    expect(numbers[2]).toEqual(numbers[0])
+  })
+
+  test.each(['master', 'stochastic', 'nearest'] as const)('takes bfloat16 weights, %s', async (rounding) => {
+    const { start, loss, steps } = problems.parabola
+    const opt = tried.make({ rounding })
+    const at = begin(opt, start('bfloat16'))
+    const before = await lossAt(opt, loss, at)
+    const kinds = avals(at)
+    const end = run(stepOf(opt, loss), at, tried.rate, steps)
+    expect(avals(end)).toEqual(kinds)
+    expect(kinds.slice(0, 3).every((k) => k.startsWith('bfloat16'))).toBe(true)
+    expect(await lossAt(opt, loss, end)).toBeLessThan(before / 5)
+  })
+
+  test('leaves frozen parameters alone and gives them no state; a group has its own rate', async () => {
+    if (tried.noGroups) return
+    const { start, loss } = problems.parabola
+    const opt = tried.make({
+      groups: [
+        { match: /row/, frozen: true },
+        { match: /bias/, lrScale: 0 },
+      ],
+    })
+    const first = start('float32')
+    const [row, bias, weight] = await readAll([first.row, first.bias, first.weight])
+    const at = begin(opt, first)
+    expect(opt.moved(first)).toEqual(expect.arrayContaining(['bias', 'weight']))
+    expect(opt.moved(first)).not.toContain('row')
+    for (const by of Object.values(at.state.slots)) expect(by).not.toHaveProperty('row')
+    const end = run(stepOf(opt, loss), at, tried.rate, 4)
+    const after = await readAll([end.params.row, end.params.bias, end.params.weight])
+    expect(after[0]).toEqual(row)
+    expect(after[1]).toEqual(bias)
+    expect(after[2]).not.toEqual(weight)
+  })
+
+  test('says the bytes of state that it allocates', () => {
+    const params = { ...problems.parabola.start('float32'), half: as('bfloat16', normals(6, 30), [5, 6]) }
+    const opt = tried.make()
+    const bytes = { float32: 4, float64: 8, uint8: 1, bfloat16: 2, int32: 4 }
+    const held = Object.fromEntries(
+      Object.entries(opt.init(params).slots).map(([slot, by]) => [
+        slot,
+        Object.values(by).reduce((n, t) => n + t.size * bytes[t.dtype], 0),
+      ]),
+    )
+    expect(opt.stateBytes(params)).toEqual(held)
+  })
+
+  test('moves nothing but by decay where gradients are zero, and stays finite at huge and tiny ones', async () => {
+    for (const scale of [0, 1e-20, 1e20]) {
+      const opt = tried.make()
+      const loss: Loss = (p) => sum(mul(p.weight, scale))
+      const start = () => ({ weight: as('float64', normals(7, 6), [2, 3]), one: as('float64', [2], [1, 1]) })
+      const both: Loss = (p) => add(loss(p), mul(sum(p.one), scale))
+      const end = run(stepOf(opt, both), begin(opt, start()), 1e-3, 3)
+      const numbers = await readAll(Object.values(end.params))
+      expect(numbers.flatMap((x) => [...x]).every(Number.isFinite)).toBe(true)
+      if (scale === 0) expect(worst(numbers[0], normals(7, 6))).toBeLessThan(0.01)
+    }
+  })
+
+  class Line {
+    weight = as('float64', normals(1, 12), [4, 3])
+    bias = as('float64', [0, 0, 0], [3])
+    loss({ x, y }: Record<string, Tensor>) {
+      return { loss: mean(square(sub(add(matmul(x, this.weight), this.bias), y))) }
+    }
+  }
+  const batch = (seed: number, rows: number, from = 0) => ({
+    x: {
+      shape: [rows, 4],
+      dtype: 'float64' as const,
+      data: Float64Array.from(normals(seed, 32)).slice(from * 4, (from + rows) * 4),
+    },
+    y: {
+      shape: [rows, 3],
+      dtype: 'float64' as const,
+      data: Float64Array.from(normals(seed + 1, 24)).slice(from * 3, (from + rows) * 3),
+    },
+  })
+
+  test.each([null, 0.05])('takes two micro-batches as the one that both are, on a schedule, clip %s', async (clip) => {
+    const trained = async (parts: number) => {
+      const opt = tried.make({ lr: (t) => tried.rate / (t + 1) })
+      const model = new Line()
+      const trainer = new Trainer(model as never, { optimizer: opt, clip, seed: 5 })
+      await trainer.materialize()
+      const rows = 8 / parts
+      const losses: number[] = []
+      for (let step = 1; step <= 5; step++) {
+        const micro = Array.from({ length: parts }, (_, i) => batch(20, rows, i * rows))
+        const wait = await trainer.step(micro, { lr: opt.lrAt(step), step })
+        losses.push((await wait()).loss)
+      }
+      await trainer.publish()
+      trainer.close()
+      return { losses, weights: await readAll(Object.values(nn.parameters(model))) }
+    }
+    const [one, two] = [await trained(1), await trained(2)]
+    expect(one.losses.at(-1)).toBeLessThan(one.losses[0])
+    one.weights.forEach((w, i) => expect(worst(two.weights[i], w)).toBeLessThan(1e-6))
+  })
+})
+
+test('the seed and the step are what make noise another', async () => {
+  const { start, loss } = problems.parabola
+  const end = async (seed: number, steps = 0) => {
+    const opt = optim.gradientNoise(optim.sgd({ lr: 0.1 }), { eta: 0.1, gamma: 0, seed })
+    const p = start('float32')
+    const state = { ...opt.init(p), step: tensor(steps, { dtype: 'int32' }) }
+    const next = opt.update(p, valueAndGrad(loss)(p)[1], state)
+    return next.params.weight.read()
+  }
+  expect(await end(1)).toEqual(await end(1))
+  expect(await end(1)).not.toEqual(await end(2))
+  expect(await end(1)).not.toEqual(await end(1, 1))
+})
