@@ -5,7 +5,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0x3e9ff6b14194ull;
+constexpr std::uint64_t kTableHash = 0xb8c7251c7868ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -21,6 +21,9 @@ constexpr std::uint64_t kTableHash = 0x3e9ff6b14194ull;
   X(cholesky, Cholesky) \
   X(concat, Concat) \
   X(cond, Cond) \
+  X(conv, Conv) \
+  X(convInputBackward, ConvInputBackward) \
+  X(convWeightBackward, ConvWeightBackward) \
   X(crossEntropy, CrossEntropy) \
   X(crossEntropyBackward, CrossEntropyBackward) \
   X(cumsum, Cumsum) \
@@ -83,6 +86,9 @@ enum class Op : std::int16_t {
   cholesky_,
   concat_,
   cond_,
+  conv_,
+  convInputBackward_,
+  convWeightBackward_,
   crossEntropy_,
   crossEntropyBackward_,
   cumsum_,
@@ -132,7 +138,7 @@ enum class Op : std::int16_t {
   update_,
   whileLoop_,
 };
-constexpr int kOps = 60;
+constexpr int kOps = 63;
 
 // Whether an output may lie exactly where an input lies.
 constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int input) {

@@ -14,6 +14,9 @@ export const KERNELS: readonly string[] = [
   'cholesky',
   'concat',
   'cond',
+  'conv',
+  'convInputBackward',
+  'convWeightBackward',
   'crossEntropy',
   'crossEntropyBackward',
   'cumsum',
@@ -118,4 +121,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = '3e9ff6b14194'
+export const TABLE_HASH = 'b8c7251c7868'

@@ -1,5 +1,12 @@
 export { MultiHeadAttention, type AttentionOptions } from './attention.js'
-export { Conv1d, Conv2d, type ConvOptions } from './conv.js'
+export {
+  Conv1d,
+  Conv2d,
+  type ConvOptions,
+  ConvTranspose1d,
+  ConvTranspose2d,
+  type ConvTransposeOptions,
+} from './conv.js'
 export { Dropout } from './dropout.js'
 export { Embedding } from './embedding.js'
 export * as init from './init.js'

@@ -1,13 +1,13 @@
 import { SteepestError } from '../errors.js'
-import { showShape } from '../tensor/shape.js'
+import { type Shape, showShape } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { pad, stack } from './assemble.js'
 import { slice } from './shape.js'
 
 /** One number for every spatial axis, or one for all. */
 export type PerAxis = number | readonly number[]
-/** Zeros around a spatial axis: before and after. */
-export type Padding = PerAxis | 'same' | 'valid'
+/** Places around the spatial axes: as many before as after each, or a pair `[before, after]` for each. */
+export type Padding = PerAxis | readonly (number | readonly [before: number, after: number])[] | 'same' | 'valid'
 
 /** How windows lie over the last axes. */
 export interface WindowShape {
@@ -17,7 +17,8 @@ export interface WindowShape {
   readonly padding: readonly (readonly [before: number, after: number])[]
 }
 
-function perAxis(who: string, name: string, value: PerAxis, axes: number, least: number): number[] {
+/** @internal One whole number per axis. */
+export function perAxis(who: string, name: string, value: PerAxis, axes: number, least: number): number[] {
   const list = typeof value === 'number' ? new Array<number>(axes).fill(value) : [...value]
   if (list.length !== axes || list.some((v) => !Number.isSafeInteger(v) || v < least)) {
     throw new SteepestError('OPTION', {
@@ -46,22 +47,35 @@ export function windowShape(
         return [total >> 1, total - (total >> 1)]
       })
     }
-    return perAxis(who, 'padding', padding, axes, 0).map((p) => [p, p])
+    const pairs = (typeof padding === 'number' ? new Array<number>(axes).fill(padding) : padding).map((p) =>
+      typeof p === 'number' ? ([p, p] as const) : p,
+    )
+    if (
+      pairs.length !== axes ||
+      pairs.some((p) => p.length !== 2 || p.some((n) => !Number.isSafeInteger(n) || n < 0))
+    ) {
+      throw new SteepestError('OPTION', {
+        who,
+        rule: `\`padding\` must be a whole number of 0 or more, ${axes} of them or of pairs [before, after], 'same' or 'valid'`,
+        got: JSON.stringify(padding),
+      })
+    }
+    return pairs
   }
   return { size: sizes, stride: perAxis(who, 'stride', stride, axes, 1), dilation: dilations, padding: around() }
 }
 
-/** Numbers of windows along each of the last axes. */
-export function windowCounts(who: string, x: Tensor, { size, stride, dilation, padding }: WindowShape): number[] {
-  const first = x.rank - size.length
+/** Numbers of windows along each of the last axes; throws where not one fits. */
+export function windowCounts(who: string, shape: Shape, { size, stride, dilation, padding }: WindowShape): number[] {
+  const first = shape.length - size.length
   return size.map((k, i) => {
-    const length = x.shape[first + i] + padding[i][0] + padding[i][1]
+    const length = shape[first + i] + padding[i][0] + padding[i][1]
     const reach = dilation[i] * (k - 1) + 1
     if (length < reach) {
       throw new SteepestError('SHAPE', {
         who,
         rule: 'the window must fit into the padded input',
-        got: `a window over ${reach} places for ${showShape(x.shape)}`,
+        got: `a window over ${reach} places for ${showShape(shape)}`,
       })
     }
     return Math.floor((length - reach) / stride[i]) + 1
@@ -75,7 +89,7 @@ export function windowCounts(who: string, x: Tensor, { size, stride, dilation, p
  */
 export function windows(who: string, x: Tensor, shape: WindowShape, value = 0): Tensor {
   const { size, stride, dilation, padding } = shape
-  const counts = windowCounts(who, x, shape)
+  const counts = windowCounts(who, x.shape, shape)
   const first = x.rank - size.length
   const outer = new Array<null>(first).fill(null)
   const around = [...outer.map(() => [0, 0]), ...padding]

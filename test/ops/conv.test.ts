@@ -3,6 +3,8 @@ import {
   avgPool,
   conv1d,
   conv2d,
+  convTranspose2d,
+  full,
   grad,
   maxPool,
   nn,
@@ -12,9 +14,16 @@ import {
   sum,
   tensor,
   type Tensor,
+  vjp,
   vmap,
 } from '../../lib/index.js'
-import { checkDerivatives, random as noise } from './differences.js'
+import { cases as tableCases } from './cases/conv.js'
+import { checkCases } from './check.js'
+import { type Attrs, opNamed } from '../../lib/ops/define.js'
+import { makeNode } from '../../lib/tensor/tensor.js'
+import { checkDerivatives, expectClose, random as noise } from './differences.js'
+
+checkCases(tableCases)
 
 interface How {
   stride: number
@@ -61,6 +70,70 @@ const cases: [number[], number[], How][] = [
   [[1, 1, 1, 1], [1, 1, 1, 1], { stride: 3, padding: 0, dilation: 1, groups: 1 }],
   [[0, 2, 4, 4], [3, 2, 2, 2], { stride: 1, padding: 0, dilation: 1, groups: 1 }],
 ]
+
+describe('rows', () => {
+  test.each([
+    { stride: [1, 1], padding: [0, 0, 0, 0], dilation: [1, 1], groups: 1 },
+    { stride: [2, 3], padding: [1, 2, 0, 1], dilation: [1, 2], groups: 2 },
+    { stride: [3, 1], padding: [4, 0, 2, 5], dilation: [2, 1], groups: 2 },
+  ])('are what their definitions say: %o', async (geometry) => {
+    const [x, w, bias] = [noise([2, 4, 7, 8], 1), noise([6, 4 / geometry.groups, 2, 3], 2), noise([6], 3)]
+    const both = (name: string, inputs: Tensor[], attrs: Attrs): [Tensor, Tensor][] => {
+      const op = opNamed(name)
+      const defined = op.define!(inputs, attrs)
+      return makeNode(op, inputs, attrs).map((t, i) => [t, defined[i]])
+    }
+    const forward = both('conv', [x, w, bias], { ...geometry, bias: true })
+    const dy = noise(forward[0][0].shape as number[], 4)
+    const pairs = [
+      ...forward,
+      ...both('convInputBackward', [dy, w], { ...geometry, size: [7, 8] }),
+      ...both('convWeightBackward', [x, dy], { ...geometry, kernel: [2, 3], bias: true }),
+    ]
+    expect(pairs.length).toBe(4)
+    for (const [kernel, definition] of pairs) await expectClose(kernel, definition, 1e-13)
+  })
+
+  test('what is not finite stays where windows see it', async () => {
+    for (const dtype of ['float32', 'bfloat16', 'float64'] as const) {
+      const values = new Float64Array(2 * 36).fill(1)
+      values[7] = Number.NaN
+      values[36 + 21] = Number.POSITIVE_INFINITY
+      const x = tensor(values, { shape: [1, 2, 6, 6], dtype })
+      const w = full([3, 2, 3, 3], 1, dtype)
+      const dy = full([1, 3, 6, 6], 1, dtype)
+      const [y, dx, dw] = await readAll([
+        conv2d(x, w, { padding: 1 }),
+        vjp((t: Tensor) => conv2d(t, w, { padding: 1 }), x)[1](dy)[0],
+        vjp((t: Tensor) => conv2d(x, t, { padding: 1 }), w)[1](dy)[0],
+      ])
+      const near = (i: number, at: number) =>
+        Math.abs(Math.floor(i / 6) - Math.floor(at / 6)) <= 1 && Math.abs((i % 6) - (at % 6)) <= 1
+      for (let i = 0; i < 108; i++) {
+        const place = i % 36
+        const wanted = near(place, 7) ? Number.NaN : near(place, 21) ? Number.POSITIVE_INFINITY : undefined
+        if (wanted === undefined) expect(Number.isFinite(y[i])).toBe(true)
+        else expect(y[i]).toBe(wanted)
+      }
+      expect(dx.every((v) => Number.isFinite(v))).toBe(true)
+      // Every place of the kernel stood over both; the sums of the second channel are infinite.
+      dw.forEach((v, i) => expect(v).toBe(Math.floor(i / 9) % 2 === 0 ? Number.NaN : Number.POSITIVE_INFINITY))
+    }
+  })
+
+  test('a number that a place of the kernel never meets does not reach its gradient', async () => {
+    const values = new Float64Array(20).fill(1)
+    values[4] = Number.POSITIVE_INFINITY
+    for (const dtype of ['float32', 'bfloat16', 'float64'] as const) {
+      const x = tensor(values, { shape: [1, 1, 4, 5], dtype })
+      const dw = await vjp((t: Tensor) => conv2d(x, t, { padding: 1 }), full([20, 1, 3, 3], 1, dtype))[1](
+        full([1, 20, 4, 5], 1, dtype),
+      )[0].read()
+      // The upper right corner is under the places that reach beyond neither the upper nor the right edge.
+      dw.forEach((v, i) => expect(Number.isFinite(v)).toBe(Math.floor((i % 9) / 3) === 2 || i % 3 === 0))
+    }
+  })
+})
 
 describe('conv2d', () => {
   test.each(cases)('%o by %o, %o', async (xs, ws, how) => {
@@ -119,6 +192,16 @@ describe('conv2d', () => {
     expect(() => conv2d(x, w, { stride: 0 })).toThrow(/`stride` must be/)
     expect(() => conv2d(x, w, { paddding: 1 } as never)).toThrow(/paddding.*padding/)
     expect(() => conv2d(x, w, { bias: noise([3], 1) })).toThrow(/bias/)
+    expect(() => conv2d(x, w, { padding: [1, [0, 1, 2]] as never })).toThrow(/`padding` must be/)
+    const [narrow, kernel] = [noise([1, 3, 4, 4], 1, 'bfloat16'), noise([2, 3, 3, 3], 2, 'bfloat16')]
+    expect(() => conv2d(narrow, kernel, { bias: noise([2], 1, 'float32') })).toThrow(
+      /`bias` must have the dtype of x and the weight, bfloat16; got float32\[2\]/,
+    )
+    expect(() => conv2d(narrow, w)).toThrow(/x and the weight must have one dtype/)
+    expect(() => convTranspose2d(x, noise([3, 2, 3, 3], 1), { outputPadding: 1 })).toThrow(/smaller than the stride/)
+    expect(() => convTranspose2d(noise([1, 3, 1, 1], 1), noise([3, 2, 1, 1], 1), { padding: 1 })).toThrow(
+      /at least one place/,
+    )
   })
 })
 
@@ -155,4 +238,10 @@ test('layers of convolutions', async () => {
   expect(Object.keys(nn.parameters(layer))).toEqual(['weight', 'bias'])
   expect(layer.forward(random.normal(random.key(0), [2, 3, 8, 8])).shape).toEqual([2, 6, 8, 8])
   expect(new nn.Conv1d(4, 2, 3).forward(random.normal(random.key(0), [1, 4, 10])).shape).toEqual([1, 2, 8])
+  const up = new nn.ConvTranspose2d(4, 6, 3, { stride: 2, padding: 1, outputPadding: 1, groups: 2 })
+  expect(up.weight.shape).toEqual([4, 3, 3, 3])
+  expect(up.forward(random.normal(random.key(0), [2, 4, 5, 5])).shape).toEqual([2, 6, 10, 10])
+  expect(new nn.ConvTranspose1d(4, 2, 3).forward(random.normal(random.key(0), [1, 4, 10])).shape).toEqual([1, 2, 12])
+  expect(() => new nn.Conv2d(3, 4, 3, { groups: 2 })).toThrow(/`groups` must divide/)
+  expect(() => new nn.Conv2d(3, 4, 3, { outputPadding: 1 } as never)).toThrow(/outputPadding/)
 })

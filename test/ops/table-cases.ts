@@ -1,6 +1,7 @@
 import { concat, eye, pad } from '../../lib/ops/assemble.js'
 import { attention } from '../../lib/ops/attention.js'
 import { stopGradient } from '../../lib/ops/control.js'
+import { conv2d } from '../../lib/ops/conv.js'
 import { add, mul } from '../../lib/ops/elementwise.js'
 import { groupNorm } from '../../lib/ops/groupnorm.js'
 import { hadamard } from '../../lib/ops/hadamard.js'
@@ -180,6 +181,12 @@ export const tableCases: Record<string, TableCase> = {
       [33, 7],
     ],
     bound: 33,
+  },
+  conv: {
+    rows: ['conv', 'convInputBackward', 'convWeightBackward'],
+    f: (x, w, bias) => conv2d(x, w, { stride: [1, 2], padding: 1, groups: 2, bias }),
+    shapes: [[2, 4, 5, 6], [6, 2, 3, 3], [6]],
+    bound: 64,
   },
   rotary: { rows: ['rotary'], f: (x) => rotary(x), shapes: [[2, 5, 3, 8]] },
   attention: {
