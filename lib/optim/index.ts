@@ -7,6 +7,7 @@ import { normalizedGd } from './normalized-gd.js'
 import type { Optimizer, RuleOptions } from './optimizer.js'
 import { scheduleFreeAdamw } from './schedule-free.js'
 import { soap } from './soap.js'
+import { sophiaG, sophiaH } from './sophia.js'
 import { RULE_OPTIMIZERS } from './rules.gen.js'
 
 export type {
@@ -37,6 +38,15 @@ export { larc, type LarcOptions } from './larc.js'
 export { type Convex, convex, lionK, type LionKOptions } from './lion-k.js'
 export { muon, type MuonAuxiliary, type MuonOptions, type MuonScale } from './muon.js'
 export { newtonSchulz, type NewtonSchulzOptions } from './newton-schulz.js'
+export {
+  type Curvature,
+  type CurvatureRequest,
+  gaussNewton,
+  type GaussNewtonOptions,
+  hutchinson,
+  type HutchinsonOptions,
+} from './curvature.js'
+export { sophiaG, type SophiaGOptions, sophiaH, type SophiaHOptions } from './sophia.js'
 export { soap, type SoapOptions } from './soap.js'
 export { normalizedGd, type NormalizedGdOptions } from './normalized-gd.js'
 export { scheduleFreeAdamw, type ScheduleFreeOptions } from './schedule-free.js'
@@ -57,6 +67,8 @@ const BUILT_IN: Readonly<Record<string, (options: never) => Optimizer>> = {
   normalizedGd,
   scheduleFreeAdamw,
   soap,
+  sophiaG,
+  sophiaH,
 }
 
 /** Names of the built-in optimizers, as the command line and configuration files have them. */

@@ -79,6 +79,8 @@ export interface Updated<P> {
 export interface StepContext extends Omit<UpdateContext, 'scale'> {
   /** What the loop wants the gradients multiplied by, given all of them (a tree like the parameters): its clip. */
   scaleOf?(grads: unknown): Tensor | undefined
+  /** The norm that `scaleOf` clips at, for gradients that the loop does not see. */
+  clipNorm?: number
 }
 
 /** What a step gives. */

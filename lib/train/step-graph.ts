@@ -176,6 +176,7 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
       key: objective.key,
       check: spec.clip === null,
       scaleOf,
+      clipNorm: spec.clip ?? undefined,
     })
     tracer.output(['loss'], next.loss)
     updated(next)

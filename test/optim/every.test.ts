@@ -11,6 +11,7 @@ import {
   nn,
   optim,
   readAll,
+  reshape,
   slice,
   square,
   sub,
@@ -41,8 +42,10 @@ function stepOf(opt: optim.Optimizer, loss: Loss) {
   return compile(
     (params: Params, state: optim.OptimizerState, lr: Tensor, key: Tensor): At => {
       const own = (p: Params) => loss(wide(p))
+      // Scores of some kind, for optimizers that look at them.
+      const outputs = (p: Params) => ({ loss: own(p), logits: reshape(wide(p).weight, [1, -1]) })
       const { params: p, state: s } = opt.step
-        ? opt.step(optim.objective(own, key), params, state, { lr, key })
+        ? opt.step(optim.objective(outputs, key), params, state, { lr, key })
         : opt.update(params, valueAndGrad(own)(params)[1], state, { lr, key })
       return { params: p, state: s }
     },
@@ -228,7 +231,8 @@ describe.each(Object.entries(EVERY))('%s', (_, tried: Tried) => {
     weight = as('float64', normals(1, 12), [4, 3])
     bias = as('float64', [0, 0, 0], [3])
     loss({ x, y }: Record<string, Tensor>) {
-      return { loss: mean(square(sub(add(matmul(x, this.weight), this.bias), y))) }
+      const logits = add(matmul(x, this.weight), this.bias)
+      return { loss: mean(square(sub(logits, y))), logits }
     }
   }
   const batch = (seed: number, rows: number, from = 0) => ({

@@ -11,7 +11,8 @@ class Line {
     this.bias = tensor([0, 0, 0], { dtype })
   }
   loss({ x, y }: Record<string, Tensor>) {
-    return { loss: mean(square(sub(add(matmul(x, this.weight), this.bias), y))) }
+    const logits = add(matmul(x, this.weight), this.bias)
+    return { loss: mean(square(sub(logits, y))), logits }
   }
 }
 

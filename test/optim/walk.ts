@@ -39,6 +39,8 @@ const plain: Record<string, Tried> = {
   normalizedGd: named('normalizedGd', 0.05, { valley: 0.02 }),
   scheduleFreeAdamw: named('scheduleFreeAdamw', 0.1, { valley: 0.1 }),
   soap: named('soap', 0.05, { valley: 0.05 }),
+  sophiaG: named('sophiaG', 0.02, { valley: 0.01 }),
+  sophiaH: named('sophiaH', 0.02, { valley: 0.01 }),
 }
 
 const base = (o: optim.RuleOptions = {}) => optim.adamw({ lr: 0.05, ...o })
@@ -62,6 +64,7 @@ export const EVERY: Readonly<Record<string, Tried>> = {
 
 /** Functions of `optim` that give no optimizer. */
 export const OTHERS = new Set([
-  ...['clipByGlobalNorm', 'defineOptimizer', 'globalNorm', 'gradientSpread', 'neededBatch', 'newtonSchulz'],
+  ...['clipByGlobalNorm', 'defineOptimizer', 'gaussNewton', 'globalNorm', 'gradientSpread', 'hutchinson'],
+  ...['neededBatch', 'newtonSchulz'],
   ...['objective', 'optimizerNamed', 'schedule'],
 ])
