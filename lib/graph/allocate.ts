@@ -1,16 +1,55 @@
-import type { Buf } from './plan.js'
+import type { Buf } from './instruction.js'
 
 const ALIGNMENT = 64
-const align = (n: number): number => Math.ceil(n / ALIGNMENT) * ALIGNMENT
+export const align = (n: number): number => Math.ceil(n / ALIGNMENT) * ALIGNMENT
+
+/** Orders in which buffers are placed; the first that leaves no gaps is taken. */
+const ORDERS: readonly ((a: Buf, b: Buf) => number)[] = [
+  (a, b) => b.bytes - a.bytes || a.first - b.first,
+  (a, b) => b.last - b.first - (a.last - a.first) || b.bytes - a.bytes,
+  (a, b) => (b.last - b.first + 1) * b.bytes - (a.last - a.first + 1) * a.bytes || a.first - b.first,
+  (a, b) => a.first - b.first || b.bytes - a.bytes,
+]
+
+/** Most bytes that live at once: no arena can be smaller. */
+export function liveBytes(bufs: readonly Buf[]): number {
+  const changes = bufs.flatMap((b): [number, number][] => [
+    [b.first, align(b.bytes)],
+    [b.last + 1, -align(b.bytes)],
+  ])
+  let live = 0
+  let most = 0
+  // What ends is gone before what begins at the same instruction.
+  for (const [, bytes] of changes.sort((a, b) => a[0] - b[0] || a[1] - b[1])) most = Math.max(most, (live += bytes))
+  return most
+}
 
 /**
- * Gives every buffer an offset such that no two that live at once overlap: the largest first, each into the smallest gap that fits between
- * those it meets. Returns the size of the arena.
+ * Gives every buffer an offset such that no two that live at once overlap: in one of several orders, each into the smallest gap that fits
+ * between those it meets. Returns the size of the arena.
  */
 export function allocate(bufs: readonly Buf[]): number {
+  const least = liveBytes(bufs)
+  let best = Infinity
+  let places: number[] = []
+  for (const compare of ORDERS) {
+    const total = place(bufs, compare)
+    if (total < best) {
+      best = total
+      places = bufs.map((b) => b.at)
+    }
+    if (best <= least) break
+  }
+  bufs.forEach((b, i) => {
+    b.at = places[i]
+  })
+  return best
+}
+
+function place(bufs: readonly Buf[], compare: (a: Buf, b: Buf) => number): number {
   const placed: Buf[] = []
   let total = 0
-  for (const buf of [...bufs].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
+  for (const buf of [...bufs].sort(compare)) {
     const size = align(buf.bytes)
     let at = 0
     let best = -1

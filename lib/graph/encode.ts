@@ -3,7 +3,8 @@ import type { Attrs, AttrType, OpDef } from '../ops/define.js'
 import type { Graph } from './graph.js'
 import { bytesOf, type DType, dtypeCode } from '../tensor/dtype.js'
 import type { Aval } from '../tensor/shape.js'
-import { finalBuf, type Instruction, type Operand, type Plan } from './plan.js'
+import { finalBuf, type Instruction, type Operand } from './instruction.js'
+import type { Plan } from './place.js'
 import { KERNELS, TABLE_HASH } from './table.gen.js'
 
 const MAGIC = 0x57ee9e57

@@ -12,7 +12,11 @@ import { SteepestError } from '../errors.js'
 import { encode, encodeAlone } from './encode.js'
 import type { Graph } from './graph.js'
 import { optimize } from './passes/index.js'
-import { makePlan, type Plan } from './plan.js'
+import { lower } from './lower.js'
+import type { Instruction } from './instruction.js'
+import type { Plan } from './place.js'
+import { makePlan, type PlanOptions } from './plan.js'
+import { type Tradeoff, tradeoffs } from './recompute.js'
 
 /** A graph that is ready to run. */
 export interface Executable {
@@ -32,23 +36,30 @@ function planBody(graph: Graph): Plan {
   return plan
 }
 
-function planned(graph: Graph, donated: ReadonlySet<number>): Plan {
-  return makePlan(optimize(graph), donated, (i) => {
-    try {
-      return native().workspace(encodeAlone(i, planBody), native().threads())
-    } catch (error) {
-      throw fromNative(i.scope ? `${i.scope}: ${i.op.name}` : i.op.name, error)
-    }
-  })
+/** Scratch that the backend wants for an instruction. */
+function workspaceOf(i: Omit<Instruction, 'workspace'>): number {
+  try {
+    return native().workspace(encodeAlone(i, planBody), native().threads())
+  } catch (error) {
+    throw fromNative(i.scope ? `${i.scope}: ${i.op.name}` : i.op.name, error)
+  }
 }
+
+const planned = (graph: Graph, donated: ReadonlySet<number>, options?: PlanOptions): Plan =>
+  makePlan(optimize(graph), donated, workspaceOf, options)
+
+/** What the arena of a graph needs and could do with, by what is computed again; nothing is loaded. */
+export const memoryCurve = (graph: Graph, donated: ReadonlySet<number>): Tradeoff[] =>
+  tradeoffs(lower(optimize(graph), donated, workspaceOf))
 
 /** Rewrites, plans and loads a graph. */
 export function build(
   graph: Graph,
   donated: ReadonlySet<number> = new Set(),
   device: 'cpu' | 'null' = 'cpu',
+  options?: PlanOptions,
 ): Executable {
-  const plan = planned(graph, donated)
+  const plan = planned(graph, donated, options)
   try {
     return { plan, program: new (native().Program)(encode(plan, planBody), plan.constants, native().threads(), device) }
   } catch (error) {

@@ -1,4 +1,5 @@
-import { finalBuf, type Plan as GraphPlan } from '../graph/plan.js'
+import { finalBuf } from '../graph/instruction.js'
+import type { Plan as GraphPlan } from '../graph/place.js'
 import type { Tensor } from '../tensor/tensor.js'
 import type { MemoryByHolder } from './events.js'
 import { avalBytes, type Batch } from './host.js'

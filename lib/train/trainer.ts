@@ -3,6 +3,7 @@ import { hash32 } from '../data/permutation.js'
 import { SteepestError } from '../errors.js'
 import { evaluate, pendingOf, settled } from '../graph/evaluate.js'
 import { build, type Executable, FaultError, Queue } from '../graph/executable.js'
+import type { PlanOptions } from '../graph/plan.js'
 import { namedTensors } from '../nn/module.js'
 import type { Optimizer } from '../optim/index.js'
 import { placeholder } from '../ops/shape.js'
@@ -30,6 +31,8 @@ export interface TrainerOptions {
   seed?: number
   /** Plans and checks, but computes nothing. */
   device?: 'cpu' | 'null'
+  /** Bytes that the arena is to fit into: values are computed again where that is needed, to the same numbers. 0: as few as possible. */
+  arena?: number
 }
 
 /** What changes from step to step. */
@@ -84,6 +87,7 @@ export class Trainer {
   private readonly spec: StepSpec
   private readonly seed: number
   private readonly device: 'cpu' | 'null'
+  private readonly planOptions: PlanOptions
   private readonly accumulators: Record<string, Tensor> = {}
   private readonly programs = new Map<string, Compiled>()
   private readonly rings = new Map<string, { slots: Slot[]; next: number }>()
@@ -104,6 +108,7 @@ export class Trainer {
     const { optimizer, clip = 1 } = options
     this.seed = options.seed ?? 0
     this.device = options.device ?? 'cpu'
+    this.planOptions = { arena: options.arena }
     const optimizerState = inTrace(() => optimizer.init(parameters))
     const flat = flatten(optimizerState)
     this.spec = {
@@ -163,7 +168,7 @@ export class Trainer {
 
   private load({ graph, inputs, outputs }: StepGraph): Compiled {
     const donated = new Set(inputs.flatMap(([kind], i) => (kind === 'state' ? [i] : [])))
-    return { executable: build(graph, donated, this.device), inputs, outputs }
+    return { executable: build(graph, donated, this.device, this.planOptions), inputs, outputs }
   }
 
   /** Whether the optimizer evaluates the objective itself, over all micro-batches of a step at once. */

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { build } from '../../lib/graph/executable.js'
-import { finalBuf } from '../../lib/graph/plan.js'
+import { finalBuf } from '../../lib/graph/instruction.js'
 import { checkpoint, exp, grad, matmul, random, sum, tanh, type Tensor } from '../../lib/index.js'
 import { trace } from '../../lib/transform/trace.js'
 

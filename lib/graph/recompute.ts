@@ -1,0 +1,76 @@
+import { type Buf, type Instruction, type Lowered, newBuf, type Operand } from './instruction.js'
+import { placed } from './place.js'
+import { type Model, modelOf } from './recompute-model.js'
+import { frontier, search } from './recompute-search.js'
+import { type Outcome, phaseAt } from './recompute-simulate.js'
+
+/** The program that an outcome stands for. */
+export function rewritten(lowered: Lowered, model: Model, { drops, turns }: Outcome): Lowered {
+  const numbers = new Map(model.bufs.map((buf, v) => [buf, v]))
+  /** What stands for a value now, by phase. */
+  const places = new Map<number, Buf[]>()
+  const instructions = turns.map(({ step, time, again }): Instruction => {
+    const { instruction } = step
+    const read = (o: Operand): Operand => {
+      const value = numbers.get(o.buf)
+      const phase = value === undefined ? 0 : phaseAt(drops.get(value), time)
+      return phase === 0 ? o : { ...o, buf: places.get(value!)![phase] }
+    }
+    const inputs = instruction.inputs.map(read)
+    if (again === undefined) return { ...instruction, inputs }
+    const outputs = instruction.outputs.map((o): Operand => {
+      const buf = newBuf('arena', o.buf.bytes, o.buf.label)
+      if (o.buf !== model.bufs[again]) return { ...o, buf }
+      const at = places.get(again) ?? []
+      at[phaseAt(drops.get(again), time)] = buf
+      places.set(again, at)
+      return { ...o, buf }
+    })
+    const { bytes, label } = instruction.workspace
+    return { ...instruction, inputs, outputs, workspace: newBuf('arena', bytes, label) }
+  })
+  return { ...lowered, instructions }
+}
+
+/** Times that a target is lowered by what the places in the arena need beyond what lives. */
+const ROUNDS = 4
+
+/**
+ * Recomputation: gives up values after a reader and computes them again before the next, until the arena fits into `arena` bytes (or needs
+ * as little as was found). Chosen by time lost for bytes saved at the fullest moment, under the liveness of the whole program: forward,
+ * backward and update together. What is computed again is the same instruction on the same operands, so no number changes.
+ *
+ * The problem is that of Checkmate (Jain et al. 2020); the search is greedy with re-simulation, as thousands of instructions are to be
+ * planned in well under a second.
+ */
+export function recompute(lowered: Lowered, arena: number): Lowered {
+  if (placed(lowered).arenaBytes <= arena) return lowered
+  const model = modelOf(lowered)
+  let target = arena
+  let best: { bytes: number; program: Lowered } | undefined
+  for (let round = 0; round < ROUNDS; round++) {
+    const outcome = search(model, target)
+    const program = rewritten(lowered, model, outcome)
+    const bytes = placed(program).arenaBytes
+    if (!best || bytes < best.bytes) best = { bytes, program }
+    if (bytes <= arena || outcome.peak > target || bytes - arena >= target) break
+    target -= bytes - arena
+  }
+  return best!.program
+}
+
+/** A point of the curve of time against memory. */
+export interface Tradeoff {
+  readonly arenaBytes: number
+  /** Time that is expected, as a multiple of that with nothing computed again. */
+  readonly slowdown: number
+}
+
+/** What recomputation can buy: from nothing computed again to as little memory as can be. */
+export function tradeoffs(lowered: Lowered): Tradeoff[] {
+  const model = modelOf(lowered)
+  return [...frontier(model)].map((outcome) => ({
+    arenaBytes: placed(rewritten(lowered, model, outcome)).arenaBytes,
+    slowdown: 1 + outcome.milliseconds / model.milliseconds,
+  }))
+}
