@@ -5,7 +5,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xb8c7251c7868ull;
+constexpr std::uint64_t kTableHash = 0x8208f67937c8ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -51,6 +51,7 @@ constexpr std::uint64_t kTableHash = 0xb8c7251c7868ull;
   X(qr, Qr) \
   X(random, Random) \
   X(reduce, Reduce) \
+  X(revise, Revise) \
   X(rmsNorm, RmsNorm) \
   X(rmsNormBackward, RmsNormBackward) \
   X(rotary, Rotary) \
@@ -116,6 +117,7 @@ enum class Op : std::int16_t {
   qr_,
   random_,
   reduce_,
+  revise_,
   rmsNorm_,
   rmsNormBackward_,
   rotary_,
@@ -138,7 +140,7 @@ enum class Op : std::int16_t {
   update_,
   whileLoop_,
 };
-constexpr int kOps = 63;
+constexpr int kOps = 64;
 
 // Whether an output may lie exactly where an input lies.
 constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int input) {
@@ -155,6 +157,7 @@ constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int
     case Op::hadamard_: return (output == 0 && input == 0);
     case Op::layerNorm_: return (output == 0 && input == 0);
     case Op::layerNormBackward_: return (output == 0 && input == 1) || (output == 0 && input == 0);
+    case Op::revise_: return true;
     case Op::rmsNorm_: return (output == 0 && input == 0);
     case Op::rmsNormBackward_: return (output == 0 && input == 1) || (output == 0 && input == 0);
     case Op::rotary_: return (output == 0 && input == 0);

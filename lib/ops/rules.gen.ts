@@ -110,6 +110,25 @@ export const RULES: readonly RuleInfo[] = [
     ],
   },
   {
+    name: 'adamwHf',
+    title: 'AdamW (Hugging Face)',
+    lr: 0.001,
+    paper: 'transformers.optimization.AdamW; used by GaLore, arXiv 2403.03507, and Fira, arXiv 2410.01623',
+    doc: 'AdamW that adds eps to the root before the bias correction and decays after the step.',
+    perElement: true,
+    slots: [
+      { name: 'm', initial: 0, positive: false, doc: 'mean of the gradient' },
+      { name: 'v', initial: 0, positive: true, doc: 'mean of its square' },
+    ],
+    hypers: [
+      { name: 'beta1', value: 0.9, range: { min: 0, max: 1, openMin: false, openMax: true }, doc: 'Share of the old mean of the gradient.' },
+      { name: 'beta2', value: 0.999, range: { min: 0, max: 1, openMin: false, openMax: true }, doc: 'Share of the old mean of its square.' },
+      { name: 'eps', value: 0.000001, range: { min: 0, max: Infinity, openMin: false, openMax: true }, doc: 'Added to the root, before the bias correction.' },
+      { name: 'weightDecay', value: 0, range: { min: 0, max: Infinity, openMin: false, openMax: true }, doc: 'Decoupled decay: the weight is multiplied by 1 - lr * this after the step.' },
+      { name: 'correctBias', value: true, doc: 'Make up for the moments that begin at 0.' },
+    ],
+  },
+  {
     name: 'lion',
     title: 'Lion',
     lr: 0.0001,
@@ -266,6 +285,20 @@ export const RULES: readonly RuleInfo[] = [
       { name: 'nesterov', value: false, doc: 'Step along the gradient plus the momentum times the new buffer.' },
       { name: 'trustClip', value: false, doc: 'Never scale up to more than the learning rate (LARC).' },
       { name: 'alwaysAdapt', value: false, doc: 'Scale the gradients of tensors without decay too.' },
+    ],
+  },
+  {
+    name: 'move',
+    title: 'move',
+    lr: 1,
+    paper: 'Zhao et al., arXiv 2403.03507, algorithm 2',
+    doc: 'Adds what it is given in the place of a gradient to the weight, and decays the weight.',
+    perElement: true,
+    part: true,
+    slots: [],
+    hypers: [
+      { name: 'weightDecay', value: 0, range: { min: 0, max: Infinity, openMin: false, openMax: true }, doc: 'Decoupled decay: the weight is multiplied by 1 - lr * this.' },
+      { name: 'decayAfter', value: false, doc: 'Decay after the step, not before it.' },
     ],
   },
   {

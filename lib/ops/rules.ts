@@ -27,6 +27,8 @@ export interface RuleInfo {
   readonly doc: string
   /** True where an element's step needs nothing but that element. */
   readonly perElement: boolean
+  /** A part of other methods, no optimizer by itself. */
+  readonly part?: boolean
   /** Set where the rule serves another's name, when that one's option `when` is on, or equals a value. */
   readonly variant?: { readonly of: string; readonly when: string; readonly equals?: string }
   readonly slots: readonly SlotInfo[]

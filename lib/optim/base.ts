@@ -31,7 +31,7 @@ export interface Operands {
 /** How the parameters of a group are moved. */
 export interface Mover {
   /** First states, by slot. */
-  init(p: Tensor): Record<string, Tensor>
+  init(p: Tensor, name: string): Record<string, Tensor>
   step(operands: Operands): { p: Tensor; slots: Record<string, Tensor> }
 }
 
@@ -116,18 +116,14 @@ export function argsOf(who: string, lr: LearningRate, state: OptimizerState, con
 /** @internal One of the numbers of `argsOf`, a float64 scalar: 0 the learning rate, 1 the step. */
 export const argument = (args: Tensor, i: number): Tensor => reshape(slice(args, [[i, i + 1]]), [])
 
+const made = new WeakMap<Optimizer, Parts>()
+
+/** @internal What an optimizer of one step per parameter was made of; undefined for any other. */
+export const partsOf = (optimizer: Optimizer): Parts | undefined => made.get(optimizer)
+
 /** Everything that optimizers of one step per parameter share: names, groups, clipping, the arguments of a step and the state's tree. */
-export function makeOptimizer({
-  who,
-  name,
-  rule,
-  hyper,
-  options,
-  defaultLr,
-  groupKeys,
-  normalize,
-  mover,
-}: Parts): Optimizer {
+export function makeOptimizer(parts: Parts): Optimizer {
+  const { who, name, rule, hyper, options, defaultLr, groupKeys, normalize, mover } = parts
   const { groups = [], rounding = 'master' } = options
   const lr = checkLr(who, options.lr ?? defaultLr)
   const clip = options.clip && checkClip(who, options.clip)
@@ -158,7 +154,7 @@ export function makeOptimizer({
   const init = (params: unknown): OptimizerState => {
     const slots: Record<string, Record<string, Tensor>> = {}
     for (const { name: path, p, mover: m } of entriesOf(params)) {
-      for (const [slot, t] of Object.entries(m.init(p))) (slots[slot] ??= {})[path] = t
+      for (const [slot, t] of Object.entries(m.init(p, path))) (slots[slot] ??= {})[path] = t
     }
     return { step: zeros([], 'int32'), slots }
   }
@@ -217,7 +213,7 @@ export function makeOptimizer({
   }
 
   const schedule = typeof lr === 'number' ? 'constant' : 'spec' in lr ? lr.spec.kind : 'own'
-  return {
+  const optimizer: Optimizer = {
     name,
     rule,
     hyper,
@@ -232,6 +228,8 @@ export function makeOptimizer({
     evalParams: (params) => params,
     stateBytes,
   }
+  made.set(optimizer, parts)
+  return optimizer
 }
 
 /** The states of a parameter in order, or an error that names the one that is missing or does not fit. */

@@ -93,8 +93,8 @@ function hyperOf(who: string, family: Family, rule: RuleInfo, given: Given): Rec
   )
 }
 
-/** Moves parameters by a native rule: one pass over memory each. */
-function moverOf(
+/** @internal Moves parameters by a native rule: one pass over memory each. */
+export function moverOf(
   who: string,
   rule: RuleInfo,
   hyper: Readonly<Record<string, number | boolean>>,

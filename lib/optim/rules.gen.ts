@@ -67,6 +67,29 @@ export interface AdamwOptions extends RuleOptions {
  */
 export const adamw = (options: AdamwOptions = {}): Optimizer => fromRule('adamw', options)
 
+/** Hyper-parameters of `adamwHf`. */
+export interface AdamwHfOptions extends RuleOptions {
+  /** Share of the old mean of the gradient. In [0, 1); default 0.9. */
+  beta1?: number
+  /** Share of the old mean of its square. In [0, 1); default 0.999. */
+  beta2?: number
+  /** Added to the root, before the bias correction. In [0, ∞); default 0.000001. */
+  eps?: number
+  /** Decoupled decay: the weight is multiplied by 1 - lr * this after the step. In [0, ∞); default 0. */
+  weightDecay?: number
+  /** Make up for the moments that begin at 0. Default true. */
+  correctBias?: boolean
+  /** Both betas at once, as papers write them. */
+  betas?: readonly [number, number]
+}
+
+/**
+ * AdamW that adds eps to the root before the bias correction and decays after the step. Learning rate 0.001 where none is given. State per parameter: m (mean of the gradient), v (mean of its square).
+ * Source: transformers.optimization.AdamW; used by GaLore, arXiv 2403.03507, and Fira, arXiv 2410.01623.
+ * @throws SteepestError for an unknown option or one out of its range
+ */
+export const adamwHf = (options: AdamwHfOptions = {}): Optimizer => fromRule('adamwHf', options)
+
 /** Hyper-parameters of `lion`. */
 export interface LionOptions extends RuleOptions {
   /** Share of the old mean in the direction. In [0, 1); default 0.9. */
@@ -281,4 +304,4 @@ export interface SignSgdOptions extends RuleOptions {
 export const signSgd = (options: SignSgdOptions = {}): Optimizer => fromRule('signSgd', options)
 
 /** The optimizers that are rules, by name. */
-export const RULE_OPTIMIZERS = { sgd, adam, adamw, lion, adagrad, adabelief, diffgrad, adamp, sgdp, lamb, lars, signSgd } as const
+export const RULE_OPTIMIZERS = { sgd, adam, adamw, adamwHf, lion, adagrad, adabelief, diffgrad, adamp, sgdp, lamb, lars, signSgd } as const

@@ -359,3 +359,5 @@ export function whileLoop<S>(test: (state: S) => Tensor, next: (state: S) => S, 
   const [a, b] = graphs.map((g) => ({ inputs: swap(g.inputs), outputs: g.outputs }))
   return outs[1].unflatten(whileRow(swap(inputs), { test: a, body: b, consts: inputs.length - n })) as S
 }
+
+export { revise } from './revise.js'

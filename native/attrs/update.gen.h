@@ -6,7 +6,7 @@
 namespace steepest {
 
 struct UpdateAttrs {
-  enum class Rule { kSgd, kSgdMomentum, kAdam, kAdamAmsgrad, kAdamw, kAdamwAmsgrad, kLion, kAdagrad, kAdabelief, kDiffgrad, kAdamp, kSgdp, kLamb, kLars, kSignSgd, kSignum };
+  enum class Rule { kSgd, kSgdMomentum, kAdam, kAdamAmsgrad, kAdamw, kAdamwAmsgrad, kAdamwHf, kLion, kAdagrad, kAdabelief, kDiffgrad, kAdamp, kSgdp, kLamb, kLars, kMove, kSignSgd, kSignum };
   enum class Rounding { kNearest, kStochastic };
   Rule rule;
   std::vector<double> hyper;
@@ -19,7 +19,7 @@ struct UpdateAttrs {
   static UpdateAttrs decode(std::span<const double> words) {
     UpdateAttrs a{};
     AttrReader r(words);
-    a.rule = static_cast<Rule>(r.choice(16));
+    a.rule = static_cast<Rule>(r.choice(18));
     a.hyper = r.numbers();
     a.lrScale = r.number();
     a.scale = r.boolean();

@@ -4,6 +4,7 @@
 
 #include "cpu/subprogram.h"
 #include "attrs/cond.gen.h"
+#include "attrs/revise.gen.h"
 #include "attrs/scan.gen.h"
 #include "attrs/whileLoop.gen.h"
 #include "runtime/kernel.h"
@@ -151,6 +152,49 @@ class Cond final : public Kernel {
   Body yes_, no_;
 };
 
+class Revise final : public Kernel {
+ public:
+  explicit Revise(const Spec& spec) : Revise(spec, ReviseAttrs::decode(spec.attrs)) {}
+
+  void run(const Call& call) const override {
+    const auto in = call.in;
+    const auto out = call.out;
+    if (!holds(in[0])) {
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        if (out[i].data != in[i + 1].data) std::memcpy(out[i].data, in[i + 1].data, out[i].bytes());
+      }
+      return;
+    }
+    // The body may read every state until it is done, so its results wait beside them.
+    Body::Frame frame(body_);
+    for (std::size_t i = 1; i < in.size(); ++i) frame.input(i - 1, in[i].data);
+    for (std::size_t i = 0; i < out.size(); ++i) frame.output(i, call.workspace + offsets_[i]);
+    if (!frame.run(call.workspace, call)) return;
+    for (std::size_t i = 0; i < out.size(); ++i) std::memcpy(out[i].data, call.workspace + offsets_[i], out[i].bytes());
+  }
+
+ private:
+  Revise(const Spec& spec, const ReviseAttrs& attrs) : body_(attrs.body, spec, operands(spec)) {
+    requireContiguous(spec);
+    if (body_.outputs() != spec.out.size() || spec.in.size() < spec.out.size() + 1) wrong("a revision's outputs do not fit its body");
+    for (std::size_t i = 1; i < spec.in.size(); ++i) body_.requireInput(i - 1, spec.in[i].bytes());
+    workspace = body_.arenaBytes();
+    for (std::size_t i = 0; i < spec.out.size(); ++i) {
+      if (!sameAval(spec.out[i], spec.in[i + 1])) wrong("a revision changes the shape of a state");
+      body_.requireOutput(i, spec.out[i].bytes());
+      offsets_.push_back(workspace);
+      workspace += Body::aligned(spec.out[i].bytes());
+    }
+  }
+  static std::size_t operands(const Spec& spec) {
+    if (spec.in.empty() || spec.in[0].size() != 1) wrong("a revision takes one number as its condition");
+    return spec.in.size() - 1;
+  }
+
+  Body body_;
+  std::vector<std::size_t> offsets_;
+};
+
 class WhileLoop final : public Kernel {
  public:
   explicit WhileLoop(const Spec& spec) : WhileLoop(spec, WhileLoopAttrs::decode(spec.attrs)) {}
@@ -224,6 +268,7 @@ class WhileLoop final : public Kernel {
 
 std::unique_ptr<Kernel> makeScan(const Spec& spec) { return std::make_unique<Scan>(spec); }
 std::unique_ptr<Kernel> makeCond(const Spec& spec) { return std::make_unique<Cond>(spec); }
+std::unique_ptr<Kernel> makeRevise(const Spec& spec) { return std::make_unique<Revise>(spec); }
 std::unique_ptr<Kernel> makeWhileLoop(const Spec& spec) { return std::make_unique<WhileLoop>(spec); }
 
 }  // namespace steepest::STEEPEST_LEVEL

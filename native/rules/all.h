@@ -8,10 +8,12 @@
 #include "adamp.h"
 #include "adamw.h"
 #include "adamw_amsgrad.h"
+#include "adamw_hf.h"
 #include "diffgrad.h"
 #include "lamb.h"
 #include "lars.h"
 #include "lion.h"
+#include "move.h"
 #include "sgd.h"
 #include "sgd_momentum.h"
 #include "sgdp.h"
@@ -25,6 +27,7 @@
   X(AdamAmsgrad)          \
   X(AdamW)                \
   X(AdamWAmsgrad)         \
+  X(AdamWHf)              \
   X(Lion)                 \
   X(Adagrad)              \
   X(AdaBelief)            \
@@ -33,5 +36,6 @@
   X(Sgdp)                 \
   X(Lamb)                 \
   X(Lars)                 \
+  X(Move)                 \
   X(SignSgd)              \
   X(Signum)

@@ -50,6 +50,8 @@ struct About {
   // A variant serves the optimizer `of` where the option `when` is true or not zero ("option"), or has a value ("option=value").
   const char* of = "";
   const char* when = "";
+  // A part of other methods: nothing in `optim` has its name.
+  bool part = false;
 };
 
 // Tells which map an 8-bit state uses.

@@ -313,4 +313,5 @@ export const elsewhere: Record<string, string> = {
   scan: 'test/transform/loop.test.ts',
   cond: 'test/transform/loop.test.ts',
   whileLoop: 'test/transform/loop.test.ts',
+  revise: 'test/transform/revise.test.ts',
 }

@@ -58,6 +58,25 @@ export const references = {
     n: number,
     o: { betas?: [number, number]; eps?: number; weightDecay?: number; amsgrad?: boolean } = {},
   ): Reference => references.adam(n, { ...o, decoupled: true }),
+  /** AdamW of Hugging Face's library. */
+  adamwHf(
+    n: number,
+    o: { betas?: [number, number]; eps?: number; weightDecay?: number; correctBias?: boolean } = {},
+  ): Reference {
+    const { betas: [b1, b2] = [0.9, 0.999], eps = 1e-6, weightDecay = 0, correctBias = true } = o
+    const [m, v] = [zeros(n), zeros(n)]
+    return {
+      step(p, g, lr, t) {
+        const bias = correctBias ? Math.sqrt(1 - b2 ** t) / (1 - b1 ** t) : 1
+        for (let i = 0; i < n; i++) {
+          m[i] = b1 * m[i] + (1 - b1) * g[i]
+          v[i] = b2 * v[i] + (1 - b2) * g[i] * g[i]
+          p[i] -= (lr * bias * m[i]) / (Math.sqrt(v[i]) + eps)
+          p[i] -= lr * weightDecay * p[i]
+        }
+      },
+    }
+  },
   lion(n: number, o: { betas?: [number, number]; weightDecay?: number } = {}): Reference {
     const { betas: [b1, b2] = [0.9, 0.99], weightDecay = 0 } = o
     const m = zeros(n)

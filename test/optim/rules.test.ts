@@ -8,7 +8,7 @@ interface Case {
   reference: (n: number) => Reference
 }
 
-const c = <O extends object>(name: 'sgd' | 'adam' | 'adamw' | 'lion', options: O): Case => ({
+const c = <O extends object>(name: 'sgd' | 'adam' | 'adamw' | 'adamwHf' | 'lion', options: O): Case => ({
   name: `${name} ${JSON.stringify(options)}`,
   make: (lr) => optim.optimizerNamed(name, { lr, ...options }),
   reference: (n) => (references[name] as (n: number, o: object) => Reference)(n, options),
@@ -25,6 +25,9 @@ const cases: Case[] = [
   c('adam', { amsgrad: true, betas: [0.9, 0.9] }),
   c('adamw', {}),
   c('adamw', { weightDecay: 0.3, amsgrad: true, betas: [0.5, 0.9] }),
+  c('adamwHf', {}),
+  c('adamwHf', { betas: [0.8, 0.95], eps: 1e-3, weightDecay: 0.3 }),
+  c('adamwHf', { correctBias: false, eps: 1e-2 }),
   c('lion', {}),
   c('lion', { betas: [0.95, 0.98], weightDecay: 1 }),
 ]

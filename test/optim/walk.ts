@@ -23,6 +23,7 @@ const plain: Record<string, Tried> = {
   sgd: named('sgd', 0.2, { valley: 0.001 }),
   adam: named('adam', 0.05, { valley: 0.05 }),
   adamw: named('adamw', 0.05, { valley: 0.05 }),
+  adamwHf: named('adamwHf', 0.05, { valley: 0.05 }),
   lion: named('lion', 0.02, { valley: 0.02 }),
   adagrad: named('adagrad', 0.5, { valley: 0.3 }),
   adabelief: named('adabelief', 0.05, { valley: 0.05, options: { rectify: false } }),

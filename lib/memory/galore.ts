@@ -1,0 +1,54 @@
+import { mul } from '../ops/elementwise.js'
+import type { Optimizer } from '../optim/optimizer.js'
+import { checkRange } from './options.js'
+import { type GivenBases, projectedMover } from './projected.js'
+import { checkProjection, type ProjectionOptions } from './projection-options.js'
+import { projectBack } from './projection.js'
+import { wrapOptimizer } from './wrap.js'
+
+/** Options of `galore`. */
+export interface GaloreOptions extends ProjectionOptions {
+  /** Multiplies the steps of what is projected (α). Default 0.25. */
+  scale?: number
+}
+
+/** @internal GaLore, with given bases where a test has some. */
+export function galoreWith(base: Optimizer, options: GaloreOptions, given?: GivenBases): Optimizer {
+  const who = 'memory.galore'
+  const { match, scale = 0.25 } = options
+  const checked = checkProjection(who, options, ['scale'])
+  checkRange(who, 'scale', scale, 0, Infinity, { open: true })
+  return wrapOptimizer(base, {
+    name: 'galore',
+    match,
+    hyper: { rank: checked.rank, updateGap: checked.updateGap, scale },
+    mover: (inner, decay, parts) =>
+      projectedMover({
+        who,
+        inner,
+        decay,
+        parts,
+        options: checked,
+        given,
+        step({ space, bases, low, move, scale: by }) {
+          const { step, slots } = move(low, { scale: by })
+          return { step: projectBack(space, bases, scale === 1 ? step : mul(step, scale)), slots }
+        },
+      }),
+  })
+}
+
+/**
+ * GaLore: any optimizer whose rule runs on gradients projected to a small space of their singular vectors, so that its states are small. The space
+ * is chosen anew every `updateGap` steps. Embeddings, norms, biases and heads are moved by the optimizer itself. Weight decay acts on the
+ * whole weight and is not scaled.
+ *
+ * State per matrix m × n with s = min(m, n): the rule's states in [r, max(m, n)] (`std`), `basis` [s, r], and a counter.
+ * Source: Zhao et al., "GaLore", arXiv 2403.03507; their code runs it on `optim.adamwHf` with `method: 'svd'` and `stagger: false`.
+ *
+ * @example memory.galore(optim.adamw({ lr: 0.01 }), { rank: 128 })
+ * @throws SteepestError for a wrong option, an optimizer that needs more than gradients, and where no parameter is taken
+ */
+export function galore(optimizer: Optimizer, options: GaloreOptions = {}): Optimizer {
+  return galoreWith(optimizer, options)
+}

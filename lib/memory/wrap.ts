@@ -1,0 +1,67 @@
+import { SteepestError } from '../errors.js'
+import { namedTensors } from '../nn/module.js'
+import { makeOptimizer, type Mover, type Parts, partsOf } from '../optim/base.js'
+import type { Optimizer } from '../optim/optimizer.js'
+import { type Decay, decayOf } from './decay.js'
+import { type Match, taker } from './options.js'
+
+/** @internal How a method moves the parameters that it takes. */
+export interface Method {
+  readonly name: string
+  readonly match: Match | undefined
+  readonly hyper: Readonly<Record<string, number | boolean>>
+  mover(inner: Mover, decay: Decay, parts: Parts): Mover
+}
+
+/** What an optimizer was made of, or an error that says why it cannot run in a small space. */
+export function requireParts(who: string, base: Optimizer): Parts {
+  const parts = partsOf(base)
+  if (parts) return parts
+  throw new SteepestError('ARGUMENT', {
+    who,
+    rule: 'the optimizer inside must move each parameter by its gradient alone',
+    got: base.name,
+    fix: 'Wrap the other way round: optim.sam(memory.galore(optim.adamw()))',
+  })
+}
+
+/** @internal An optimizer that moves what `method` takes by it, and all other parameters as it did. */
+export function wrapOptimizer(base: Optimizer, method: Method): Optimizer {
+  const who = `memory.${method.name}`
+  const parts = requireParts(who, base)
+  const takes = taker(who, method.match)
+  const made = makeOptimizer({
+    ...parts,
+    who,
+    name: `${method.name}(${parts.name})`,
+    hyper: { ...parts.hyper, ...method.hyper },
+    mover(group) {
+      const inner = parts.mover(group)
+      const decay = decayOf(parts, group)
+      // What decays the whole weight must not decay the small step too.
+      const bare = decay.kind === 'own' || decay.rate === 0 ? inner : parts.mover({ ...group, weightDecay: 0 })
+      const own = method.mover(bare, decay, parts)
+      return {
+        init: (p, name) => (takes(name, p) ? own : inner).init(p, name),
+        step: (o) => (takes(o.name, o.p) ? own : inner).step(o),
+      }
+    },
+  })
+  const init: Optimizer['init'] = (params) => {
+    const moved = new Set(made.moved(params))
+    const named = Object.entries(namedTensors(params).parameters)
+    if (!named.some(([name, p]) => moved.has(name) && takes(name, p))) {
+      throw new SteepestError('ARGUMENT', {
+        who,
+        rule: 'it takes none of these parameters',
+        got: named
+          .slice(0, 8)
+          .map(([name, p]) => `${name} [${p.shape.join(', ')}]`)
+          .join(', '),
+        fix: 'Say which with `match`; it takes matrices, and tensors of more axes as matrices [first, rest]',
+      })
+    }
+    return made.init(params)
+  }
+  return { ...made, init }
+}
