@@ -44,11 +44,12 @@ export function studyLines(
   const curves = names.map((name, i) => {
     const points = meanCurve(verdict.curves[name])
       .map(({ x, y }) => ({ step: scale(x, plot.logX), value: scale(y, plot.logY) }))
-      .filter((p) => Number.isFinite(p.step) && Number.isFinite(p.value) && p.step >= 0)
+      .filter((p) => Number.isFinite(p.step) && Number.isFinite(p.value))
       .sort((a, b) => a.step - b.step)
     return { points, paint: paint(i), mark: color ? undefined : MARKS[i % MARKS.length] }
   })
-  const lines = drawCurves(curves, size)
+  const first = plot.logX ? Math.min(...curves.flatMap((c) => c.points.map((p) => p.step))) : 0
+  const lines = drawCurves(curves, { ...size, first })
   if (lines.length === 0) return []
   const axis = (label: string, log = false) => (log ? `log10 of ${label}` : label)
   const legend = names.map((name, i) =>

@@ -16,6 +16,8 @@ export interface CurveOptions {
   width: number
   /** Lines of the plot itself; the numbers of the x axis take one or two lines more. */
   height: number
+  /** Where the x axis begins; default 0. */
+  first?: number
   /** Braille dots and box characters; otherwise ASCII alone. */
   unicode: boolean
 }
@@ -83,13 +85,13 @@ function columnMeans(points: readonly Point[], toX: (step: number) => number): {
 }
 
 /** Lines of text that show the curves with numbers on both axes; none where there is no point or no room. */
-export function drawCurves(curves: readonly Curve[], { width, height, unicode }: CurveOptions): string[] {
+export function drawCurves(curves: readonly Curve[], { width, height, unicode, first = 0 }: CurveOptions): string[] {
   const all = curves.flatMap((c) => c.points)
   if (all.length === 0 || height < 2) return []
   let [low, high] = [Math.min(...all.map((p) => p.value)), Math.max(...all.map((p) => p.value))]
   const least = Math.max(Math.abs(high), 1e-6) * 1e-3
   if (high - low < least) [low, high] = [low - least, high + least]
-  const last = Math.max(...all.map((p) => p.step), 1)
+  const last = Math.max(...all.map((p) => p.step), first + 1)
 
   const yTicks = ticks(low, high, Math.max(1, Math.floor(height / 2)))
   const yLabels = yTicks.values.map((v) => tickLabel(v, yTicks.step))
@@ -99,7 +101,7 @@ export function drawCurves(curves: readonly Curve[], { width, height, unicode }:
 
   const rasters = curves.map(() => new Raster(inner, height, unicode))
   const { columns, rows } = rasters[0]
-  const toX = (step: number) => (step / last) * (columns - 1)
+  const toX = (step: number) => ((step - first) / (last - first)) * (columns - 1)
   const toY = (value: number) => ((high - value) / (high - low)) * (rows - 1)
   const marks = new Map<number, number>()
   curves.forEach((curve, c) => {
@@ -131,16 +133,16 @@ export function drawCurves(curves: readonly Curve[], { width, height, unicode }:
     const cells = Array.from({ length: inner }, (_, column) => cell(column, row)).join('')
     return `${(label ?? '').padStart(margin)} ${axis}${cells}`.trimEnd()
   })
-  return [...lines, ...xAxis(last, inner, unicode).map((line) => ' '.repeat(margin + 1) + line)]
+  return [...lines, ...xAxis(first, last, inner, unicode).map((line) => ' '.repeat(margin + 1) + line)]
 }
 
 /** The line of the x axis and its numbers. */
-function xAxis(last: number, inner: number, unicode: boolean): string[] {
-  const { values, step } = ticks(0, last, Math.max(1, Math.floor(inner / 14)))
+function xAxis(first: number, last: number, inner: number, unicode: boolean): string[] {
+  const { values, step } = ticks(first, last, Math.max(1, Math.floor(inner / 14)))
   const rule = [unicode ? '└' : '+', ...(unicode ? '─' : '-').repeat(inner)]
   const numbers = Array<string>(inner + 2).fill(' ')
   for (const value of values) {
-    const at = 1 + Math.round((value / last) * (inner - 1))
+    const at = 1 + Math.round(((value - first) / (last - first)) * (inner - 1))
     const label = tickLabel(value, step)
     const from = Math.max(0, Math.min(at - Math.floor((label.length - 1) / 2), numbers.length - label.length))
     if (numbers.slice(Math.max(0, from - 1), from + label.length + 1).some((c) => c !== ' ')) continue
