@@ -4,68 +4,75 @@ import type { Tensor } from '../tensor/tensor.js'
 import { type Attrs, defineOp, FLOATS } from './define.js'
 import { RULES } from './rules.gen.js'
 import { ruleNamed } from './rules.js'
+import { type Rounding, type UpdateKind, updateLayout } from './update-layout.js'
 
-/** How a weight that is stored in fewer bits than it is computed in gets rounded. */
-export type Rounding = 'nearest' | 'stochastic'
+export type { Rounding }
 
-interface UpdateAttrs extends Attrs {
-  readonly rule: string
+interface UpdateAttrs extends Attrs, UpdateKind {
   readonly hyper: readonly number[]
-  readonly lrScale: number
-  readonly scale: boolean
   readonly check: boolean
-  readonly rounding: Rounding
-  readonly master: boolean
-  readonly site: number
+  /** Of each parameter. */
+  readonly lrScales: readonly number[]
+  readonly sites: readonly number[]
 }
 
 const RULE_NAMES = RULES.map((rule) => rule.name)
-
-/** Positions of the operands: p, g, args, then what the attributes announce, then the slots. */
-function operands(attrs: UpdateAttrs): { scale: number; key: number; low: number; slots: number } {
-  let at = 3
-  const next = (there: boolean) => (there ? at++ : -1)
-  const scale = next(attrs.scale)
-  const key = next(attrs.rounding === 'stochastic')
-  const low = next(attrs.master)
-  return { scale, key, low, slots: at }
-}
 
 function fail(rule: string, got: Aval): never {
   throw new SteepestError(sameShape(got.shape, []) ? 'DTYPE' : 'SHAPE', { who: 'update', rule, got: showAval(got) })
 }
 
+function inferOne(attrs: UpdateAttrs, inputs: readonly Aval[]): Aval[] {
+  const at = updateLayout(attrs)
+  const [p, g] = inputs
+  const compute = p.dtype === 'float64' ? 'float64' : 'float32'
+  if (!FLOATS.includes(p.dtype)) fail('a parameter must be float32, bfloat16 or float64', p)
+  const grads = p.dtype === 'bfloat16' ? ['float32', 'bfloat16'] : [p.dtype]
+  if (!grads.includes(g.dtype) || !sameShape(g.shape, p.shape)) {
+    fail(`the gradient of ${showAval(p)} must have its shape and be ${grads.join(' or ')}`, g)
+  }
+  if (at.key >= 0 && (p.dtype !== 'bfloat16' || attrs.master))
+    fail('stochastic rounding is for bfloat16 weights without hidden bits', p)
+  if (at.low >= 0) {
+    const low = inputs[at.low]
+    if (p.dtype !== 'bfloat16') fail('hidden low bits are for bfloat16 weights', p)
+    if (low.dtype !== 'uint8' || !sameShape(low.shape, [2, ...p.shape]))
+      fail(`the hidden bits of ${showAval(p)} must be uint8[2, …]`, low)
+  }
+  for (const slot of inputs.slice(at.firstSlot)) {
+    if (slot.dtype !== compute || !sameShape(slot.shape, p.shape))
+      fail(`a state of ${showAval(p)} must be ${compute} of its shape`, slot)
+  }
+  return [p, ...inputs.slice(2)].map(({ shape, dtype }) => ({ shape, dtype }))
+}
+
+const sizeOfShape = (x: Aval) => x.shape.reduce((n, d) => n * d, 1)
+
 const updateRow = defineOp<UpdateAttrs>({
   name: 'update',
   kind: 'kernel',
-  doc: 'One step of an optimizer on one parameter: moves the weight and its states by an update rule, in one pass over memory.',
+  doc: 'One step of an optimizer on any number of parameters: moves weights and their states by an update rule, in one pass over memory.',
   attrs: {
     rule: RULE_NAMES,
     hyper: 'floats',
-    lrScale: 'float',
     scale: 'bool',
     check: 'bool',
     rounding: ['nearest', 'stochastic'],
     master: 'bool',
-    site: 'int',
+    lrScales: 'floats',
+    sites: 'ints',
   },
   infer(inputs, attrs) {
-    const rule = ruleNamed(attrs.rule)
-    const at = operands(attrs)
-    if (inputs.length !== at.slots + rule.slots.length) {
+    const at = updateLayout(attrs)
+    const count = attrs.lrScales.length
+    if (count === 0 || attrs.sites.length !== count || inputs.length !== at.first + count * at.inputs) {
       throw new SteepestError('ARGUMENT', {
         who: 'update',
-        rule: `the rule ${rule.name} takes ${at.slots} operands and ${rule.slots.length} states`,
-        got: `${inputs.length} tensors`,
+        rule: `the rule ${attrs.rule} takes ${at.first} operands, then ${at.inputs} of each parameter`,
+        got: `${inputs.length} tensors for ${count} parameters`,
       })
     }
-    const [p, g, args] = inputs
-    const compute = p.dtype === 'float64' ? 'float64' : 'float32'
-    if (!FLOATS.includes(p.dtype)) fail('a parameter must be float32, bfloat16 or float64', p)
-    const grads = p.dtype === 'bfloat16' ? ['float32', 'bfloat16'] : [p.dtype]
-    if (!grads.includes(g.dtype) || !sameShape(g.shape, p.shape)) {
-      fail(`the gradient of ${showAval(p)} must have its shape and be ${grads.join(' or ')}`, g)
-    }
+    const args = inputs[0]
     if (args.dtype !== 'float64' || args.shape.length !== 1 || args.shape[0] < 2) {
       fail('the step arguments must be float64[k] with learning rate and step count first', args)
     }
@@ -76,25 +83,15 @@ const updateRow = defineOp<UpdateAttrs>({
       }
     }
     if (at.key >= 0) {
-      if (p.dtype !== 'bfloat16' || attrs.master)
-        fail('stochastic rounding is for bfloat16 weights without hidden bits', p)
       const key = inputs[at.key]
       if (key.dtype !== 'int32' || !sameShape(key.shape, [2])) fail('the random key must be int32[2]', key)
     }
-    if (at.low >= 0) {
-      const low = inputs[at.low]
-      if (p.dtype !== 'bfloat16') fail('hidden low bits are for bfloat16 weights', p)
-      if (low.dtype !== 'uint8' || !sameShape(low.shape, [2, ...p.shape]))
-        fail(`the hidden bits of ${showAval(p)} must be uint8[2, …]`, low)
-    }
-    for (const slot of inputs.slice(at.slots)) {
-      if (slot.dtype !== compute || !sameShape(slot.shape, p.shape))
-        fail(`a state of ${showAval(p)} must be ${compute} of its shape`, slot)
-    }
-    return [p, ...(at.low >= 0 ? [inputs[at.low]] : []), ...inputs.slice(at.slots)].map(({ shape, dtype }) => ({
-      shape,
-      dtype,
-    }))
+    const { dtype } = inputs[at.first]
+    const odd = inputs.slice(at.first).find((x, i) => i % at.inputs === 0 && x.dtype !== dtype)
+    if (odd) fail(`the parameters of one update must have one dtype, here ${dtype}`, odd)
+    return attrs.lrScales.flatMap((_, n) =>
+      inferOne(attrs, inputs.slice(at.first + n * at.inputs, at.first + (n + 1) * at.inputs)),
+    )
   },
   vjp: 'built-in update rules have no derivative; write the optimizer as a TypeScript function of tensors to differentiate through it',
   batch() {
@@ -104,15 +101,21 @@ const updateRow = defineOp<UpdateAttrs>({
       fix: 'Stack the parameters and update the stacked tensor: rules that work element by element do the same to it',
     })
   },
-  updates(attrs, inputs) {
-    const at = operands(attrs)
-    const pairs: [number, number][] = [[0, 0]]
-    if (at.low >= 0) pairs.push([1, at.low])
-    for (let i = at.slots; i < inputs; i++) pairs.push([pairs.length, i])
-    return pairs
+  updates(attrs) {
+    const at = updateLayout(attrs)
+    // The gradient is the one operand of a parameter that nothing takes the place of.
+    return attrs.lrScales.flatMap((_, n) =>
+      Array.from(
+        { length: at.outputs },
+        (_, i) => [n * at.outputs + i, at.first + n * at.inputs + (i === 0 ? 0 : i + 1)] as const,
+      ),
+    )
   },
-  flops: (inputs, _, attrs) =>
-    inputs[0].shape.reduce((n, d) => n * d, 1) * (4 + 6 * ruleNamed(attrs.rule).slots.length),
+  flops(_, outputs, attrs) {
+    const each = updateLayout(attrs).outputs
+    const elements = outputs.reduce((n, x, i) => n + (i % each === 0 ? sizeOfShape(x) : 0), 0)
+    return elements * (4 + 6 * ruleNamed(attrs.rule).slots.length)
+  },
 })
 
 /** Operands and options of one update. */
@@ -156,16 +159,16 @@ export function update(
   options: UpdateOptions,
 ): { param: Tensor; low?: Tensor; slots: Tensor[] } {
   const { param, grad, args, scale, key, low, slots } = operands
-  const inputs = [param, grad, args, ...(scale ? [scale] : []), ...(key ? [key] : []), ...(low ? [low] : []), ...slots]
+  const inputs = [args, ...(scale ? [scale] : []), ...(key ? [key] : []), param, grad, ...(low ? [low] : []), ...slots]
   const outputs = updateRow(inputs, {
     rule: options.rule,
     hyper: options.hyper,
-    lrScale: options.lrScale ?? 1,
     scale: scale !== undefined,
     check: options.check ?? false,
     rounding: key ? 'stochastic' : 'nearest',
     master: low !== undefined,
-    site: options.site ?? 0,
+    lrScales: [options.lrScale ?? 1],
+    sites: [options.site ?? 0],
   })
   return { param: outputs[0], low: low && outputs[1], slots: outputs.slice(low ? 2 : 1) }
 }
@@ -196,7 +199,7 @@ const globalNormRow = defineOp<{ kind: NormKind }>({
       fix: 'Use norm() of each tensor',
     })
   },
-  flops: (inputs) => 2 * inputs.reduce((n, x) => n + x.shape.reduce((m, d) => m * d, 1), 0),
+  flops: (inputs) => 2 * inputs.reduce((n, x) => n + sizeOfShape(x), 0),
 })
 
 /**

@@ -10,23 +10,23 @@ struct UpdateAttrs {
   enum class Rounding { kNearest, kStochastic };
   Rule rule;
   std::vector<double> hyper;
-  double lrScale;
   bool scale;
   bool check;
   Rounding rounding;
   bool master;
-  std::int64_t site;
+  std::vector<double> lrScales;
+  std::vector<std::int64_t> sites;
   static UpdateAttrs decode(std::span<const double> words) {
     UpdateAttrs a{};
     AttrReader r(words);
     a.rule = static_cast<Rule>(r.choice(18));
     a.hyper = r.numbers();
-    a.lrScale = r.number();
     a.scale = r.boolean();
     a.check = r.boolean();
     a.rounding = static_cast<Rounding>(r.choice(2));
     a.master = r.boolean();
-    a.site = r.integer();
+    a.lrScales = r.numbers();
+    a.sites = r.integers();
     r.end();
     return a;
   }

@@ -90,15 +90,40 @@ STEEPEST_RULE void put(T* to, V v) {
   }
 }
 
-template <class Rule, class V, class T>
+// A core waits for memory here: what helps is to ask early and to have much under way. Of AdamW over 100 M parameters on two cores of a
+// Zen 5 EPYC: 25.2 ms by one vector at a time, 24.7 by two, 23.0 by two with lines asked for 1,280 bytes ahead (768 ahead: 23.8, 512 ahead:
+// 25.2, 2,048 ahead: 23.7); four vectors, or stores past the cache, are not faster.
+constexpr int kUnroll = 2;
+constexpr std::int64_t kAhead = 1280;
+
+template <class T>
+STEEPEST_RULE void ask(const T* from) {
+  __builtin_prefetch(reinterpret_cast<const char*>(from) + kAhead);
+}
+
+// U vectors next to each other, each of one cache line.
+template <class Rule, int U, class V, class T>
 STEEPEST_RULE void stepAt(const Arrays<T>& a, std::int64_t i, T scale, const typename Rule::template Coef<T>& coef) {
   constexpr int n = slotsOf<Rule>();
-  V s[n + 1];
-  for (int k = 0; k < n; ++k) s[k] = fetch<V>(a.s[k] + i);
-  V p = fetch<V>(a.p + i);
-  Rule::step(p, fetch<V>(a.g + i) * V(scale), s, coef);
-  put(a.pOut + i, p);
-  for (int k = 0; k < n; ++k) put(a.sOut[k] + i, s[k]);
+  constexpr std::int64_t width = sizeof(V) / sizeof(T);
+  V p[U], g[U], s[U][n + 1];
+  for (int u = 0; u < U; ++u) {
+    const std::int64_t at = i + u * width;
+    p[u] = fetch<V>(a.p + at);
+    g[u] = fetch<V>(a.g + at) * V(scale);
+    for (int k = 0; k < n; ++k) s[u][k] = fetch<V>(a.s[k] + at);
+    if constexpr (U > 1) {
+      ask(a.p + at);
+      ask(a.g + at);
+      for (int k = 0; k < n; ++k) ask(a.s[k] + at);
+    }
+  }
+  for (int u = 0; u < U; ++u) Rule::step(p[u], g[u], s[u], coef);
+  for (int u = 0; u < U; ++u) {
+    const std::int64_t at = i + u * width;
+    put(a.pOut + at, p[u]);
+    for (int k = 0; k < n; ++k) put(a.sOut[k] + at, s[u][k]);
+  }
 }
 
 template <class Rule, class V, class T>
@@ -144,8 +169,9 @@ struct Loops {
     const Arrays<T> a = arrays;
     const Coef c = *static_cast<const Coef*>(coef);
     std::int64_t i = 0;
-    for (; i + V::kLanes <= n; i += V::kLanes) stepAt<Rule, V, T>(a, i, scale, c);
-    for (; i < n; ++i) stepAt<Rule, T, T>(a, i, scale, c);
+    for (; i + kUnroll * V::kLanes <= n; i += kUnroll * V::kLanes) stepAt<Rule, kUnroll, V, T>(a, i, scale, c);
+    for (; i + V::kLanes <= n; i += V::kLanes) stepAt<Rule, 1, V, T>(a, i, scale, c);
+    for (; i < n; ++i) stepAt<Rule, 1, T, T>(a, i, scale, c);
   }
 
   // Sums of a few vectors are taken in the compute type and carried on in float64.

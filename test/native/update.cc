@@ -235,7 +235,7 @@ TEST(updateCheckWritesNothing) {
     State state(normal(DType::float32, {67}, 1), 1);
     const State before = state;
     Array g = normal(DType::float32, {67}, 2), args = arguments(0.1, 1);
-    CHECK(run(level, Op::update_, {&state.p, &g, &args, &state.slots[0]}, {&state.p, &state.slots[0]},
+    CHECK(run(level, Op::update_, {&args, &state.p, &g, &state.slots[0]}, {&state.p, &state.slots[0]},
               Options{Rule::kLion, {0.9, 0.99, 0}}.words(), 1, 1) == 1);
     CHECK(state == before);
   }
@@ -255,7 +255,7 @@ TEST(updateKeepsTheHiddenBitsOfBfloat16) {
           Array g = normal(grads, {n}, static_cast<unsigned>(t)), same(DType::float32, {n}), args = arguments(1e-4, t);
           for (std::int64_t i = 0; i < n; ++i) same.set(i, g.at(i));
           wide.step(level, o, same, 1e-4, t);
-          CHECK(run(level, Op::update_, {&high, &g, &args, &low, &m, &v}, {&high, &low, &m, &v}, master.words(), 2) == 0);
+          CHECK(run(level, Op::update_, {&args, &high, &g, &low, &m, &v}, {&high, &low, &m, &v}, master.words(), 2) == 0);
         }
         CHECK(m.bytes == wide.slots[0].bytes && v.bytes == wide.slots[1].bytes);
         bool same = true;
@@ -286,7 +286,7 @@ TEST(updateHiddenBitsSurviveTheEdges) {
     Options o{Rule::kLion, {0.9, 0.99, 0}};
     o.master = true;
     Array m(DType::float32, {n});
-    run(level, Op::update_, {&high, &g, &args, &low, &m}, {&high, &low, &m}, o.words());
+    run(level, Op::update_, {&args, &high, &g, &low, &m}, {&high, &low, &m}, o.words());
     CHECK(high.bytes == highBefore.bytes && low.bytes == lowBefore.bytes);
   }
 }
@@ -305,7 +305,7 @@ TEST(updateRoundsStochasticallyByPhilox) {
   for (const Level& level : levels()) {
     for (const int threads : {1, 2, 5}) {
       Array p = start;
-      run(level, Op::update_, {&p, &g, &args, &key}, {&p}, o.words(), threads);
+      run(level, Op::update_, {&args, &key, &p, &g}, {&p}, o.words(), threads);
       bool same = true;
       double drift = 0;
       for (std::int64_t i = 0; i < n; ++i) {
@@ -325,7 +325,7 @@ TEST(updateRoundsStochasticallyByPhilox) {
 TEST(updateRoundsToNearestWithoutKeyOrHiddenBits) {
   for (const Level& level : levels()) {
     Array p = normal(DType::bfloat16, {1041}, 1), before = p, g = normal(DType::bfloat16, {1041}, 2), args = arguments(0.1, 1);
-    run(level, Op::update_, {&p, &g, &args}, {&p}, Options{Rule::kSgd, {0}}.words());
+    run(level, Op::update_, {&args, &p, &g}, {&p}, Options{Rule::kSgd, {0}}.words());
     for (std::int64_t i = 0; i < p.size(); ++i) {
       Array expect(DType::bfloat16, {});
       expect.set(0, std::fma(-0.1f, static_cast<float>(g.at(i)), static_cast<float>(before.at(i))));
@@ -348,30 +348,30 @@ TEST(updateRefusesWrongPrograms) {
     }
     return false;
   };
-  const std::vector<Array*> good{&p, &g, &args, &m, &v};
+  const std::vector<Array*> good{&args, &p, &g, &m, &v};
   CHECK(!refuses(good, {&p, &m, &v}, adam.words()));
-  CHECK(refuses({&p, &g, &args, &m}, {&p, &m}, adam.words()));
+  CHECK(refuses({&args, &p, &g, &m}, {&p, &m}, adam.words()));
   CHECK(refuses(good, {&p, &m}, adam.words()));
-  CHECK(refuses({&p, &other, &args, &m, &v}, {&p, &m, &v}, adam.words()));
-  CHECK(refuses({&p, &wide, &args, &m, &v}, {&p, &m, &v}, adam.words()));
-  CHECK(refuses({&p, &half, &args, &m, &v}, {&p, &m, &v}, adam.words()));
-  CHECK(refuses({&p, &g, &args, &m, &wide}, {&p, &m, &wide}, adam.words()));
+  CHECK(refuses({&args, &p, &other, &m, &v}, {&p, &m, &v}, adam.words()));
+  CHECK(refuses({&args, &p, &wide, &m, &v}, {&p, &m, &v}, adam.words()));
+  CHECK(refuses({&args, &p, &half, &m, &v}, {&p, &m, &v}, adam.words()));
+  CHECK(refuses({&args, &p, &g, &m, &wide}, {&p, &m, &wide}, adam.words()));
   CHECK(refuses(good, {&p, &m, &other}, adam.words()));
-  CHECK(refuses({&p, &g, &shortArgs, &m, &v}, {&p, &m, &v}, adam.words()));
-  CHECK(refuses({&key, &key, &args, &m, &v}, {&key, &m, &v}, adam.words()));
+  CHECK(refuses({&shortArgs, &p, &g, &m, &v}, {&p, &m, &v}, adam.words()));
+  CHECK(refuses({&args, &key, &key, &m, &v}, {&key, &m, &v}, adam.words()));
   CHECK(refuses(good, {&p, &m, &v}, Options{Rule::kAdam, {0.9}}.words()));
   Options o = adam;
   o.scale = true;
-  CHECK(refuses({&p, &g, &args, &scale, &m, &v}, {&p, &m, &v}, o.words()));
+  CHECK(refuses({&args, &scale, &p, &g, &m, &v}, {&p, &m, &v}, o.words()));
   o = adam;
   o.stochastic = true;
-  CHECK(refuses({&p, &g, &args, &key, &m, &v}, {&p, &m, &v}, o.words()));
-  CHECK(!refuses({&half, &g, &args, &key, &m, &v}, {&half, &m, &v}, o.words()));
+  CHECK(refuses({&args, &key, &p, &g, &m, &v}, {&p, &m, &v}, o.words()));
+  CHECK(!refuses({&args, &key, &half, &g, &m, &v}, {&half, &m, &v}, o.words()));
   o = adam;
   o.master = true;
-  CHECK(refuses({&p, &g, &args, &low, &m, &v}, {&p, &low, &m, &v}, o.words()));
-  CHECK(!refuses({&half, &g, &args, &low, &m, &v}, {&half, &low, &m, &v}, o.words()));
-  CHECK(refuses({&half, &g, &args, &m, &m, &v}, {&half, &m, &m, &v}, o.words()));
+  CHECK(refuses({&args, &p, &g, &low, &m, &v}, {&p, &low, &m, &v}, o.words()));
+  CHECK(!refuses({&args, &half, &g, &low, &m, &v}, {&half, &low, &m, &v}, o.words()));
+  CHECK(refuses({&args, &half, &g, &m, &m, &v}, {&half, &m, &m, &v}, o.words()));
   o = adam;
   o.site = -1;
   CHECK(refuses(good, {&p, &m, &v}, o.words()));

@@ -115,11 +115,16 @@ struct Options {
   double lrScale = 1;
   bool scale = false, check = false, stochastic = false, master = false;
   double site = 0;
+  int parameters = 1;  // the next has twice the learning rate and the next site, and so on
 
   std::vector<double> words() const {
     std::vector<double> w{static_cast<double>(static_cast<int>(rule)), static_cast<double>(hyper.size())};
     w.insert(w.end(), hyper.begin(), hyper.end());
-    for (double x : {lrScale, scale ? 1. : 0., check ? 1. : 0., stochastic ? 1. : 0., master ? 1. : 0., site}) w.push_back(x);
+    for (double x : {scale ? 1. : 0., check ? 1. : 0., stochastic ? 1. : 0., master ? 1. : 0.}) w.push_back(x);
+    w.push_back(parameters);
+    for (int i = 0; i < parameters; ++i) w.push_back(lrScale * (1 + i));
+    w.push_back(parameters);
+    for (int i = 0; i < parameters; ++i) w.push_back(site + i);
     return w;
   }
 };
@@ -156,8 +161,9 @@ struct State {
       for (Array& s : next.slots) s.bytes.assign(s.bytes.size(), std::byte{0xff});
     }
     State& target = inPlace ? *this : next;
-    std::vector<Array*> in{&p, &g, &args}, out{&target.p};
+    std::vector<Array*> in{&args}, out{&target.p};
     if (scale) in.push_back(scale);
+    in.insert(in.end(), {&p, &g});
     for (Array& s : slots) in.push_back(&s);
     for (Array& s : target.slots) out.push_back(&s);
     const int fault = run(level, Op::update_, in, out, o.words(), threads);

@@ -3,6 +3,7 @@ import { cse } from './cse.js'
 import { epilogue } from './epilogue.js'
 import { fuse } from './fuse.js'
 import { inline } from './inline.js'
+import { joinUpdates } from './join-updates.js'
 import { prune } from './prune.js'
 import { simplify } from './simplify.js'
 
@@ -10,6 +11,6 @@ import { simplify } from './simplify.js'
 export type Pass = (graph: Graph) => Graph
 
 /** The passes that every program goes through, in order. */
-export const PASSES: readonly Pass[] = [inline, prune, simplify, cse, epilogue, fuse]
+export const PASSES: readonly Pass[] = [inline, prune, simplify, cse, epilogue, fuse, joinUpdates]
 
 export const optimize = (graph: Graph): Graph => PASSES.reduce((g, pass) => pass(g), graph)

@@ -1,0 +1,39 @@
+import { ruleNamed } from './rules.js'
+
+/** How a weight that is stored in fewer bits than it is computed in gets rounded. */
+export type Rounding = 'nearest' | 'stochastic'
+
+/** Attributes of the op `update` that say which operands it has. */
+export interface UpdateKind {
+  readonly rule: string
+  /** A scalar multiplies the gradients. */
+  readonly scale: boolean
+  readonly rounding: Rounding
+  /** bfloat16 weights have hidden low bits. */
+  readonly master: boolean
+}
+
+/** Positions of its operands: args, what the attributes announce, then of each parameter p, g, what the attributes announce, the slots. */
+export interface UpdateLayout {
+  /** Of the scale and the key; −1 where there is none. */
+  readonly scale: number
+  readonly key: number
+  /** Of the first parameter. */
+  readonly first: number
+  /** Operands of a parameter, and positions among them. */
+  readonly inputs: number
+  readonly low: number
+  readonly firstSlot: number
+  /** Outputs of a parameter. */
+  readonly outputs: number
+}
+
+export function updateLayout(kind: UpdateKind): UpdateLayout {
+  const slots = ruleNamed(kind.rule).slots.length
+  let at = 1
+  const scale = kind.scale ? at++ : -1
+  const key = kind.rounding === 'stochastic' ? at++ : -1
+  const low = kind.master ? 2 : -1
+  const firstSlot = kind.master ? 3 : 2
+  return { scale, key, first: at, low, firstSlot, inputs: firstSlot + slots, outputs: firstSlot - 1 + slots }
+}

@@ -1,0 +1,106 @@
+#include "update_operands.h"
+
+#include <algorithm>
+#include <string>
+
+namespace steepest::STEEPEST_LEVEL {
+namespace {
+
+[[noreturn]] void wrong(const char* what) { throw Error("PROGRAM", std::string("update: ") + what); }
+
+bool sameShape(const View& a, const View& b) {
+  if (a.rank != b.rank) return false;
+  for (int i = 0; i < a.rank; ++i) {
+    if (a.shape[i] != b.shape[i]) return false;
+  }
+  return true;
+}
+
+bool isNumber(const View& v) { return (v.dtype == DType::float32 || v.dtype == DType::float64) && v.rank == 0; }
+
+// Visible and hidden halves of one float32 weight.
+bool halves(const View& p, const View& low) {
+  bool fits = p.dtype == DType::bfloat16 && low.dtype == DType::uint8 && low.rank == p.rank + 1 && low.shape[0] == 2;
+  for (int i = 0; fits && i < p.rank; ++i) fits = low.shape[i + 1] == p.shape[i];
+  return fits;
+}
+
+int indexOf(std::vector<double>& list, double x) {
+  const auto at = std::find(list.begin(), list.end(), x);
+  if (at == list.end()) list.push_back(x);
+  return static_cast<int>(std::find(list.begin(), list.end(), x) - list.begin());
+}
+
+}  // namespace
+
+UpdateOperands readOperands(const Spec& spec, const UpdateAttrs& attrs, const RuleRow& rule) {
+  UpdateOperands o;
+  const bool stochastic = attrs.rounding == UpdateAttrs::Rounding::kStochastic;
+  int at = 1;
+  if (attrs.scale) o.scaleAt = at++;
+  if (stochastic) o.keyAt = at++;
+  if (attrs.master) o.lowAt = o.slotsAt++, ++o.firstOut;
+  const int inputs = o.slotsAt + rule.slots, outputs = o.firstOut + rule.slots;
+  const std::size_t count = attrs.lrScales.size();
+  if (count == 0 || attrs.sites.size() != count) wrong("it must say learning rate and site of every parameter");
+  if (spec.in.size() != static_cast<std::size_t>(at) + count * static_cast<std::size_t>(inputs) ||
+      spec.out.size() != count * static_cast<std::size_t>(outputs)) {
+    wrong("the number of operands is not that of the rule");
+  }
+  if (attrs.hyper.size() != static_cast<std::size_t>(rule.hypers)) wrong("the number of hyper-parameters is not that of the rule");
+  const View& args = spec.in[0];
+  if (args.dtype != DType::float64 || args.rank != 1 || args.shape[0] < 2) wrong("the step arguments must be float64[k], k >= 2");
+  if (o.scaleAt >= 0 && !isNumber(spec.in[static_cast<std::size_t>(o.scaleAt)])) wrong("the scale must be a float32 or float64 scalar");
+  for (const View& v : spec.in) {
+    if (!v.contiguous()) wrong("operands must be contiguous");
+  }
+  for (const View& v : spec.out) {
+    if (!v.contiguous()) wrong("outputs must be contiguous");
+  }
+
+  const DType dtype = spec.in[static_cast<std::size_t>(at)].dtype;
+  if (!isFloat(dtype)) wrong("a parameter must be a float");
+  const DType compute = dtype == DType::float64 ? DType::float64 : DType::float32;
+  if (stochastic) {
+    const View& key = spec.in[static_cast<std::size_t>(o.keyAt)];
+    if (dtype != DType::bfloat16 || attrs.master) wrong("stochastic rounding is for bfloat16 weights without hidden bits");
+    if (key.dtype != DType::int32 || key.rank != 1 || key.shape[0] != 2) wrong("the key must be int32[2]");
+  }
+  o.storage = dtype != DType::bfloat16 ? Storage::plain
+              : attrs.master           ? Storage::master
+              : stochastic             ? Storage::stochastic
+                                       : Storage::nearest;
+  for (std::size_t n = 0; n < count; ++n) {
+    const std::span<const View> in = spec.in.subspan(static_cast<std::size_t>(at) + n * static_cast<std::size_t>(inputs));
+    const std::span<const View> out = spec.out.subspan(n * static_cast<std::size_t>(outputs));
+    const View &p = in[0], &g = in[1];
+    if (p.dtype != dtype) wrong("all parameters must have one dtype");
+    if (!sameShape(p, g) || !(g.dtype == compute || (dtype == DType::bfloat16 && g.dtype == DType::bfloat16)))
+      wrong("the gradient does not fit the parameter");
+    if (o.lowAt >= 0 && !halves(p, in[static_cast<std::size_t>(o.lowAt)]))
+      wrong("the hidden bits must be uint8[2, ...] of a bfloat16 parameter");
+    for (int i = 0; i < rule.slots; ++i) {
+      const View& s = in[static_cast<std::size_t>(o.slotsAt + i)];
+      if (s.dtype != compute || !sameShape(s, p)) wrong("a state does not fit the parameter");
+    }
+    for (int i = 0; i < outputs; ++i) {
+      const View& from = in[static_cast<std::size_t>(i == 0 ? 0 : i + 1)];
+      const View& to = out[static_cast<std::size_t>(i)];
+      if (to.dtype != from.dtype || !sameShape(to, from)) wrong("an output is not of the shape of what it replaces");
+    }
+    if (attrs.sites[n] < 0 || attrs.sites[n] > 0xffffffffll) wrong("the site must be in [0, 2^32)");
+    Part part{.in = at + static_cast<int>(n) * inputs,
+              .out = static_cast<int>(n) * outputs,
+              .size = p.size(),
+              .shape = {1, p.size(), p.rank},
+              .site = static_cast<std::uint32_t>(attrs.sites[n]),
+              .lrScale = attrs.lrScales[n],
+              .coef = 0};
+    if (rule.scope == rules::Scope::rows && p.rank > 0) part.shape = {p.shape[0], p.shape[0] ? part.size / p.shape[0] : 0, p.rank};
+    part.coef = indexOf(o.lrScales, part.lrScale);
+    o.parts.push_back(part);
+  }
+  return o;
+}
+
+}  // namespace steepest::STEEPEST_LEVEL
