@@ -33,6 +33,17 @@ describe.skipIf(!inClone)('the tree', () => {
     expect(linesWith(pattern, texts).filter((line) => !line.startsWith('test/house/tree.test.ts'))).toEqual([])
   })
 
+  test('has a lock file with every platform of what is locked, so that an install anywhere leaves it as it is', () => {
+    const { packages } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as {
+      packages: Record<string, { resolved?: string; optionalDependencies?: Record<string, string> }>
+    }
+    const wanted = Object.values(packages).flatMap((p) => Object.keys(p.optionalDependencies ?? {}))
+    const absent = wanted.filter((name) => !Object.keys(packages).some((path) => path.endsWith(`node_modules/${name}`)))
+    expect(absent).toEqual([])
+    // The host of whichever registry it was made with is nobody else's.
+    expect(Object.values(packages).flatMap((p) => p.resolved ?? [])).toEqual([])
+  })
+
   test('leaves no work marked as undone', () => {
     expect(linesWith(new RegExp(`\\b(${['TO' + 'DO', 'FIX' + 'ME', 'X' + 'XX'].join('|')})\\b`), written)).toEqual([])
   })
