@@ -4,8 +4,9 @@ import { makeConcrete } from '../ops/shape.js'
 import { bytesOf, type TypedArray } from '../tensor/dtype.js'
 import { fromBytes } from '../tensor/bytes.js'
 import { showAval, sizeOf } from '../tensor/shape.js'
-import { setReader, type Storage, type Tensor } from '../tensor/tensor.js'
+import { holding, setReader, type Storage, type Tensor } from '../tensor/tensor.js'
 import { attrsKey } from './attrs.js'
+import { carried, drawLine, watchNodes } from './carried.js'
 import { build, type Executable, Queue } from './executable.js'
 import { type Graph, schedule } from './graph.js'
 
@@ -111,9 +112,27 @@ export function launch(
   return outputs.map((_, i) => wrap(bindings[plan.outputs[i]], where.queue, ticket))
 }
 
-/** Makes tensors concrete: the graph that they hang on is computed (on native threads) and cut. Does not wait for the numbers. */
+/** Whether native memory is there and no run other than the eager ones may be writing it. */
+function ready(leaf: Tensor): boolean {
+  if (!leaf.storage) return false
+  const { queue, ticket } = pendingOf(leaf)
+  return !queue || ticket === undefined || queue === eager?.queue || !queue.busy(ticket)
+}
+
+/**
+ * Makes tensors concrete: the graph that they hang on is computed (on native threads) and cut. Does not wait for the numbers. What a loop
+ * carries on from before the last evaluation is made concrete with them.
+ */
 export function evaluate(tensors: readonly Tensor[]): void {
-  const wanted = [...new Set(tensors)].filter((t) => t.storage === undefined)
+  if (tensors.every((t) => t.storage !== undefined)) return
+  holding(() => compute([...new Set([...tensors, ...carried(ready)])]))
+  drawLine()
+}
+
+watchNodes(() => holding(() => compute(carried(ready))))
+
+function compute(tensors: readonly Tensor[]): void {
+  const wanted = tensors.filter((t) => t.storage === undefined)
   if (wanted.length === 0) return
   const leaves = new Set<Tensor>()
   for (const node of schedule(wanted)) {

@@ -10,6 +10,7 @@ import {
 } from '../addon.js'
 import { SteepestError } from '../errors.js'
 import { encode, encodeAlone } from './encode.js'
+import { holding } from '../tensor/tensor.js'
 import type { Graph } from './graph.js'
 import { optimize } from './passes/index.js'
 import { lower } from './lower.js'
@@ -50,7 +51,7 @@ const planned = (graph: Graph, donated: ReadonlySet<number>, options?: PlanOptio
 
 /** What the arena of a graph needs and could do with, by what is computed again; nothing is loaded. */
 export const memoryCurve = (graph: Graph, donated: ReadonlySet<number>): Tradeoff[] =>
-  tradeoffs(lower(optimize(graph), donated, workspaceOf))
+  holding(() => tradeoffs(lower(optimize(graph), donated, workspaceOf)))
 
 /** Rewrites, plans and loads a graph. */
 export function build(
@@ -59,7 +60,7 @@ export function build(
   device: 'cpu' | 'null' = 'cpu',
   options?: PlanOptions,
 ): Executable {
-  const plan = planned(graph, donated, options)
+  const plan = holding(() => planned(graph, donated, options))
   try {
     return { plan, program: new (native().Program)(encode(plan, planBody), plan.constants, native().threads(), device) }
   } catch (error) {

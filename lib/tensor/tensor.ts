@@ -90,12 +90,29 @@ let numberInTrace: (t: Tensor) => Error = (t) => new TypeError(`${t} is not a nu
 let reader: (tensors: readonly Tensor[]) => Promise<TypedArray[]> = () => {
   throw new Error('the evaluator is not loaded')
 }
+let watcher: (node: Node, free: boolean) => void = () => {}
+let held = 0
 let scopePath = ''
 
 /** @internal Set by graph/evaluate.ts, which sits above this file. */
 export function setReader(read: typeof reader, error: typeof numberInTrace): void {
   reader = read
   numberInTrace = error
+}
+
+/** @internal Set by graph/carried.ts: sees every node, and whether handles may be evaluated now. */
+export function setWatcher(watch: typeof watcher): void {
+  watcher = watch
+}
+
+/** @internal Runs `f`, a transform or a pass that follows nodes from handle to handle: none is evaluated before it is done. */
+export function holding<T>(f: () => T): T {
+  held++
+  try {
+    return f()
+  } finally {
+    held--
+  }
 }
 
 /** @internal Runs `f` with `name` appended to the module path that its nodes carry. */
@@ -133,5 +150,6 @@ export function makeNode(
   const outputs: Tensor[] = []
   const node: Node = { id: nextId++, op, inputs, attrs, outputs, scope: scopePath }
   for (let i = 0; i < avals.length; i++) outputs.push(new Tensor(node, i, avals[i]))
+  watcher(node, held === 0)
   return outputs
 }

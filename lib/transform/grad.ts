@@ -2,8 +2,8 @@ import { checkOptions, SteepestError } from '../errors.js'
 import { alias, onesLike } from '../ops/shape.js'
 import { isFloat } from '../tensor/dtype.js'
 import { showAval } from '../tensor/shape.js'
-import { Tensor } from '../tensor/tensor.js'
-import { backwardOrZeros } from './backward.js'
+import { holding, Tensor } from '../tensor/tensor.js'
+import { backwardOrZeros, pullOrZeros, record } from './backward.js'
 import { inTrace } from './trace.js'
 import { flatten, type Flat } from './tree.js'
 
@@ -59,7 +59,7 @@ export function valueAndGrad<A extends readonly unknown[], R>(
   checkOptions('grad', options, ['argnums', 'hasAux'])
   const list = options.argnums ?? 0
   const argnums = typeof list === 'number' ? [list] : list
-  return (...args) => {
+  const differentiated = (...args: A): [R, A[0]] => {
     for (const n of argnums) {
       if (!(n in args))
         throw new SteepestError('ARGUMENT', {
@@ -75,6 +75,7 @@ export function valueAndGrad<A extends readonly unknown[], R>(
     const trees = flats.map((flat) => flat.unflatten(grads.slice(at, (at += flat.tensors.length))))
     return [out, (typeof list === 'number' ? trees[0] : trees) as A[0]]
   }
+  return (...args) => holding(() => differentiated(...args))
 }
 
 /** A function that gives the gradient of the scalar `f` (with `hasAux`: `[gradient, aux]`). See `valueAndGrad`. */
@@ -89,32 +90,38 @@ export function grad<A extends readonly unknown[], R>(
   }
 }
 
-/**
- * The value of `f` and its pullback: `pullback(cotangent)` gives one gradient tree per argument.
- */
-export function vjp<A extends readonly unknown[], R>(f: (...args: A) => R, ...args: A): [R, (cotangent: R) => A] {
-  const { out, flats, inputs } = callFresh(
+/** `f` at all of its arguments. */
+const callAll = <A extends readonly unknown[], R>(f: (...args: A) => R, args: A) =>
+  callFresh(
     f,
     args,
     args.map((_, i) => i),
   )
-  const flatOut = flatten(out)
-  return [
-    out,
-    (cotangent) => {
-      const given = flatten(cotangent).tensors
-      if (given.length !== flatOut.tensors.length) {
-        throw new SteepestError('ARGUMENT', {
-          who: 'vjp',
-          rule: 'the cotangent must have the tree of the output',
-          got: `${given.length} tensors for ${flatOut.tensors.length}`,
-        })
-      }
-      const grads = backwardOrZeros(flatOut.tensors, given, inputs)
-      let at = 0
-      return flats.map((flat) => flat.unflatten(grads.slice(at, (at += flat.tensors.length)))) as unknown as A
-    },
-  ]
+
+/**
+ * The value of `f` and its pullback: `pullback(cotangent)` gives one gradient tree per argument.
+ */
+export function vjp<A extends readonly unknown[], R>(f: (...args: A) => R, ...args: A): [R, (cotangent: R) => A] {
+  return holding(() => {
+    const { out, flats, inputs } = callAll(f, args)
+    const tape = record(flatten(out).tensors, inputs)
+    return [
+      out,
+      (cotangent) => {
+        const given = flatten(cotangent).tensors
+        if (given.length !== tape.outputs.length) {
+          throw new SteepestError('ARGUMENT', {
+            who: 'vjp',
+            rule: 'the cotangent must have the tree of the output',
+            got: `${given.length} tensors for ${tape.outputs.length}`,
+          })
+        }
+        const grads = holding(() => pullOrZeros(tape, given))
+        let at = 0
+        return flats.map((flat) => flat.unflatten(grads.slice(at, (at += flat.tensors.length)))) as unknown as A
+      },
+    ]
+  })
 }
 
 /**
@@ -125,24 +132,22 @@ export function linearize<A extends readonly unknown[], R>(
   f: (...args: A) => R,
   ...primals: A
 ): [R, (...tangents: A) => R] {
-  const { out, inputs } = callFresh(
-    f,
-    primals,
-    primals.map((_, i) => i),
-  )
-  const flatOut = flatten(out)
-  const seeds = flatOut.tensors.map((t) => alias(onesLike(t)))
-  const pulled = backwardOrZeros(flatOut.tensors, seeds, inputs)
-  return [
-    out,
-    (...tangents) => {
-      const along = flatten(tangents).tensors
-      if (along.length !== inputs.length) {
-        throw new SteepestError('ARGUMENT', { who: 'jvp', rule: 'tangents must have the tree of the primals' })
-      }
-      return flatOut.unflatten(backwardOrZeros(pulled, along, seeds))
-    },
-  ]
+  return holding(() => {
+    const { out, inputs } = callAll(f, primals)
+    const flatOut = flatten(out)
+    const seeds = flatOut.tensors.map((t) => alias(onesLike(t)))
+    const tape = record(backwardOrZeros(flatOut.tensors, seeds, inputs), seeds)
+    return [
+      out,
+      (...tangents) => {
+        const along = flatten(tangents).tensors
+        if (along.length !== inputs.length) {
+          throw new SteepestError('ARGUMENT', { who: 'jvp', rule: 'tangents must have the tree of the primals' })
+        }
+        return flatOut.unflatten(holding(() => pullOrZeros(tape, along)))
+      },
+    ]
+  })
 }
 
 /** Forward mode: the value of `f` and its derivative along `tangents` (one tree per argument). */
@@ -153,12 +158,14 @@ export function jvp<A extends readonly unknown[], R>(f: (...args: A) => R, prima
 
 /** The product of the Hessian of the scalar `f` with `vector`, at `x`: a tree like `x`. */
 export function hvp<T>(f: (x: T) => Tensor, x: T, vector: T): T {
-  const flat = flatten(x)
-  const inputs = flat.tensors.map((t) => alias(t))
-  const loss = scalarLoss(
-    'hvp',
-    inTrace(() => f(flat.unflatten(inputs))),
-  )
-  const grads = backwardOrZeros([loss], [onesLike(loss)], inputs)
-  return flat.unflatten(backwardOrZeros(grads, flatten(vector).tensors, inputs))
+  return holding(() => {
+    const flat = flatten(x)
+    const inputs = flat.tensors.map((t) => alias(t))
+    const loss = scalarLoss(
+      'hvp',
+      inTrace(() => f(flat.unflatten(inputs))),
+    )
+    const grads = backwardOrZeros([loss], [onesLike(loss)], inputs)
+    return flat.unflatten(backwardOrZeros(grads, flatten(vector).tensors, inputs))
+  })
 }

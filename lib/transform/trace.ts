@@ -2,7 +2,7 @@ import { SteepestError } from '../errors.js'
 import { type Graph, schedule } from '../graph/graph.js'
 import { rebuild } from '../graph/rebuild.js'
 import { placeholder } from '../ops/shape.js'
-import { nextNodeId, type Tensor } from '../tensor/tensor.js'
+import { holding, nextNodeId, type Tensor } from '../tensor/tensor.js'
 import { flatten, type Flat } from './tree.js'
 
 let depth = 0
@@ -14,7 +14,7 @@ export const tracing = (): boolean => depth > 0
 export function inTrace<T>(f: () => T): T {
   depth++
   try {
-    return f()
+    return holding(f)
   } finally {
     depth--
   }
@@ -41,6 +41,15 @@ function requireSync(who: string, out: unknown): void {
 
 /** Traces `f` on placeholders in the places of the tensors of `args`. What it used from outside becomes further inputs. */
 export function trace<A extends readonly unknown[], R>(
+  who: string,
+  f: (...args: A) => R,
+  args: A,
+  avals?: readonly { shape: readonly number[]; dtype: Tensor['dtype'] }[],
+): Traced<R> {
+  return holding(() => traceHeld(who, f, args, avals))
+}
+
+function traceHeld<A extends readonly unknown[], R>(
   who: string,
   f: (...args: A) => R,
   args: A,
