@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { peerPython, root } from './harness.mjs'
 
-const PACKAGES = ['numpy', 'torch']
+const PACKAGES = ['numpy', 'torch', 'transformers', 'peft', 'safetensors']
 
 if (!peerPython()) {
   const folder = join(root, '.peers')

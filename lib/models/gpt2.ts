@@ -5,13 +5,13 @@ import * as init from '../nn/init.js'
 import { Context, Keys, Module } from '../nn/module.js'
 import { LayerNorm } from '../nn/norm.js'
 import { attention } from '../ops/attention.js'
-import { arange, concat, pad } from '../ops/assemble.js'
-import { add, div, equal, gelu, lessEqual, where } from '../ops/elementwise.js'
-import { linearCrossEntropy } from '../ops/loss.js'
+import { arange, pad } from '../ops/assemble.js'
+import { add, equal, gelu, lessEqual, where } from '../ops/elementwise.js'
 import { matmul } from '../ops/matmul.js'
-import { broadcastTo, expandDims, full, reshape, slice, transpose, zeros } from '../ops/shape.js'
+import { broadcastTo, expandDims, reshape, slice, zeros } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
+import { type Cache, CausalLM, type LayerCache, maskOf, type Reading, type Step } from './causal.js'
 
 /** Sizes of a GPT-2, with the defaults of the 124M one. */
 export interface GPT2Config {
@@ -32,19 +32,6 @@ export interface GPT2Config {
 }
 
 const KNOWN = ['vocabSize', 'context', 'layers', 'heads', 'width', 'hidden', 'dropout', 'eps', 'dtype', 'seed']
-
-/** Keys and values of the positions that a layer has seen, [B, context, heads, depth]; those beyond are not looked at. */
-export interface LayerCache {
-  k: Tensor
-  v: Tensor
-}
-
-/** What a row that is written token by token has behind it. */
-export interface Cache {
-  readonly layers: LayerCache[]
-  /** Positions that are filled, an int32 scalar; the next token gets this one. */
-  readonly at: Tensor
-}
 
 /** y = x·W + b with weight [in, out]: how GPT-2's checkpoints hold their linear layers. */
 class Conv1D extends Module {
@@ -114,12 +101,13 @@ class Attention extends Module {
     const keyMask = broadcastTo(expandDims(lessEqual(places, at), 0), [batch, context])
     return { y: this.join(attention(q, cache.k, cache.v, { keyMask })), cache }
   }
-  forward(x: Tensor, ctx: Context): Tensor {
+  forward(x: Tensor, ctx: Context, reading: Reading): Tensor {
     const [q, k, v] = this.split(x)
     const drops = ctx.training && this.dropout > 0
     return this.join(
       attention(q, k, v, {
         causal: true,
+        ...maskOf(reading),
         ...(drops ? { dropout: this.dropout, key: ctx.requireKey('attention'), site: ctx.site() } : {}),
       }),
     )
@@ -155,8 +143,8 @@ class Block extends Module {
     this.mlp = new FeedForward(width, hidden, 0.02, layers, dtype, keys)
     this.drop = new Dropout(dropout)
   }
-  forward(x: Tensor, ctx: Context): Tensor {
-    return this.around(x, ctx, (normed) => this.attn.forward(normed, ctx))
+  forward(x: Tensor, ctx: Context, reading: Reading): Tensor {
+    return this.around(x, ctx, (normed) => this.attn.forward(normed, ctx, reading))
   }
   /** The block with something else in the place of its attention. */
   around(x: Tensor, ctx: Context, attend: (normed: Tensor) => Tensor): Tensor {
@@ -167,23 +155,8 @@ class Block extends Module {
   }
 }
 
-/** A batch of token rows, [B, T] int32. */
-export type TokenBatch = {
-  inputIds: Tensor
-  /** As Hugging Face has them: the labels of position t stand at t and are shifted by the model; −100 is not counted. */
-  labels?: Tensor
-  /** Labels that are shifted already: what position t shall predict stands at t; −100 is not counted. */
-  targets?: Tensor
-}
-
-/** The labels of each position: what stands one to the right. */
-function shiftLeft(labels: Tensor): Tensor {
-  const [batch] = labels.shape
-  return concat([slice(labels, [null, [1, null]]), full([batch, 1], -100, 'int32')], { axis: 1 })
-}
-
 /** GPT-2 (Radford et al. 2019), with the parameter names of its Hugging Face checkpoints; the output layer is the token embedding. */
-export class GPT2 extends Module {
+export class GPT2 extends CausalLM {
   transformer: { wte: Embedding; wpe: Embedding; h: Block[]; ln_f: LayerNorm }
   readonly config: Required<GPT2Config>
   private readonly drop: Dropout
@@ -221,8 +194,11 @@ export class GPT2 extends Module {
     this.drop = new Dropout(dropout)
   }
 
-  /** The last hidden states [B, T, C] of token ids [B, T]. */
-  hidden(inputIds: Tensor, ctx: Context): Tensor {
+  get head(): Tensor {
+    return this.transformer.wte.weight
+  }
+
+  hidden(inputIds: Tensor, ctx: Context, reading: Reading = {}): Tensor {
     const [, time] = inputIds.shape
     if (time > this.config.context) {
       throw new SteepestError('SHAPE', {
@@ -234,9 +210,9 @@ export class GPT2 extends Module {
     const { wte, wpe, h, ln_f } = this.transformer
     return withScope('transformer', () => {
       const tokens = withScope('wte', () => wte.forward(inputIds))
-      const positions = withScope('wpe', () => wpe.forward(arange(0, time, { dtype: 'int32' })))
+      const positions = withScope('wpe', () => wpe.forward(reading.positions ?? arange(0, time, { dtype: 'int32' })))
       const x = this.drop.forward(add(tokens, positions), ctx)
-      const y = h.reduce((at, block, i) => withScope(`h.${i}`, () => block.forward(at, ctx)), x)
+      const y = h.reduce((at, block, i) => withScope(`h.${i}`, () => block.forward(at, ctx, reading)), x)
       return withScope('ln_f', () => ln_f.forward(y))
     })
   }
@@ -244,7 +220,7 @@ export class GPT2 extends Module {
   private through(
     x: Tensor,
     attend: (attn: Attention, normed: Tensor, layer: number) => { y: Tensor; cache: LayerCache },
-  ): { hidden: Tensor; layers: LayerCache[] } {
+  ): Step {
     const ctx = new Context()
     const layers: LayerCache[] = []
     const y = this.transformer.h.reduce(
@@ -263,38 +239,13 @@ export class GPT2 extends Module {
     return add(this.transformer.wte.forward(inputIds), this.transformer.wpe.forward(positions))
   }
 
-  /** The last hidden states [B, T, C] of the first tokens of rows, and what further ones look back at. */
-  prefill(inputIds: Tensor): { hidden: Tensor; layers: LayerCache[] } {
+  prefill(inputIds: Tensor, length: number): Step {
     const x = this.embed(inputIds, arange(0, inputIds.shape[1], { dtype: 'int32' }))
-    return this.through(x, (attn, normed) => attn.fill(normed, this.config.context))
+    return this.through(x, (attn, normed) => attn.fill(normed, length))
   }
 
-  /** The last hidden states [B, 1, C] of one more token for each row, ids [B, 1]. */
-  decode(inputIds: Tensor, { layers, at }: Cache): { hidden: Tensor; layers: LayerCache[] } {
+  decode(inputIds: Tensor, { layers, at }: Cache): Step {
     const x = this.embed(inputIds, reshape(at, [1]))
     return this.through(x, (attn, normed, i) => attn.next(normed, layers[i], at))
-  }
-
-  /** Logits [B, T, V] of token ids [B, T]. */
-  logits(inputIds: Tensor, ctx: Context): Tensor {
-    return withScope('lm_head', () => matmul(this.hidden(inputIds, ctx), transpose(this.transformer.wte.weight)))
-  }
-
-  /**
-   * The cross-entropy of the batch: its mean over counted labels, or their sum by `ctx.normalizer`; and the logits [B·T, V], which are
-   * computed only where somebody looks at them.
-   */
-  loss(batch: TokenBatch, ctx: Context): { loss: Tensor; logits: Tensor } {
-    const targets = batch.targets ?? (batch.labels ? shiftLeft(batch.labels) : undefined)
-    if (!targets) throw new SteepestError('ARGUMENT', { who: 'GPT2', rule: 'a batch needs `labels` or `targets`' })
-    const hidden = this.hidden(batch.inputIds, ctx)
-    return withScope('lm_head', () => {
-      const rows = reshape(hidden, [-1, this.config.width])
-      const labels = reshape(targets, [-1])
-      const { weight } = this.transformer.wte
-      const reduction = ctx.normalizer ? 'sum' : 'mean'
-      const loss = linearCrossEntropy(rows, weight, labels, { reduction })
-      return { loss: ctx.normalizer ? div(loss, ctx.normalizer) : loss, logits: matmul(rows, transpose(weight)) }
-    })
   }
 }

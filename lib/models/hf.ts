@@ -11,36 +11,37 @@ import { toBytes } from '../tensor/bytes.js'
 import { bytesOf, type DType } from '../tensor/dtype.js'
 import { showShape, sizeOf } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
-import type { GPT2 } from './gpt2.js'
-import { gpt2Folder } from './hf-gpt2.js'
+import type { Context } from '../nn/module.js'
+import type { Outputs } from '../optim/index.js'
+import { bertFolder, robertaFolder } from './bert-folders.js'
+import {
+  type ConfigJson,
+  ConfigReader,
+  configText,
+  type FolderFormat,
+  keptKeys,
+  type LoadOptions,
+  type Origin,
+} from './config-json.js'
+import { decoderFolders } from './decoder-folders.js'
+import { gpt2Folder } from './gpt2-folder.js'
+import { t5Folder } from './t5-folder.js'
 
-/** What `config.json` says. */
-export type ConfigJson = Readonly<Record<string, unknown>>
+export type { ConfigJson, LoadOptions } from './config-json.js'
 
-/** How a kind of model is kept in a Hugging Face folder. */
-export interface FolderFormat<M> {
-  /** `model_type` of its `config.json`. */
-  readonly type: string
-  /** A model with initial weights, which are not computed unless something reads them. */
-  build(who: string, config: ConfigJson, options: LoadOptions & { readonly dtype: DType }): M
-  /** The name of one of the model's tensors by its name in the file; null for what need not be read. */
-  nameOf(fileName: string): string | null
-  config(model: M): ConfigJson
-  /** Whether this is how `model` is kept. */
-  keeps(model: unknown): model is M
-}
+const FORMATS: readonly FolderFormat<never>[] = [
+  gpt2Folder,
+  ...decoderFolders,
+  bertFolder,
+  robertaFolder,
+  t5Folder,
+] as never
 
-const FORMATS = [gpt2Folder] as const
-
-/** The models that a folder can hold. */
-export type FolderModel = GPT2
-
-/** How a model is loaded. */
-export interface LoadOptions {
-  /** Numbers that the model computes with; where not given, bfloat16 and float64 of a file stay, and all others become float32. */
-  readonly dtype?: DType
-  /** Share of activations that is dropped in training; 0 where not given, whatever the folder says. */
-  readonly dropout?: number
+/** A model that a folder can hold. */
+export interface FolderModel {
+  loss(batch: never, ctx: Context): Outputs
+  /** @internal The folder that it comes from. */
+  origin?: Origin
 }
 
 /** `config.json` of a folder. */
@@ -80,11 +81,12 @@ function matched(
   dir: string,
   file: Safetensors,
   format: FolderFormat<never>,
+  model: FolderModel,
   wanted: Readonly<Record<string, Tensor>>,
 ): Map<string, string> {
   const byName = new Map<string, string>()
   for (const { name, shape } of file.tensors.values()) {
-    const own = format.nameOf(name)
+    const own = format.nameOf(name, model as never)
     if (own === null) continue
     const target = wanted[own]
     if (!target) {
@@ -125,7 +127,10 @@ function matched(
  *
  * @throws SteepestError FILE, FORMAT, SHAPE or DTYPE that names the file, and the tensor where one is at fault
  */
-export async function loadModel(dir: string, options: LoadOptions = {}): Promise<FolderModel> {
+export async function loadModel<M extends FolderModel = FolderModel>(
+  dir: string,
+  options: LoadOptions = {},
+): Promise<M> {
   checkOptions('loadModel', options, ['dtype', 'dropout'])
   const config = await readConfig(dir)
   const format = FORMATS.find((f) => f.type === config.model_type)
@@ -140,10 +145,12 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
   const file = await openSafetensors(dir)
   try {
     const dtype = options.dtype ?? dtypeOf(file)
-    const model = format.build(join(dir, 'config.json'), config, { ...options, dtype })
+    const reader = new ConfigReader(join(dir, 'config.json'), config)
+    const model: M = format.build(reader, { dropout: 0, ...options, dtype })
+    model.origin = new Map([['config', config]])
     const { parameters, state } = namedTensors(model)
     const wanted = { ...parameters, ...state }
-    const names = matched(dir, file, format as FolderFormat<never>, wanted)
+    const names = matched(dir, file, format, model, wanted)
     const loaded: Record<string, Tensor> = {}
     for (const [own, aval] of Object.entries(wanted)) {
       const buffer = new (native().Buffer)(sizeOf(aval.shape) * bytesOf(aval.dtype))
@@ -159,7 +166,7 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
 /** `config.json` of a model, as Hugging Face writes it. */
 export function configOf(model: unknown): ConfigJson {
   const format = FORMATS.find((f) => f.keeps(model))
-  if (format) return format.config(model as never)
+  if (format) return { ...keptKeys((model as FolderModel).origin), ...format.config(model as never) }
   throw new SteepestError('ARGUMENT', {
     who: 'saveModel',
     rule: 'a folder can hold the models that steepest has',
@@ -191,5 +198,5 @@ export async function saveModel(
   await writeSafetensors(join(dir, 'model.safetensors'), sources, { format: 'pt' })
   for (const [name, content] of Object.entries(tokenizer?.files() ?? {}))
     await atomicWriteFile(join(dir, name), content)
-  await atomicWriteFile(join(dir, 'config.json'), `${JSON.stringify(config, null, 2)}\n`)
+  await atomicWriteFile(join(dir, 'config.json'), configText(config))
 }

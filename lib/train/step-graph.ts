@@ -9,7 +9,7 @@ import type { Aval } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { backwardOrZeros } from '../transform/backward.js'
 import { scan } from '../transform/loop.js'
-import { trace } from '../transform/trace.js'
+import { closeOver, trace } from '../transform/trace.js'
 import { flatten, mapTree } from '../transform/tree.js'
 import type { Batch } from './host.js'
 
@@ -49,8 +49,10 @@ export interface StepSpec {
 /** Where the memory of an input comes from. */
 export type InputKind =
   | readonly [kind: 'state', name: string]
-  | readonly [kind: 'args' | 'key']
+  | readonly [kind: 'args']
+  | readonly [kind: 'key']
   | readonly [kind: 'batch', name: string]
+  | readonly [kind: 'capture', tensor: Tensor]
 /** What an output is: state that it replaces, or a number that is read. */
 export type OutputKind = readonly [kind: 'state', name: string] | readonly [kind: 'loss' | 'gradNorm']
 
@@ -97,10 +99,12 @@ class Tracer {
     this.outputKinds.push(kind)
   }
 
+  /** Tensors that the model makes of numbers while it is traced are inputs too. */
   get graph(): StepGraph {
+    const { closed, captures } = closeOver({ inputs: this.inputs, outputs: this.outputs }, 0)
     return {
-      graph: { inputs: this.inputs, outputs: this.outputs },
-      inputs: this.inputKinds,
+      graph: closed,
+      inputs: [...this.inputKinds, ...captures.map((t): InputKind => ['capture', t])],
       outputs: this.outputKinds,
     }
   }

@@ -240,6 +240,7 @@ export class Trainer {
     micros = 1,
   ): Promise<() => Promise<StepResult>> {
     const [compiled, key] = this.compiled(part, batch)
+    await settled(compiled.inputs.flatMap((input) => (input[0] === 'capture' ? [input[1]] : [])))
     const slot = await this.slotFor(key, compiled)
     const { plan } = compiled.executable
     slot.args.write(Float64Array.of(args.lr, args.step, args.normalizer ?? 1))
@@ -250,7 +251,8 @@ export class Trainer {
       if (!input || input[0] === 'batch') return slot.buffers.get(i)!
       if (input[0] === 'args') return slot.args
       if (input[0] === 'key') return slot.key
-      return this.stateBuffer(input[1] as string, buf.bytes)
+      if (input[0] === 'capture') return pendingOf(input[1]).buffer
+      return this.stateBuffer(input[1], buf.bytes)
     })
     compiled.inputs.forEach((input, i) => {
       if (input[0] === 'batch') bindings[i].write(batch[input[1]].data)
@@ -372,6 +374,7 @@ export class Trainer {
       this.used.set(name, to)
       const bindings = plan.externals.map((_, i) => {
         const input = compiled.inputs[i]
+        if (input?.[0] === 'capture') return pendingOf(input[1]).buffer
         return input ? this.buffer(input[1] as string) : to
       })
       await this.queue.wait(this.queue.submit(compiled.executable, bindings, this.arena))

@@ -67,7 +67,7 @@ function traceHeld<A extends readonly unknown[], R>(
 }
 
 /** Turns what a graph uses from before `start`, and native memory, into inputs. */
-function closeOver(graph: Graph, start: number): { closed: Graph; captures: Tensor[] } {
+export function closeOver(graph: Graph, start: number): { closed: Graph; captures: Tensor[] } {
   const own = new Set(graph.inputs)
   const map = new Map<Tensor, Tensor>()
   const captures: Tensor[] = []

@@ -130,15 +130,21 @@ describe('what does not fit is one sentence', () => {
   }
 
   test.each<[Record<string, unknown>, string]>([
-    [{ model_type: 'mamba' }, '`model_type` must be one that steepest has: gpt2; got "mamba"'],
+    [{ model_type: 'mamba' }, '`model_type` must be one that steepest has: gpt2, llama, '],
     [{ model_type: undefined }, 'got none'],
-    [{ activation_function: 'relu' }, '`activation_function` gelu_new or gelu_pytorch_tanh; got "relu"'],
-    [{ scale_attn_by_inverse_layer_idx: true }, '`scale_attn_by_inverse_layer_idx` false; got true'],
-    [{ tie_word_embeddings: false }, '`tie_word_embeddings` true; got false'],
+    [
+      { activation_function: 'relu' },
+      '`activation_function` must be "gelu_new" or "gelu_pytorch_tanh" (steepest has no other); got "relu"',
+    ],
+    [
+      { scale_attn_by_inverse_layer_idx: true },
+      '`scale_attn_by_inverse_layer_idx` must be false (steepest has no other); got true',
+    ],
+    [{ tie_word_embeddings: false }, '`tie_word_embeddings` must be true (steepest has no other); got false'],
     [{ n_embd: 0 }, '`n_embd` must be a whole number of 1 or more; got 0'],
     [{ n_layer: undefined }, '`n_layer` must be a whole number of 1 or more; got nothing'],
     [{ n_head: 3 }, '`n_head` must divide `n_embd`; got 3 for 8'],
-    [{ layer_norm_epsilon: 'x' }, '`layer_norm_epsilon` must be above 0'],
+    [{ layer_norm_epsilon: 'x' }, '`layer_norm_epsilon` must be a number above 0'],
     [{ vocab_size: 30 }, 'transformer.wte.weight] config.json asks for [30, 8]; got [31, 8]'],
     [{ n_layer: 1 }, 'a gpt2 of this config.json has no tensor transformer.h.1.'],
     [{ n_layer: 3 }, 'the weights of every layer must be there; got none for transformer.h.2.ln_1.weight and 11 more'],

@@ -5,6 +5,7 @@ import { native } from '../../addon.js'
 import { loadTokenizer } from '../../data/index.js'
 import { SteepestError } from '../../errors.js'
 import { latestCheckpoint } from '../../io/checkpoint.js'
+import { CausalLM } from '../../models/causal.js'
 import { loadModel } from '../../models/hf.js'
 import type { GenerateOptions } from '../options.js'
 import { Sampler } from './sampler.js'
@@ -43,7 +44,7 @@ async function modelFolder(path: string): Promise<string> {
 /**
  * Writes text with a trained model, piece by piece.
  *
- * @param path a run folder, a checkpoint, or a Hugging Face folder of a GPT-2; the newest run in `runs/` where not given
+ * @param path a run folder, a checkpoint, or a Hugging Face folder of a language model; the newest run in `runs/` where not given
  */
 export async function* generateText(
   path: string | undefined,
@@ -56,6 +57,12 @@ export async function* generateText(
   native().threads(options.threads)
   const tokenizer = await loadTokenizer(dir)
   const model = await loadModel(dir)
+  if (!(model instanceof CausalLM))
+    throw new SteepestError('ARGUMENT', {
+      who: dir,
+      rule: 'text is written by models that predict the next token',
+      got: model.constructor.name,
+    })
   const { endOfText } = tokenizer
   const ids = [...tokenizer.encode(options.prompt ?? '')]
   // The start of a text is what follows the end of another.
@@ -63,9 +70,10 @@ export async function* generateText(
   const sampler = new Sampler(model)
   const decoder = tokenizer.decodeStream({ skipSpecial: true })
   const { tokens = 200, temperature = 0.8, topK, topP, seed = 1, signal } = options
+  const choice = { temperature, topK, topP, seed }
   try {
     let n = 0
-    for await (const token of sampler.generate(ids, { temperature, topK, topP, seed }, endOfText)) {
+    for await (const token of sampler.generate(ids, { ...choice, length: ids.length + tokens }, endOfText)) {
       if (signal?.aborted) return
       const piece = decoder.push(token)
       if (piece) yield piece

@@ -2,11 +2,10 @@ import { SteepestError } from '../../errors.js'
 import { evaluate, launch, settled } from '../../graph/evaluate.js'
 import { build, type Executable, Queue } from '../../graph/executable.js'
 import { native, type NativeArena } from '../../addon.js'
-import type { GPT2, LayerCache } from '../../models/gpt2.js'
+import type { CausalLM, Step } from '../../models/causal.js'
 import { take } from '../../ops/indexing.js'
 import { cast } from '../../ops/elementwise.js'
-import { matmul } from '../../ops/matmul.js'
-import { fromStorage, reshape, tensor, transpose, zeros } from '../../ops/shape.js'
+import { fromStorage, reshape, tensor, zeros } from '../../ops/shape.js'
 import type { Tensor } from '../../tensor/tensor.js'
 import { trace } from '../../transform/trace.js'
 import { flatten } from '../../transform/tree.js'
@@ -21,6 +20,8 @@ export interface SamplerOptions {
   /** Choose among the likeliest tokens that have this probability together, in (0, 1]. */
   topP?: number
   seed?: number
+  /** Tokens that are expected at most, prompt included: caches are made for so many. The context of the model by default. */
+  length?: number
 }
 
 type Choice = Required<Pick<SamplerOptions, 'temperature'>> & Pick<SamplerOptions, 'topK' | 'topP'>
@@ -34,6 +35,7 @@ interface Program {
 
 /** Shortest prompt that has a program of its own. */
 const SHORTEST = 16
+const powerOfTwo = (n: number): number => 2 ** Math.ceil(Math.log2(Math.max(SHORTEST, n)))
 
 /**
  * Chooses token after token with a GPT-2. A prompt goes through the model at once (one native program per length, a power of two);
@@ -48,7 +50,7 @@ export class Sampler {
 
   /** @param where the queue and scratch of a training run whose model this is; its own where absent */
   constructor(
-    private readonly model: GPT2,
+    private readonly model: CausalLM,
     where?: { queue: Queue; arena: NativeArena },
   ) {
     this.own = where === undefined
@@ -59,12 +61,12 @@ export class Sampler {
   /** Plans `f(model, …inputs)` the first time that it is asked for under this name. */
   private program(
     name: string,
-    f: (model: GPT2, ...inputs: Tensor[]) => readonly Tensor[],
+    f: (model: CausalLM, ...inputs: Tensor[]) => readonly Tensor[],
     inputs: readonly Tensor[],
   ): Program {
     let known = this.programs.get(name)
     if (!known) {
-      const { graph, captures } = trace('generate', f, [this.model, ...inputs] as [GPT2, ...Tensor[]])
+      const { graph, captures } = trace('generate', f, [this.model, ...inputs] as [CausalLM, ...Tensor[]])
       known = { executable: build(graph), captures, outputs: graph.outputs }
       this.programs.set(name, known)
     }
@@ -82,15 +84,9 @@ export class Sampler {
   }
 
   /** The token that follows the hidden state of row `at`, and the cache. */
-  private choose(
-    model: GPT2,
-    { hidden, layers }: { hidden: Tensor; layers: LayerCache[] },
-    at: Tensor,
-    key: Tensor,
-    choice: Choice,
-  ): Tensor[] {
+  private choose(model: CausalLM, { hidden, layers }: Step, at: Tensor, key: Tensor, choice: Choice): Tensor[] {
     const rows = reshape(hidden, [-1, model.config.width])
-    const logits = matmul(take(rows, reshape(at, [1]), { axis: 0 }), transpose(model.transformer.wte.weight))
+    const logits = model.logitsOf(take(rows, reshape(at, [1]), { axis: 0 }))
     return [sampleLogits(cast(logits, 'float32'), { ...choice, key }), ...layers.flatMap(({ k, v }) => [k, v])]
   }
 
@@ -100,9 +96,9 @@ export class Sampler {
    * @throws SteepestError ARGUMENT where the prompt is empty, OPTION where a choice is out of range
    */
   async *generate(prompt: readonly number[], options: SamplerOptions = {}, endOfText?: number): AsyncGenerator<number> {
-    const { temperature = 1, topK, topP, seed = 0 } = options
+    const { temperature = 1, topK, topP, seed = 0, length: expected = Number.POSITIVE_INFINITY } = options
     const choice: Choice = { temperature, topK, topP }
-    const { context } = this.model.config
+    const context = Math.min(this.model.config.context, powerOfTwo(expected))
     if (prompt.length === 0)
       throw new SteepestError('ARGUMENT', { who: 'generate', rule: 'a prompt must have at least one token' })
     evaluate(this.weights)
@@ -117,14 +113,14 @@ export class Sampler {
       let out: Tensor[]
       if (n === 0 || filled === context) {
         const row = ids.slice(n === 0 ? -context : -Math.max(1, context >> 1))
-        const length = Math.min(context, 2 ** Math.ceil(Math.log2(Math.max(SHORTEST, row.length))))
+        const length = Math.min(context, powerOfTwo(row.length))
         const padded = new Int32Array(length)
         padded.set(row)
         const inputs = [tensor(padded, { shape: [1, length] }), tensor(row.length - 1, { dtype: 'int32' }), key]
         out = this.run(
           this.program(
-            `prefill ${length} ${name}`,
-            (model, tokens, at, k) => this.choose(model, model.prefill(tokens), at, k, choice),
+            `prefill ${length} ${context} ${name}`,
+            (model, tokens, at, k) => this.choose(model, model.prefill(tokens, context), at, k, choice),
             inputs,
           ),
           inputs,
@@ -137,11 +133,11 @@ export class Sampler {
           key,
           ...cache,
         ]
-        const step = (model: GPT2, token: Tensor, at: Tensor, k: Tensor, ...flat: Tensor[]) => {
-          const layers = model.transformer.h.map((_, i) => ({ k: flat[2 * i], v: flat[2 * i + 1] }))
+        const step = (model: CausalLM, token: Tensor, at: Tensor, k: Tensor, ...flat: Tensor[]) => {
+          const layers = Array.from({ length: model.config.layers }, (_, i) => ({ k: flat[2 * i], v: flat[2 * i + 1] }))
           return this.choose(model, model.decode(token, { layers, at }), zeros([], 'int32'), k, choice)
         }
-        out = this.run(this.program(`decode ${name}`, step, inputs), inputs)
+        out = this.run(this.program(`decode ${context} ${name}`, step, inputs), inputs)
         filled++
       }
       cache = out.slice(1)
