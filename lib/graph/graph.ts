@@ -9,12 +9,12 @@ export interface Graph {
 /** A node that is not computed: a placeholder, a constant or native memory. */
 export const isLeaf = (node: Node): boolean => node.op.kind === 'leaf'
 
-/** The nodes that the outputs need, in order, leaves included. Stops at concrete tensors. */
-export function schedule(outputs: readonly Tensor[]): Node[] {
+/** The nodes that the outputs need, in order, leaves included. Stops at concrete tensors, and at those that are `known`. */
+export function schedule(outputs: readonly Tensor[], known?: ReadonlyMap<Tensor, unknown>): Node[] {
   const seen = new Set<Node>()
   const stack: Node[] = []
   const visit = (t: Tensor) => {
-    if (!seen.has(t.node)) {
+    if (!known?.has(t) && !seen.has(t.node)) {
       seen.add(t.node)
       stack.push(t.node)
     }

@@ -10,15 +10,18 @@ export type Rewrite = (node: Node, inputs: readonly Tensor[]) => readonly Tensor
  */
 export function rebuild(graph: Graph, rewrite: Rewrite, map = new Map<Tensor, Tensor>()): Graph {
   const get = (t: Tensor) => map.get(t) ?? t
-  for (const node of schedule(graph.outputs)) {
+  const given = new Map(map)
+  for (const node of schedule(graph.outputs, given)) {
     if (isLeaf(node)) continue
-    if (node.outputs.every((t) => map.has(t))) continue
     const inputs = node.inputs.map(get)
     const outputs = withNodeScope(
       node,
       () => rewrite(node, inputs) ?? makeNode(node.op, inputs, node.attrs, node.outputs),
     )
-    node.outputs.forEach((t, i) => map.set(t, outputs[i]))
+    // Of a node with several outputs some may be given.
+    node.outputs.forEach((t, i) => {
+      if (!given.has(t)) map.set(t, outputs[i])
+    })
   }
   return { inputs: graph.inputs.map(get), outputs: graph.outputs.map(get) }
 }

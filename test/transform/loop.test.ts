@@ -163,3 +163,18 @@ test('loops say what is wrong', () => {
     )(f64([1])),
   ).toThrow(/use scan/)
 })
+
+test('a body takes one output of a node outside and not the others', async () => {
+  const pair = (x: Tensor) => whileLoop(([i]) => less(i, 2), ([i, y]) => [add(i, 1), mul(y, 3)], [tensor(0), x])
+  const outer = whileLoop(
+    ([i]) => less(i, 2),
+    ([i, y]) => {
+      const [, tripled] = pair(y)
+      const [, sums] = whileLoop(([j]) => less(j, 2), ([j, z]) => [add(j, 1), add(z, tripled)], [tensor(0), y])
+      return [add(i, 1), sums]
+    },
+    [tensor(0), tensor(1)],
+  )
+  // Each round: y + 2 · 9y.
+  expect(await outer[1].item()).toBe(19 ** 2)
+})
