@@ -1,7 +1,9 @@
 import { SteepestError } from '../errors.js'
 import { namedTensors, withTensors } from '../nn/module.js'
+import { arange } from '../ops/assemble.js'
 import { assign } from '../ops/control.js'
-import { add, cast, where } from '../ops/elementwise.js'
+import { add, cast, equal, sub, where } from '../ops/elementwise.js'
+import { update as applyRule } from '../ops/update.js'
 import { reshape, scalar, slice, tensor, zeros } from '../ops/shape.js'
 import { bytesOf } from '../tensor/dtype.js'
 import { sameShape, showAval, showShape } from '../tensor/shape.js'
@@ -90,13 +92,25 @@ export function gradsByName(
   return out
 }
 
-/** @internal The error where stochastic rounding has no random numbers. */
-export const keyMissing = (who: string): SteepestError =>
+/** The error where stochastic rounding has no random numbers. */
+const keyMissing = (who: string): SteepestError =>
   new SteepestError('ARGUMENT', {
     who,
     rule: 'stochastic rounding needs a key',
     fix: 'Pass { key: random.key(seed) } to update',
   })
+
+/** @internal A bfloat16 weight with a new value, rounded up or down with the right mean: a plain step along the difference, by the native rule that can. */
+export function roundStochastically(
+  who: string,
+  { p, args, key, site }: Pick<Operands, 'p' | 'args' | 'key' | 'site'>,
+  next: Tensor,
+): Tensor {
+  if (!key) throw keyMissing(who)
+  const whole = where(equal(arange(args.shape[0]), 0), 1, args)
+  const grad = sub(cast(p, 'float32'), cast(next, 'float32'))
+  return applyRule({ param: p, grad, args: whole, key, slots: [] }, { rule: 'sgd', hyper: [0], site }).param
+}
 
 /** @internal Learning rate and step of an update, float64 [k]: those that it is given, or its own. */
 export function argsOf(who: string, lr: LearningRate, state: OptimizerState, context: UpdateContext): Tensor {

@@ -1,13 +1,19 @@
 import { checkOptions, SteepestError } from '../errors.js'
-import { arange } from '../ops/assemble.js'
 import { assign, guard } from '../ops/control.js'
-import { cast, equal, mul, sub, where } from '../ops/elementwise.js'
+import { cast, mul } from '../ops/elementwise.js'
 import { contiguous, full } from '../ops/shape.js'
-import { update } from '../ops/update.js'
 import { sameShape, showAval } from '../tensor/shape.js'
 import type { HyperInfo } from '../ops/rules.js'
 import type { Tensor } from '../tensor/tensor.js'
-import { argument, COMMON, keyMissing, makeOptimizer, type Mover, type Operands, slotsInOrder } from './base.js'
+import {
+  argument,
+  COMMON,
+  makeOptimizer,
+  type Mover,
+  type Operands,
+  roundStochastically,
+  slotsInOrder,
+} from './base.js'
 import { checkHyper } from './options.js'
 import type { Optimizer, RuleOptions } from './optimizer.js'
 
@@ -176,16 +182,21 @@ export function defineOptimizer<
             Object.fromEntries(names.map((name, i) => [name, old[i]])) as Record<S, Tensor>,
             hyper,
           )
-          const put = (before: Tensor, after: Tensor | undefined, name: string): Tensor => {
-            if (after && sameShape(before.shape, after.shape)) return assign(before, cast(after, before.dtype))
+          const checked = (before: Tensor, after: Tensor | undefined, name: string): Tensor => {
+            if (after && sameShape(before.shape, after.shape)) return after
             throw new SteepestError('SHAPE', {
               who: `${who}: ${operands.name}`,
               rule: `step must give \`${name}\` in the shape it had, ${showAval(before)}`,
               got: after ? showAval(after) : 'nothing',
             })
           }
+          const put = (before: Tensor, after: Tensor | undefined, name: string): Tensor =>
+            assign(before, cast(checked(before, after, name), before.dtype))
+          const stochastic = rounding === 'stochastic' && operands.p.dtype === 'bfloat16'
           return {
-            p: rounded(operands, p, next.p) ?? put(operands.p, next.p, 'p'),
+            p: stochastic
+              ? roundStochastically(who, operands, checked(operands.p, next.p, 'p'))
+              : put(operands.p, next.p, 'p'),
             slots: {
               ...(master ? { [MASTER]: put(master, next.p, 'p') } : {}),
               ...Object.fromEntries(names.map((name, i) => [name, put(old[i], next[name], name)])),
@@ -193,16 +204,6 @@ export function defineOptimizer<
           }
         },
       }
-    }
-
-    /** A bfloat16 weight rounded up or down with the right mean: a plain step along the difference, by the native rule that can. */
-    const rounded = ({ p, args, key, site }: Operands, wide: Tensor, next: Tensor | undefined): Tensor | undefined => {
-      if (p.dtype !== 'bfloat16' || rounding !== 'stochastic' || !next || !sameShape(p.shape, next.shape))
-        return undefined
-      if (!key) throw keyMissing(who)
-      const whole = where(equal(arange(args.shape[0]), 0), 1, args)
-      const grad = sub(wide, cast(next, 'float32'))
-      return update({ param: p, grad, args: whole, key, slots: [] }, { rule: 'sgd', hyper: [0], site }).param
     }
 
     const formula = (

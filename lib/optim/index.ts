@@ -1,6 +1,7 @@
 import { nearest, SteepestError } from '../errors.js'
 import { adafactor } from './adafactor.js'
 import { adagradNorm } from './adagrad-norm.js'
+import { lbfgs } from './lbfgs.js'
 import { lionK } from './lion-k.js'
 import { muon } from './muon.js'
 import { normalizedGd } from './normalized-gd.js'
@@ -34,6 +35,7 @@ export {
   type SpreadNumbers,
 } from './batch-tests.js'
 export { gradientNoise, type GradientNoiseOptions } from './gradient-noise.js'
+export { lbfgs, type LbfgsOptions } from './lbfgs.js'
 export { larc, type LarcOptions } from './larc.js'
 export { type Convex, convex, lionK, type LionKOptions } from './lion-k.js'
 export { muon, type MuonAuxiliary, type MuonOptions, type MuonScale } from './muon.js'
@@ -62,6 +64,7 @@ const BUILT_IN: Readonly<Record<string, (options: never) => Optimizer>> = {
   ...RULE_OPTIMIZERS,
   adafactor,
   adagradNorm,
+  lbfgs,
   lionK,
   muon,
   normalizedGd,

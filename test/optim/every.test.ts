@@ -155,9 +155,9 @@ describe.each(Object.entries(EVERY))('%s', (_, tried: Tried) => {
       const opt = tried.make()
       const big = () => ({ ...start('float32'), other: as('float32', normals(9, 17_000), [170, 100]) })
       const step = stepOf(opt, (p) => add(loss(p), mean(square(p.other))))
-      const whole = run(step, begin(opt, big()), tried.rate, 7)
-      const half = await copied(run(step, begin(opt, big()), tried.rate, 7, 0, 4))
-      const resumed = run(step, half, tried.rate, 7, 4)
+      const whole = run(step, begin(opt, big()), tried.rate, 4)
+      const half = await copied(run(step, begin(opt, big()), tried.rate, 4, 0, 2))
+      const resumed = run(step, half, tried.rate, 4, 2)
       const read = await readAll(all(whole))
       expect(await readAll(all(resumed))).toEqual(read)
       numbers.push(read)
@@ -180,13 +180,9 @@ describe.each(Object.entries(EVERY))('%s', (_, tried: Tried) => {
   })
 
   test('leaves frozen parameters alone and gives them no state; a group has its own rate', async () => {
-    if (tried.noGroups) return
     const { start, loss } = problems.parabola
     const opt = tried.make({
-      groups: [
-        { match: /row/, frozen: true },
-        { match: /bias/, lrScale: 0 },
-      ],
+      groups: [{ match: /row/, frozen: true }, ...(tried.oneRate ? [] : [{ match: /bias/, lrScale: 0 }])],
     })
     const first = start('float32')
     const [row, bias, weight] = await readAll([first.row, first.bias, first.weight])
@@ -197,7 +193,7 @@ describe.each(Object.entries(EVERY))('%s', (_, tried: Tried) => {
     const end = run(stepOf(opt, loss), at, tried.rate, 4)
     const after = await readAll([end.params.row, end.params.bias, end.params.weight])
     expect(after[0]).toEqual(row)
-    expect(after[1]).toEqual(bias)
+    if (!tried.oneRate) expect(after[1]).toEqual(bias)
     expect(after[2]).not.toEqual(weight)
   })
 

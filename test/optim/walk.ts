@@ -7,8 +7,8 @@ export interface Tried {
   rate: number
   /** The same for Rosenbrock's valley; by default the tenth. */
   valley?: number
-  /** It takes no groups. */
-  noGroups?: true
+  /** All parameters have one learning rate. */
+  oneRate?: true
 }
 
 type Options = optim.RuleOptions & Record<string, unknown>
@@ -35,6 +35,7 @@ const plain: Record<string, Tried> = {
   signSgd: named('signSgd', 0.02, { valley: 0.02 }),
   adafactor: named('adafactor', 0.1, { valley: 0.1 }),
   adagradNorm: named('adagradNorm', 1, { valley: 1 }),
+  lbfgs: named('lbfgs', 1, { valley: 1, oneRate: true, options: { historySize: 5, maxIter: 4 } }),
   lionK: named('lionK', 0.02, { valley: 0.02 }),
   muon: named('muon', 0.05, { valley: 0.05, options: { auxiliary: { lr: 0.05 } } }),
   normalizedGd: named('normalizedGd', 0.05, { valley: 0.02 }),

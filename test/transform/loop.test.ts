@@ -165,12 +165,21 @@ test('loops say what is wrong', () => {
 })
 
 test('a body takes one output of a node outside and not the others', async () => {
-  const pair = (x: Tensor) => whileLoop(([i]) => less(i, 2), ([i, y]) => [add(i, 1), mul(y, 3)], [tensor(0), x])
+  const pair = (x: Tensor) =>
+    whileLoop(
+      ([i]) => less(i, 2),
+      ([i, y]) => [add(i, 1), mul(y, 3)],
+      [tensor(0), x],
+    )
   const outer = whileLoop(
     ([i]) => less(i, 2),
     ([i, y]) => {
       const [, tripled] = pair(y)
-      const [, sums] = whileLoop(([j]) => less(j, 2), ([j, z]) => [add(j, 1), add(z, tripled)], [tensor(0), y])
+      const [, sums] = whileLoop(
+        ([j]) => less(j, 2),
+        ([j, z]) => [add(j, 1), add(z, tripled)],
+        [tensor(0), y],
+      )
       return [add(i, 1), sums]
     },
     [tensor(0), tensor(1)],
