@@ -1,9 +1,8 @@
 import { mul } from '../ops/elementwise.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { checkRange } from './options.js'
-import { type GivenBases, projectedMover } from './projected.js'
-import { checkProjection, type ProjectionOptions } from './projection-options.js'
-import { projectBack } from './projection.js'
+import { type Given, projectedMover } from './projected.js'
+import { checkProjection, projecting, type ProjectionOptions } from './projection-options.js'
 import { wrapOptimizer } from './wrap.js'
 
 /** Options of `galore`. */
@@ -13,7 +12,7 @@ export interface GaloreOptions extends ProjectionOptions {
 }
 
 /** @internal GaLore, with given bases where a test has some. */
-export function galoreWith(base: Optimizer, options: GaloreOptions, given?: GivenBases): Optimizer {
+export function galoreWith(base: Optimizer, options: GaloreOptions, given?: Given): Optimizer {
   const who = 'memory.galore'
   const { match, scale = 0.25 } = options
   const checked = checkProjection(who, options, ['scale'])
@@ -22,17 +21,15 @@ export function galoreWith(base: Optimizer, options: GaloreOptions, given?: Give
     name: 'galore',
     match,
     hyper: { rank: checked.rank, updateGap: checked.updateGap, scale },
-    mover: (inner, decay, parts) =>
+    mover: (inner) =>
       projectedMover({
         who,
         inner,
-        decay,
-        parts,
-        options: checked,
+        ...projecting(checked),
         given,
-        step({ space, bases, low, move, scale: by }) {
+        step({ low, up, move, scale: by }) {
           const { step, slots } = move(low, { scale: by })
-          return { step: projectBack(space, bases, scale === 1 ? step : mul(step, scale)), slots }
+          return { step: up(scale === 1 ? step : mul(step, scale)), slots }
         },
       }),
   })

@@ -1,3 +1,5 @@
+export { fira, type FiraOptions } from './fira.js'
+export { frugal, type FrugalChoice, type FrugalOptions } from './frugal.js'
 export { galore, type GaloreOptions } from './galore.js'
 export type { ProjectionOptions } from './projection-options.js'
 export type { Match } from './options.js'

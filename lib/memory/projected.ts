@@ -1,19 +1,21 @@
+import { concat } from '../ops/assemble.js'
 import { assign } from '../ops/control.js'
 import { add, cast, sub, where } from '../ops/elementwise.js'
 import { random } from '../ops/random.js'
 import { RULES } from '../ops/rules.gen.js'
-import { reshape, scalar, zeros } from '../ops/shape.js'
-import { type Mover, type Operands, type Parts, slotsInOrder } from '../optim/base.js'
+import { full, reshape, scalar, zeros } from '../ops/shape.js'
+import { argument, type Mover, type Operands, slotsInOrder } from '../optim/base.js'
 import { sameShape } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
-import { poweredBases, randomBasis, singularBases } from './basis.js'
-import type { Decay } from './decay.js'
-import type { Projecting } from './projection-options.js'
-import { type Bases, project, rotate, type Space, spaceOf } from './projection.js'
-import { AGE, applier, argsWith, asMatrix, DUE, firstDue, gradOf, refreshed, wideOf } from './small.js'
+import type { Projector } from './projector.js'
+import { AGE, applier, argsWith, asMatrix, DUE, firstDue, gradOf, type Refresh, refreshed, wideOf } from './small.js'
+import type { Inner } from './wrap.js'
 
-/** @internal Bases by parameter name in the place of those that a method would find. */
-export type GivenBases = (name: string, space: Space) => Bases | undefined
+/** @internal Choices by parameter name in the place of those that a projector would make, as its slots hold them. */
+export type Given = (name: string, projector: Projector) => readonly Tensor[] | undefined
+
+/** What becomes of the states at a new choice. */
+export type StatesAtChoice = 'keep' | 'reset' | 'rotate'
 
 /** Slots whose elements are means of squares, which turn otherwise than means. */
 const SQUARES: ReadonlySet<string> = new Set([
@@ -21,137 +23,156 @@ const SQUARES: ReadonlySet<string> = new Set([
   'h',
 ])
 
-/** @internal What the step of a method gets: the gradient in the small space, and the rule to move it by. */
+/** @internal What the step of a method gets: the gradient, small and whole, and the rule to move it by. */
 export interface InSpace {
   readonly o: Operands
-  readonly space: Space
-  readonly bases: Bases
+  readonly projector: Projector
   /** The whole gradient as a matrix, with coupled decay in it. */
   readonly g: Tensor
   /** What gradients are still to be multiplied by. */
   readonly scale: Tensor | undefined
-  /** The gradient in the small space, not scaled either. */
+  /** The small gradient, not scaled either. */
   readonly low: Tensor
-  /** The rule's step in the small space, at this learning rate (by default that of the step). */
-  move(low: Tensor, options?: { scale?: Tensor; lr?: Tensor }): { step: Tensor; slots: Record<string, Tensor> }
-  /** The step count that the rule sees, a float64 scalar. */
+  up(low: Tensor): Tensor
+  put(outside: Tensor, low: Tensor): Tensor
+  /** Learning rate and step count as the rule sees them. */
   readonly args: Tensor
+  /** The rule's step of the small tensor: by the rate of the step (times `lrScale`), or by another one. */
+  move(
+    low: Tensor,
+    options?: { scale?: Tensor; lr?: Tensor; lrScale?: number },
+  ): { step: Tensor; slots: Record<string, Tensor> }
 }
 
-/** @internal A mover that keeps its states in a small space. `step` gives the whole step of the weight, and more states by their names. */
+/** @internal A mover that keeps its states in a small space. */
 export interface ProjectedParts {
   readonly who: string
-  readonly inner: Mover
-  readonly decay: Decay
-  readonly parts: Parts
-  readonly options: Projecting
-  readonly given?: GivenBases
+  readonly inner: Inner
+  readonly refresh: Refresh
+  readonly states: StatesAtChoice
+  readonly seed: number
+  readonly given?: Given
+  projector(rows: number, cols: number, dtype: 'float32' | 'float64'): Projector
   /** First states that the method has beside the rule's. */
-  readonly more?: (p: Tensor) => Record<string, Tensor>
-  readonly step: (at: InSpace, more: Record<string, Tensor>) => { step: Tensor; slots: Record<string, Tensor> }
+  more?(p: Tensor): Record<string, Tensor>
+  /** The whole step of the weight as a matrix, and all states of rule and method. */
+  step(at: InSpace, more: Readonly<Record<string, Tensor>>): { step: Tensor; slots: Record<string, Tensor> }
 }
-
-const basisNames = (space: Space): string[] => [
-  ...(space.left ? ['basis'] : []),
-  ...(space.right ? [space.left ? 'basisRight' : 'basis'] : []),
-]
-
-const toBases = (space: Space, list: readonly Tensor[]): Bases =>
-  space.left ? { left: list[0], right: space.right ? list[1] : undefined } : { right: list[0] }
-
-const toList = (space: Space, bases: Bases): Tensor[] => [
-  ...(space.left ? [bases.left!] : []),
-  ...(space.right ? [bases.right!] : []),
-]
 
 /** A number from a name, for what is random and belongs to a parameter. */
 const hashOf = (name: string): number => [...name].reduce((h, c) => (Math.imul(h, 31) + c.charCodeAt(0)) | 0, 7) >>> 0
 
-/** @internal */
-export function projectedMover(made: ProjectedParts): Mover {
-  const { who, inner, decay, parts, options, given } = made
+/** A key that a program holds as a constant. */
+const constantKey = (seed: number): Tensor =>
+  concat([full([1], seed | 0, 'int32'), full([1], Math.floor(seed / 2 ** 32), 'int32')], { axis: 0 })
+
+const pick = (slots: readonly string[], from: readonly Tensor[]): Record<string, Tensor> =>
+  Object.fromEntries(slots.map((slot, i) => [slot, from[i]]))
+
+/** @internal Moves parameters by a rule that runs on small tensors. */
+export function projectedMover(method: ProjectedParts): Mover {
+  const { who, given } = method
+  const { mover: rule, decay, parts } = method.inner
   const apply = applier(who, parts, decay)
-  const resets = options.states === 'reset'
-  const space = (p: Tensor): Space => {
+  const resets = method.states === 'reset'
+  const projectorOf = (p: Tensor): Projector => {
     const [rows, cols] = asMatrix(p).shape
-    return spaceOf(options.projType, options.rank, rows, cols)
+    return method.projector(rows, cols, wideOf(p))
   }
-  const small = (p: Tensor): Tensor => zeros(space(p).low, wideOf(p))
-  const key = random.key(0)
+  const keyOf = (name: string): Tensor => random.foldIn(constantKey(method.seed), hashOf(name))
+  const firstOf = (p: Tensor, name: string, { low }: Projector): Record<string, Tensor> =>
+    rule.init(zeros(low, wideOf(p)), name)
+
+  /** The choice and the rule's states at this step, and the counters that go on. */
+  const chosen = (o: Operands, projector: Projector, g: Tensor, ruleSlots: readonly string[]) => {
+    const { p, name } = o
+    const count = projector.slots.length
+    const [due, ...all] = slotsInOrder(who, o, [DUE, ...projector.slots, ...(resets ? [AGE] : []), ...ruleSlots])
+    const injected = given?.(name, projector)
+    const t = cast(argument(o.args, 1), 'int32')
+    // What changes with the choice: the choice, and the states where they do not stay as they are.
+    const changing = method.states === 'keep' ? count : all.length
+    const fresh = refreshed(
+      method.refresh,
+      o,
+      projector.looks ? g : undefined,
+      due,
+      all.slice(0, changing),
+      (first, ...old) => {
+        const held = old.slice(0, count)
+        const now = injected ?? projector.choose({ g, held, first, key: random.foldIn(keyOf(name), t) })
+        const states = old.slice(count)
+        if (!resets) return [...now, ...states.map((s, i) => turned(projector, held, now, s, ruleSlots[i], first))]
+        const begun = states.length > 1 ? firstOf(p, name, projector) : {}
+        return [
+          ...now,
+          ...(states.length ? [scalar(0, 'int32')] : []),
+          ...states.slice(1).map((_, i) => begun[ruleSlots[i]]),
+        ]
+      },
+    )
+    const rest = [...fresh.states.slice(count), ...all.slice(changing)]
+    const age = resets ? rest[0] : undefined
+    return {
+      due: fresh.due,
+      held: fresh.states.slice(0, count),
+      age,
+      states: pick(ruleSlots, age ? rest.slice(1) : rest),
+    }
+  }
 
   return {
     init(p, name) {
-      const at = space(p)
-      const lengths = [...(at.left ? [at.rows] : []), ...(at.right ? [at.cols] : [])]
-      const bases = lengths.map((n, i) => randomBasis(n, at.rank, random.foldIn(key, hashOf(name)), wideOf(p), i))
+      const projector = projectorOf(p)
       return {
-        ...Object.fromEntries(basisNames(at).map((slot, i) => [slot, bases[i]])),
+        ...pick(projector.slots, projector.first(keyOf(name))),
         [DUE]: firstDue(),
         ...(resets ? { [AGE]: scalar(0, 'int32') } : {}),
-        ...made.more?.(p),
+        ...method.more?.(p),
         ...apply.init(p, name),
-        ...inner.init(small(p), name),
+        ...firstOf(p, name, projector),
       }
     },
     step(o) {
       const { p, name } = o
-      const at = space(p)
-      const names = basisNames(at)
-      const own = made.more ? Object.keys(made.more(p)) : []
-      const applied = Object.keys(apply.init(p, name))
-      const rule = Object.keys(inner.init(small(p), name))
-      const [due, ...held] = slotsInOrder(who, o, [DUE, ...names, ...(resets ? [AGE] : []), ...rule])
+      const projector = projectorOf(p)
       const { g, scale } = gradOf(o, decay)
-      const first = given?.(name, at)
-
-      // What changes with the space: the bases, and the states where they do not stay as they are.
-      const turned = options.states === 'keep' ? [] : held.slice(names.length)
-      const fresh = refreshed(
-        { gap: options.updateGap, stagger: options.stagger },
-        o,
-        g,
-        due,
-        [...held.slice(0, names.length), ...turned],
-        (isFirst, ...old) => {
-          const before = toBases(at, old)
-          const rounds = where(isFirst, 2 * options.rounds + 2, scalar(options.rounds, 'int32'))
-          const bases = first ?? (options.method === 'svd' ? singularBases(at, g) : poweredBases(at, g, before, rounds))
-          const states = old.slice(names.length)
-          if (resets) return [...toList(at, bases), ...firstStates(states.slice(1), rule, at, inner, p, name)]
-          return [...toList(at, bases), ...states.map((s, i) => turn(s, rule[i], at, before, bases, isFirst))]
-        },
-      )
-      const bases = toBases(at, fresh.states)
-      const kept = options.states === 'keep' ? held.slice(names.length) : fresh.states.slice(names.length)
-      const age = resets ? kept[0] : undefined
+      const { due, held, age, states } = chosen(o, projector, g, Object.keys(firstOf(p, name, projector)))
       const t = age && add(age, 1)
-      const states = Object.fromEntries((age ? kept.slice(1) : kept).map((s, i) => [rule[i], s]))
       const args = argsWith(o.args, { t })
-
-      const proxy = decay.kind === 'own' ? project(at, bases, asMatrix(cast(p, wideOf(p)))) : small(p)
-      const done = made.step(
+      const down = (x: Tensor) => projector.down(held, x)
+      const proxy = decay.kind === 'own' ? down(asMatrix(cast(p, wideOf(p)))) : zeros(projector.low, wideOf(p))
+      const own = Object.keys(method.more?.(p) ?? {})
+      const done = method.step(
         {
           o,
-          space: at,
-          bases,
+          projector,
           g,
           scale,
-          low: project(at, bases, g),
+          low: down(g),
           args,
-          move(low, { scale: by, lr } = {}) {
-            const next = inner.step({ ...o, p: proxy, g: low, scale: by, slots: states, args: argsWith(args, { lr }) })
+          up: (low) => projector.up(held, low),
+          put: (outside, low) => projector.put(held, outside, low),
+          move(low, { scale: by, lr, lrScale = 1 } = {}) {
+            const at = lr ? { args: argsWith(args, { lr }), lrScale } : { args, lrScale: o.lrScale * lrScale }
+            const next = rule.step({ ...o, ...at, p: proxy, g: low, scale: by, slots: states })
             return { step: decay.kind === 'own' ? sub(next.p, proxy) : next.p, slots: next.slots }
           },
         },
-        Object.fromEntries(slotsInOrder(who, o, own).map((s, i) => [own[i], s])),
+        pick(own, slotsInOrder(who, o, own)),
       )
-      const low = Object.fromEntries(slotsInOrder(who, o, applied).map((s, i) => [applied[i], s]))
-      const moved = apply.step({ ...o, g: reshape(done.step, p.shape), scale: undefined, slots: low })
+      const applied = Object.keys(apply.init(p, name))
+      const moved = apply.step({
+        ...o,
+        g: reshape(done.step, p.shape),
+        scale: undefined,
+        slots: pick(applied, slotsInOrder(who, o, applied)),
+      })
       return {
         p: moved.p,
         slots: {
-          ...Object.fromEntries(names.map((slot, i) => [slot, fresh.states[i]])),
-          [DUE]: fresh.due,
+          ...pick(projector.slots, held),
+          [DUE]: due,
           ...(age && t ? { [AGE]: assign(age, t) } : {}),
           ...moved.slots,
           ...done.slots,
@@ -161,22 +182,16 @@ export function projectedMover(made: ProjectedParts): Mover {
   }
 }
 
-/** The age and the rule's states, begun anew. */
-function firstStates(
-  states: readonly Tensor[],
-  rule: readonly string[],
-  at: Space,
-  inner: Mover,
-  p: Tensor,
-  name: string,
-): Tensor[] {
-  const begun = inner.init(zeros(at.low, wideOf(p)), name)
-  return [scalar(0, 'int32'), ...states.map((s, i) => cast(begun[rule[i]], s.dtype))]
-}
-
-/** A state in the new coordinates; one that has not the small shape begins anew. */
-function turn(s: Tensor, slot: string, at: Space, from: Bases, to: Bases, isFirst: Tensor): Tensor {
-  if (!sameShape(s.shape, at.low)) return s
+/** A state in the coordinates of a new choice; one that has not the small shape stays as it is. */
+function turned(
+  { low, turn }: Projector,
+  before: readonly Tensor[],
+  now: readonly Tensor[],
+  state: Tensor,
+  slot: string,
+  first: Tensor,
+): Tensor {
+  if (!turn || !sameShape(state.shape, low)) return state
   // Before the first choice there is nothing to turn, and 0 stays 0.
-  return where(isFirst, s, rotate(at, from, to, s, SQUARES.has(slot)))
+  return where(first, state, turn(before, now, state, SQUARES.has(slot)))
 }

@@ -1,6 +1,7 @@
 import { checkOptions } from '../errors.js'
 import { checkChoice, checkFlag, checkWhole, type Match } from './options.js'
-import { PROJ_TYPES, type ProjType } from './projection.js'
+import { PROJ_TYPES, type ProjType, spaceOf } from './projection.js'
+import { basisProjector } from './projector.js'
 
 /** Options of methods that project gradients to a space of singular vectors. */
 export interface ProjectionOptions {
@@ -45,3 +46,12 @@ export function checkProjection(who: string, options: ProjectionOptions, more: r
     stagger: checkFlag(who, 'stagger', stagger),
   }
 }
+
+/** @internal What these options are to a projected mover. */
+export const projecting = ({ rank, updateGap, projType, states, method, rounds, stagger }: Projecting) => ({
+  refresh: { gap: updateGap, stagger },
+  states,
+  seed: 0,
+  projector: (rows: number, cols: number, dtype: 'float32' | 'float64') =>
+    basisProjector(spaceOf(projType, rank, rows, cols), { method, rounds }, dtype),
+})

@@ -10,7 +10,23 @@ export interface Method {
   readonly name: string
   readonly match: Match | undefined
   readonly hyper: Readonly<Record<string, number | boolean>>
-  mover(inner: Mover, decay: Decay, parts: Parts): Mover
+  mover(inner: Inner): Mover
+}
+
+/** @internal What a method is built around. */
+export interface Inner {
+  readonly mover: Mover
+  readonly decay: Decay
+  readonly parts: Parts
+  /** Hyper-parameters of the rule in this group. */
+  readonly hyper: Readonly<Record<string, unknown>>
+}
+
+/** Hyper-parameters of a group, `betas` taken apart. */
+function hyperOf({ hyper }: Parts, group: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const { betas, ...rest } = group
+  const [beta1, beta2] = Array.isArray(betas) ? (betas as unknown[]) : [hyper.beta1, hyper.beta2]
+  return { ...hyper, beta1, beta2, ...rest }
 }
 
 /** What an optimizer was made of, or an error that says why it cannot run in a small space. */
@@ -40,7 +56,7 @@ export function wrapOptimizer(base: Optimizer, method: Method): Optimizer {
       const decay = decayOf(parts, group)
       // What decays the whole weight must not decay the small step too.
       const bare = decay.kind === 'own' || decay.rate === 0 ? inner : parts.mover({ ...group, weightDecay: 0 })
-      const own = method.mover(bare, decay, parts)
+      const own = method.mover({ mover: bare, decay, parts, hyper: hyperOf(parts, group) })
       return {
         init: (p, name) => (takes(name, p) ? own : inner).init(p, name),
         step: (o) => (takes(o.name, o.p) ? own : inner).step(o),

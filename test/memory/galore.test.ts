@@ -16,41 +16,11 @@ import {
 } from '../../lib/index.js'
 import { poweredBases, randomBasis, singularBases } from '../../lib/memory/basis.js'
 import { galoreWith } from '../../lib/memory/galore.js'
-import type { GivenBases } from '../../lib/memory/projected.js'
+import type { Given } from '../../lib/memory/projected.js'
 import { PROJ_TYPES, project, projectBack, spaceOf } from '../../lib/memory/projection.js'
 import { random } from '../../lib/index.js'
+import { far, item, matrix, walk } from './steps.js'
 import { Net, numbers } from './training.js'
-
-const matrix = (seed: number, rows: number, cols: number) => tensor(numbers(seed, rows * cols), { shape: [rows, cols] })
-const item = async (t: Tensor) => Number((await t.read())[0])
-const far = (a: ArrayLike<number>, b: ArrayLike<number>) => Math.max(...Array.from(a, (x, i) => Math.abs(x - b[i])))
-
-/** Weights after each of some steps with gradients of their own. */
-async function walk(
-  optimizer: optim.Optimizer,
-  shapes: Record<string, [number, number]>,
-  steps: number,
-  grads: (t: number, name: string, shape: [number, number]) => Tensor = (t, name, [m, n]) =>
-    matrix(10 * t + name.length, m, n),
-) {
-  let params: Record<string, Tensor> = Object.fromEntries(
-    Object.entries(shapes).map(([k, [m, n]]) => [k, matrix(1, m, n)]),
-  )
-  let state = optimizer.init(params)
-  const out: { weights: Record<string, Float64Array>; slots: Record<string, Record<string, Float64Array>> }[] = []
-  for (let t = 1; t <= steps; t++) {
-    const g = Object.fromEntries(Object.entries(shapes).map(([k, shape]) => [k, grads(t, k, shape)]))
-    ;({ params, state } = optimizer.update(params, g, state))
-    const read = async (by: Readonly<Record<string, Tensor>>) => {
-      const list = await readAll(Object.values(by))
-      return Object.fromEntries(Object.keys(by).map((k, i) => [k, Float64Array.from(list[i])]))
-    }
-    const slots: Record<string, Record<string, Float64Array>> = {}
-    for (const [slot, by] of Object.entries(state.slots)) slots[slot] = await read(by)
-    out.push({ weights: await read(params), slots })
-  }
-  return out
-}
 
 describe('projections', () => {
   test.each(PROJ_TYPES)('%s by singular vectors leaves out the energy of the other singular values', async (type) => {
@@ -128,11 +98,12 @@ describe('GaLore', () => {
   test('does not see the signs of a basis before the second choice', async () => {
     const options = { rank: 2, updateGap: 4, stagger: false, scale: 1 }
     const given =
-      (signs: number[]): GivenBases =>
-      (name, space) => {
+      (signs: number[]): Given =>
+      (name, { space: of }) => {
+        const space = of!
         const length = space.left ? space.rows : space.cols
         const basis = randomBasis(length, 2, random.key(name.length), 'float64').mul(tensor(Float64Array.from(signs)))
-        return space.left ? { left: basis } : { right: basis }
+        return [basis]
       }
     const adam = () => optim.adamw({ lr: 0.1 })
     const runs = [

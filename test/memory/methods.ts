@@ -7,6 +7,7 @@ export interface MethodCase {
 }
 
 const adamw = (lr: number) => optim.adamw({ lr, weightDecay: 0.05, groups: FROZEN })
+const small = { rank: 3, updateGap: 3 }
 const space = { rank: 3, updateGap: 3, scale: 1 }
 
 /** Every method in most of its forms: all of them must train, accumulate, resume and give the same bits. */
@@ -27,4 +28,50 @@ export const METHODS: readonly MethodCase[] = [
   },
   { name: 'galore of LAMB', make: (lr = 0.02) => memory.galore(optim.lamb({ lr, groups: FROZEN }), space) },
   { name: 'galore of adafactor', make: (lr = 0.02) => memory.galore(optim.adafactor({ lr, groups: FROZEN }), space) },
+  { name: 'fira', make: (lr = 0.02) => memory.fira(adamw(lr), { ...small, alpha: 1 }) },
+  {
+    name: 'fira of both sides',
+    make: (lr = 0.02) => memory.fira(adamw(lr), { ...small, projType: 'full', scaling: 'matrix' }),
+  },
+  {
+    name: 'fira as its authors have it',
+    make: (lr = 0.02) =>
+      memory.fira(optim.adamwHf({ lr, groups: FROZEN }), { ...small, residual: 'code', method: 'svd', stagger: false }),
+  },
+  {
+    name: 'fira by matrix, of Lion',
+    make: (lr = 0.02) =>
+      memory.fira(optim.lion({ lr, groups: FROZEN }), { ...small, scaling: 'matrix', states: 'rotate', limiter: null }),
+  },
+  { name: 'frugal', make: (lr = 0.02) => memory.frugal(adamw(lr), { density: 0.4, updateGap: 3 }) },
+  {
+    name: 'frugal by rows, of Lion, kept',
+    make: (lr = 0.02) =>
+      memory.frugal(optim.lion({ lr, weightDecay: 0.1, groups: FROZEN }), {
+        choice: 'rows',
+        density: 0.5,
+        updateGap: 3,
+        outside: 'sgd',
+        reset: false,
+      }),
+  },
+  {
+    name: 'frugal by elements',
+    make: (lr = 0.02) => memory.frugal(adamw(lr), { choice: 'elements', updateGap: 2, lrScale: 0.7 }),
+  },
+  {
+    name: 'frugal by svd',
+    make: (lr = 0.02) => memory.frugal(adamw(lr), { choice: 'svd', updateGap: 3, outside: 'sgd' }),
+  },
+  {
+    name: 'frugal by random bases, of LAMB',
+    make: (lr = 0.02) =>
+      memory.frugal(optim.lamb({ lr, groups: FROZEN }), {
+        choice: 'random',
+        density: 0.4,
+        updateGap: 2,
+        outsideLrScale: 0.5,
+      }),
+  },
+  { name: 'frugal without states', make: (lr = 0.02) => memory.frugal(adamw(lr), { density: 0, updateGap: 4 }) },
 ]
