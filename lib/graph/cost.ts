@@ -36,9 +36,19 @@ export function flopsOf({ op, inputs, outputs, attrs }: Instruction): number {
   return op.flops?.(inputs, outputs, attrs) ?? outputs.reduce((n, o) => n + sizeOf(o.shape), 0)
 }
 
+/** Rows of a product at which it reaches half of what it reaches with many. */
+const HALF_ROWS = 24
+
+const shareOf = ({ op, inputs }: Instruction): number => {
+  const share = SHARE[op.name] ?? OTHER
+  if (op.name !== 'matmul') return share
+  const least = Math.min(...inputs.slice(0, 2).flatMap((o) => o.shape.slice(-2)))
+  return (share * least) / (least + HALF_ROWS)
+}
+
 /** Milliseconds that an instruction is expected to take. */
 export function millisecondsOf(i: Instruction, speed: Speed = TYPICAL): number {
   const moved = [...i.inputs, ...i.outputs].reduce((n, o) => n + sizeOf(o.shape) * bytesOf(o.dtype), 0)
-  const work = flopsOf(i) / (speed.flops * (SHARE[i.op.name] ?? OTHER))
+  const work = flopsOf(i) / (speed.flops * shareOf(i))
   return LEAST + Math.max(work, moved / speed.bytes)
 }

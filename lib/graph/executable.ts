@@ -14,10 +14,9 @@ import { holding } from '../tensor/tensor.js'
 import type { Graph } from './graph.js'
 import { optimize } from './passes/index.js'
 import { lower } from './lower.js'
-import type { Instruction } from './instruction.js'
+import type { Instruction, Lowered } from './instruction.js'
 import type { Plan } from './place.js'
 import { makePlan, type PlanOptions } from './plan.js'
-import { type Tradeoff, tradeoffs } from './recompute.js'
 
 /** A graph that is ready to run. */
 export interface Executable {
@@ -49,9 +48,9 @@ function workspaceOf(i: Omit<Instruction, 'workspace'>): number {
 const planned = (graph: Graph, donated: ReadonlySet<number>, options?: PlanOptions): Plan =>
   makePlan(optimize(graph), donated, workspaceOf, options)
 
-/** What the arena of a graph needs and could do with, by what is computed again; nothing is loaded. */
-export const memoryCurve = (graph: Graph, donated: ReadonlySet<number>): Tradeoff[] =>
-  holding(() => tradeoffs(lower(optimize(graph), donated, workspaceOf)))
+/** A graph as instructions that have no places yet; nothing is loaded. */
+export const lowerGraph = (graph: Graph, donated: ReadonlySet<number>): Lowered =>
+  holding(() => lower(optimize(graph), donated, workspaceOf))
 
 /** Rewrites, plans and loads a graph. */
 export function build(

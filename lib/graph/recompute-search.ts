@@ -167,14 +167,9 @@ export function* frontier(model: Model): Generator<Outcome> {
   }
 }
 
-/** The cheapest choice that is found whose peak is at most `target`; the one with the least memory where none is. */
-export function search(model: Model, target: number): Outcome {
-  const direct = target >= boundOf(model) ? descend(model, new Map(), target, SEARCH) : undefined
-  if (direct) return polished(model, direct, target)
-  let least: Outcome | undefined
-  for (const outcome of frontier(model)) {
-    least = outcome
-    if (outcome.peak <= target) break
-  }
-  return least!
+/** The cheapest choice that is found whose peak is at most `target`; undefined where none is found. */
+export function search(model: Model, target: number): Outcome | undefined {
+  if (target < boundOf(model)) return undefined
+  const outcome = descend(model, new Map(), target, SEARCH)
+  return outcome && polished(model, outcome, target)
 }

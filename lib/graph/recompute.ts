@@ -1,3 +1,4 @@
+import { millisecondsOf } from './cost.js'
 import { type Buf, type Instruction, type Lowered, newBuf, type Operand } from './instruction.js'
 import { placed } from './place.js'
 import { type Model, modelOf } from './recompute-model.js'
@@ -46,31 +47,45 @@ const ROUNDS = 4
 export function recompute(lowered: Lowered, arena: number): Lowered {
   if (placed(lowered).arenaBytes <= arena) return lowered
   const model = modelOf(lowered)
-  let target = arena
   let best: { bytes: number; program: Lowered } | undefined
-  for (let round = 0; round < ROUNDS; round++) {
-    const outcome = search(model, target)
+  const fits = (outcome: Outcome): boolean => {
     const program = rewritten(lowered, model, outcome)
     const bytes = placed(program).arenaBytes
     if (!best || bytes < best.bytes) best = { bytes, program }
-    if (bytes <= arena || outcome.peak > target || bytes - arena >= target) break
-    target -= bytes - arena
+    return bytes <= arena
   }
+  let target = arena
+  for (let round = 0; round < ROUNDS && target > 0; round++) {
+    const outcome = search(model, target)
+    if (!outcome) break
+    if (fits(outcome)) return best!.program
+    target -= best!.bytes - arena
+  }
+  for (const outcome of frontier(model)) if (fits(outcome)) break
   return best!.program
 }
 
 /** A point of the curve of time against memory. */
 export interface Tradeoff {
   readonly arenaBytes: number
-  /** Time that is expected, as a multiple of that with nothing computed again. */
-  readonly slowdown: number
+  /** Time that the program is expected to take, what is computed again included. */
+  readonly milliseconds: number
 }
+
+const millisecondsIn = (lowered: Lowered): number => lowered.instructions.reduce((n, i) => n + millisecondsOf(i), 0)
 
 /** What recomputation can buy: from nothing computed again to as little memory as can be. */
 export function tradeoffs(lowered: Lowered): Tradeoff[] {
   const model = modelOf(lowered)
   return [...frontier(model)].map((outcome) => ({
     arenaBytes: placed(rewritten(lowered, model, outcome)).arenaBytes,
-    slowdown: 1 + outcome.milliseconds / model.milliseconds,
+    milliseconds: model.milliseconds + outcome.milliseconds,
   }))
+}
+
+/** What a program comes to that is to fit into `arena` bytes; more than those where it cannot. */
+export function fitted(lowered: Lowered, arena: number): Tradeoff & { recomputed: number } {
+  const program = recompute(lowered, arena)
+  const { arenaBytes, recomputed } = placed(program)
+  return { arenaBytes, milliseconds: millisecondsIn(program), recomputed }
 }

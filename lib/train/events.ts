@@ -11,6 +11,27 @@ export interface MemoryByHolder {
   total: number
 }
 
+/** A way to run, as a row of a table. */
+export interface MemoryRow {
+  /** What is done, for people; `as it is` where nothing is. */
+  readonly method: string
+  /** Planned peak of the process above its start, in bytes. */
+  readonly total: number
+  /** Speed beside a run that does nothing about its memory, 1 for the same. */
+  readonly speed: number
+  /** Whether the numbers are those of that run, but for the order of sums. */
+  readonly exact: boolean
+  /** Whether everything that it does is allowed. */
+  readonly allowed: boolean
+}
+
+/** What memory a run could do with, and what that costs. */
+export interface MemoryReport {
+  readonly rows: readonly MemoryRow[]
+  /** With exact means: each point needs less memory and more time (a multiple of that of the first) than the one before. */
+  readonly curve: readonly { readonly total: number; readonly slowdown: number }[]
+}
+
 /** What a run will do; everything in it is known before the first step. */
 export interface Plan {
   /** One line about the model, for example `GPT: 6 layers, 6 heads, width 192`. */
@@ -45,6 +66,8 @@ export interface Plan {
   /** Floating-point operations a second that this machine was measured to reach on a large product in this dtype; 0 when not measured. */
   peakFlops: number
   memory: MemoryByHolder
+  /** What was done to fit into the memory that the run was given, in one line; absent where none was given. */
+  fitted?: string
   /** Seconds that the steps are expected to take on this machine, evaluations included; NaN when not known. */
   secondsExpected: number
   /** The run folder; empty when nothing is written. */
@@ -160,6 +183,8 @@ export type TrainEvent =
 
 /** A run that is planned and has not begun. */
 export interface PreparedRun {
+  /** The ways in which the run could do with less memory, and the curve of time against memory; nothing is run for it. */
+  memory?(): MemoryReport
   plan: Plan
   /**
    * Trains. When the signal is aborted the run finishes its step, saves, and ends with `stop`, reason `interrupted`.

@@ -8,10 +8,11 @@ import type { Trainer } from './trainer.js'
 const bytes = (tensors: Readonly<Record<string, Tensor>>): number =>
   Object.values(tensors).reduce((n, t) => n + avalBytes(t), 0)
 
-/** Floating-point operations of a planned program, from the costs in the op table. */
+/** Floating-point operations of a planned program, from the costs in the op table; what is computed again counts once. */
 export function planFlops(plan: GraphPlan): number {
   let flops = 0
-  for (const { op, inputs, outputs, attrs } of plan.instructions) {
+  for (const { op, inputs, outputs, attrs, again } of plan.instructions) {
+    if (again) continue
     flops += op.flops?.(inputs, outputs, attrs) ?? outputs.reduce((n, o) => n + o.shape.reduce((a, d) => a * d, 1), 0)
   }
   return flops
@@ -49,6 +50,28 @@ function arenaAtPeak(plan: GraphPlan): { gradients: number; workspace: number; a
 /** Threads' stacks that are touched, the staging of batches and the JavaScript side of a run, as measured on Linux x64 (Node 20). */
 const OTHER = 24 << 20
 
+/** What a run holds beside the arena. */
+export interface HeldMemory {
+  weights: number
+  optimizer: number
+  /** Sums of gradients over micro-batches. */
+  gradients: number
+  /** Batches on their way, and what lies outside of native memory. */
+  other: number
+}
+
+/** What a run on such micro-batches holds all the time, whatever the arena is. */
+export function heldMemory(trainer: Trainer, microBatches: readonly Batch[]): HeldMemory {
+  const used = trainer.evaluatedApart.reduce((n, k) => n + avalBytes(trainer.parameters[k]), 0)
+  const batch = microBatches.reduce((n, b) => n + Object.values(b).reduce((m, a) => m + avalBytes(a), 0), 0) * 3
+  return {
+    weights: bytes(trainer.parameters) + bytes(trainer.moduleState) + used,
+    optimizer: bytes(trainer.slots),
+    gradients: trainer.heldBytes(microBatches.length),
+    other: OTHER + batch,
+  }
+}
+
 /** What a step will hold, and its cost; exact for everything in native memory. */
 export function planMemory(
   trainer: Trainer,
@@ -57,22 +80,17 @@ export function planMemory(
 ): { memory: MemoryByHolder; flops: number } {
   const plans = trainer.plan(microBatches[0], microBatches.length, weighted)
   const largest = plans.reduce((a, b) => (b.arenaBytes > a.arenaBytes ? b : a))
-  const used = trainer.evaluatedApart.reduce((n, k) => n + avalBytes(trainer.parameters[k]), 0)
-  const weights = bytes(trainer.parameters) + bytes(trainer.moduleState) + used
-  const optimizer = bytes(trainer.slots)
-  const held = trainer.heldBytes(microBatches.length)
+  const held = heldMemory(trainer, microBatches)
   const arena = arenaAtPeak(largest)
-  const batch = microBatches.reduce((n, b) => n + Object.values(b).reduce((m, a) => m + avalBytes(a), 0), 0) * 3
   const memory = {
-    weights,
-    gradients: arena.gradients + held,
-    optimizer,
+    weights: held.weights,
+    gradients: arena.gradients + held.gradients,
+    optimizer: held.optimizer,
     activations: arena.activations,
     workspace: arena.workspace,
-    other: OTHER + batch,
-    total: 0,
+    other: held.other,
+    total: held.weights + held.gradients + held.optimizer + held.other + largest.arenaBytes,
   }
-  memory.total = weights + held + optimizer + largest.arenaBytes + memory.other
   const middle = Math.max(0, microBatches.length - 2)
   const flops =
     plans.length < 3

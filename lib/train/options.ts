@@ -21,6 +21,8 @@ export const trainOptions = [
   { key: 'steps', type: 'integer', min: 1, group: 'run', doc: 'steps of the whole run', chosen: 'about three minutes on this machine' },
   { key: 'batch', type: 'integer', min: 1, max: 1_000_000, group: 'run', doc: 'sequences in a micro-batch', chosen: 'for this machine' },
   { key: 'accumulate', type: 'integer', min: 1, max: 100_000, default: 1, group: 'run', doc: 'micro-batches in a step' },
+  { key: 'memory', type: 'text', group: 'run', doc: 'memory that the run may take, such as 3GB; how it fits is chosen and said', chosen: 'as much as it takes', value: 'SIZE' },
+  { key: 'allow', type: 'text', group: 'run', doc: 'methods that may change the numbers to fit into the memory, with commas between: states8bit, lowrank, sampled, blocks', chosen: 'none', value: 'LIST' },
   { key: 'seed', type: 'integer', min: 0, max: 4_294_967_295, default: 1, group: 'run', doc: 'seed of everything that is random' },
   { key: 'threads', type: 'integer', min: 1, max: 1024, group: 'run', doc: 'threads; the numbers do not depend on it', chosen: 'all cores' },
   { key: 'stopAfter', type: 'integer', min: 1, group: 'run', doc: 'step to stop after, saved, as Ctrl+C would' },

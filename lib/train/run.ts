@@ -50,6 +50,11 @@ export class Run implements AsyncIterable<TrainEvent>, PromiseLike<TrainResult> 
     }
   }
 
+  /** @internal What happens, for a run that this one is part of. */
+  get stream(): AsyncGenerator<TrainEvent, TrainResult> {
+    return this.events
+  }
+
   private async drain(): Promise<TrainResult> {
     for (;;) {
       const next = await this.events.next()

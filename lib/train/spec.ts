@@ -19,6 +19,8 @@ export interface OptionSpec {
   chosen?: string
   /** The word for the value in `--help`; default by type. */
   value?: string
+  /** As a flag it may stand without a value, and is `true` then. */
+  bare?: boolean
 }
 
 type ValueOf<S extends OptionSpec> = S['type'] extends 'integer' | 'number'

@@ -56,6 +56,7 @@ export function planLines(plan: Plan, { unicode }: Abilities, width = Number.POS
       [`${plan.optimizer}, lr ${small(plan.lr)}`, plan.schedule, `seed ${plan.seed}`].filter(Boolean).join(dot),
     ],
     ['memory', `${bytes(memory.total)} at the peak: ${held.join(', ')}`],
+    ...(plan.fitted ? [['budget', plan.fitted] as [string, string]] : []),
     [
       'machine',
       [`${plan.threads} threads`, plan.peakFlops > 0 ? `${quantity(plan.peakFlops, 'FLOP/s')} measured` : '']

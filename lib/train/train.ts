@@ -6,10 +6,15 @@ import { type CheckpointParts, type JsonRecord, loadCheckpoint, saveCheckpoint }
 import { nodeFileSystem } from '../io/files.js'
 import { RunLog } from '../io/runlog.js'
 import type { Optimizer } from '../optim/index.js'
+import { Budget, allowedFrom, choiceLine } from './budget.js'
+import type { Allowed } from './budget-methods.js'
+import type { Setup } from './budget-setup.js'
+import { bytesFrom } from './bytes.js'
 import { toSource, type StepData, type StepSource } from './data.js'
 import { eventLine, type Plan, type StopReason, type TrainEvent } from './events.js'
 import { planMemory } from './memory.js'
 import { Run, type TrainResult } from './run.js'
+import { PeekedSource, splitEvaluation, splitSource } from './split.js'
 import { restoreTensors, stateSources } from './state.js'
 import { Trainer, type StepResult, type Trainable } from './trainer.js'
 
@@ -56,6 +61,16 @@ export interface FitOptions extends LoopOptions {
   accumulate?: number
   /** Largest norm of the whole gradient; 1 by default, null for none. */
   clip?: number | null
+  /**
+   * Memory that the run may take, in bytes or as `3GB`, `800MB`, `1.5GiB`: the planned peak of the process above what it holds when the run
+   * begins. What is done to stay within it is chosen before the first step and told in the `start` event.
+   */
+  memoryBudget?: number | string
+  /**
+   * What may be done for the budget. Recomputation and smaller micro-batches leave the numbers as they are (but for the order of sums) and are
+   * always allowed; the others are taken only where they are named, and only where exact means do not do.
+   */
+  allow?: readonly Allowed[]
 }
 
 const KNOWN = [
@@ -63,6 +78,8 @@ const KNOWN = [
   'steps',
   'accumulate',
   'clip',
+  'memoryBudget',
+  'allow',
   'seed',
   'evalData',
   'evalEvery',
@@ -99,19 +116,56 @@ export function train(
   options: FitOptions,
 ): Run {
   checkOptions('train', options, KNOWN)
-  const { optimizer, clip, accumulate, ...loop } = options
-  return trainWith(new Trainer(model, { optimizer, clip, seed: options.seed }), toSource(data, accumulate ?? 1), loop)
+  const { optimizer, clip, accumulate, memoryBudget, allow, ...loop } = options
+  checkSteps(loop.steps)
+  const source = toSource(data, accumulate ?? 1)
+  const setup: Setup = { model, optimizer, clip, seed: options.seed, split: 1 }
+  if (memoryBudget === undefined) return trainWith(new Trainer(model, setup), source, loop)
+  const budget = bytesFrom('memoryBudget', memoryBudget)
+  return new Run(withinBudget(setup, source, loop, budget, allowedFrom('allow', allow ?? [])))
+}
+
+/** A run whose first step is looked at to choose how it fits into its memory. */
+async function* withinBudget(
+  setup: Setup,
+  given: StepSource,
+  loop: LoopOptions,
+  budget: number,
+  allow: readonly Allowed[],
+): AsyncGenerator<TrainEvent, TrainResult> {
+  const source = new PeekedSource(given)
+  let trainer: Trainer
+  let parts = 1
+  let plan = loop.plan
+  try {
+    const first = await source.peek()
+    const choice = first && new Budget(setup, first).choose(budget, allow)
+    trainer = new Trainer(choice ? choice.setup.model : setup.model, {
+      ...(choice ? choice.setup : setup),
+      arena: choice ? budget - (choice.total - choice.arenaBytes) : undefined,
+    })
+    parts = choice ? choice.setup.split : 1
+    plan = choice ? { ...plan, fitted: choiceLine(budget, choice) } : plan
+  } catch (error) {
+    await source.close()
+    throw error
+  }
+  const evalData = loop.evalData && parts > 1 ? splitEvaluation(loop.evalData, parts) : loop.evalData
+  return yield* trainWith(trainer, splitSource(source, parts), { ...loop, evalData, plan }).stream
+}
+
+function checkSteps(steps: number): void {
+  if (Number.isSafeInteger(steps) && steps >= 1) return
+  throw new SteepestError('OPTION', {
+    who: 'train',
+    rule: '`steps` must be a whole number of 1 or more',
+    got: String(steps),
+  })
 }
 
 /** The loop over a trainer that is there already. */
 export function trainWith(trainer: Trainer, source: StepSource, options: LoopOptions): Run {
-  if (!Number.isSafeInteger(options.steps) || options.steps < 1) {
-    throw new SteepestError('OPTION', {
-      who: 'train',
-      rule: '`steps` must be a whole number of 1 or more',
-      got: String(options.steps),
-    })
-  }
+  checkSteps(options.steps)
   return new Run(new Loop(trainer, source, options).run())
 }
 

@@ -2,7 +2,8 @@ import { native, type NativeArena, type NativeBuffer } from '../addon.js'
 import { hash32 } from '../data/permutation.js'
 import { SteepestError } from '../errors.js'
 import { evaluate, pendingOf, settled } from '../graph/evaluate.js'
-import { build, type Executable, FaultError, Queue } from '../graph/executable.js'
+import { build, type Executable, FaultError, lowerGraph, Queue } from '../graph/executable.js'
+import type { Lowered } from '../graph/instruction.js'
 import type { PlanOptions } from '../graph/plan.js'
 import { namedTensors } from '../nn/module.js'
 import type { Optimizer } from '../optim/index.js'
@@ -13,6 +14,7 @@ import { flatten } from '../transform/tree.js'
 import { avalBytes, type Batch, HostArray, signature, stacked } from './host.js'
 import {
   ARGS,
+  type InputKind,
   type Part,
   type StepGraph,
   type StepSpec,
@@ -74,6 +76,9 @@ const normalizedBy = (batch: Batch, normalizer: number | undefined): Batch =>
 export const stepKey = (seed: number, step: number, micro: number): Int32Array =>
   Int32Array.of(hash32(1, seed, step, micro), hash32(2, seed, step, micro))
 
+const donatedOf = (inputs: readonly InputKind[]): Set<number> =>
+  new Set(inputs.flatMap(([kind], i) => (kind === 'state' ? [i] : [])))
+
 /** Steps that may be under way at once; each has its own staging for batch and numbers. */
 const RING = 3
 
@@ -87,7 +92,7 @@ export class Trainer {
   private readonly spec: StepSpec
   private readonly seed: number
   private readonly device: 'cpu' | 'null'
-  private readonly planOptions: PlanOptions
+  private planOptions: PlanOptions
   private readonly accumulators: Record<string, Tensor> = {}
   private readonly programs = new Map<string, Compiled>()
   private readonly rings = new Map<string, { slots: Slot[]; next: number }>()
@@ -167,8 +172,7 @@ export class Trainer {
   }
 
   private load({ graph, inputs, outputs }: StepGraph): Compiled {
-    const donated = new Set(inputs.flatMap(([kind], i) => (kind === 'state' ? [i] : [])))
-    return { executable: build(graph, donated, this.device, this.planOptions), inputs, outputs }
+    return { executable: build(graph, donatedOf(inputs), this.device, this.planOptions), inputs, outputs }
   }
 
   /** Whether the optimizer evaluates the objective itself, over all micro-batches of a step at once. */
@@ -176,17 +180,37 @@ export class Trainer {
     return this.optimizer.step !== undefined
   }
 
-  /** The plan of a step on batches of this kind, without running it. */
-  plan(given: Batch, microBatches = 1, weighted = false): Executable['plan'][] {
+  /** The programs of a step on batches of this kind: each part, and how often it is run. */
+  private partsOf(given: Batch, microBatches: number, weighted: boolean): { batch: Batch; parts: [Part, number][] } {
     const batch = normalizedBy(given, weighted ? 1 : undefined)
     if (this.evaluatesObjective) {
-      const whole = stacked(Array.from({ length: microBatches }, () => batch))
-      return [this.compiled('whole', whole)[0].executable.plan]
+      return { batch: stacked(Array.from({ length: microBatches }, () => batch)), parts: [['whole', 1]] }
     }
     this.prepareAccumulators(microBatches)
-    const parts: Part[] =
-      microBatches === 1 ? ['only'] : microBatches === 2 ? ['first', 'last'] : ['first', 'middle', 'last']
-    return parts.map((part) => this.compiled(part, batch)[0].executable.plan)
+    if (microBatches === 1) return { batch, parts: [['only', 1]] }
+    const middle: [Part, number][] = microBatches > 2 ? [['middle', microBatches - 2]] : []
+    return { batch, parts: [['first', 1], ...middle, ['last', 1]] }
+  }
+
+  /** The plan of a step on batches of this kind, without running it. */
+  plan(given: Batch, microBatches = 1, weighted = false): Executable['plan'][] {
+    const { batch, parts } = this.partsOf(given, microBatches, weighted)
+    return parts.map(([part]) => this.compiled(part, batch)[0].executable.plan)
+  }
+
+  /** The programs of a step as they are before anything is placed or computed again, and how often each is run. */
+  lowered(given: Batch, microBatches = 1, weighted = false): { program: Lowered; times: number }[] {
+    const { batch, parts } = this.partsOf(given, microBatches, weighted)
+    return parts.map(([part, times]) => {
+      const { graph, inputs } = inTrace(() => traceStep(this.spec, part, batch))
+      return { program: lowerGraph(graph, donatedOf(inputs)), times }
+    })
+  }
+
+  /** From now on the arena of programs fits into so many bytes, where values computed again can make it. */
+  limitArena(bytes: number | undefined): void {
+    this.planOptions = { arena: bytes }
+    this.programs.clear()
   }
 
   private prepareAccumulators(microBatches: number): void {

@@ -15,7 +15,8 @@ function typed(spec: OptionSpec, text: string): string | number | boolean {
 
 function optionOf(spec: OptionSpec): Option {
   const word = spec.value ?? { integer: 'N', number: 'X', text: 'TEXT', choice: 'NAME', switch: '' }[spec.type]
-  const flags = spec.type === 'switch' ? flagOf(spec.key) : `${flagOf(spec.key)} <${word}>`
+  const value = spec.bare ? `[${word}]` : `<${word}>`
+  const flags = spec.type === 'switch' ? flagOf(spec.key) : `${flagOf(spec.key)} ${value}`
   const choices = spec.type === 'choice' ? `: ${(spec.choices ?? []).join(', ')}` : ''
   const byDefault = spec.default !== undefined && spec.type !== 'switch' ? `default ${spec.default}` : spec.chosen
   const option = new Option(flags, spec.doc + choices + (byDefault ? ` (${byDefault})` : ''))

@@ -11,11 +11,15 @@ import { configOf } from '../../models/hf.js'
 import { noDecay, type Optimizer, optimizerNamed, schedule, type ScheduleSpec } from '../../optim/index.js'
 import type { DType } from '../../tensor/dtype.js'
 import { parameters } from '../../nn/module.js'
+import { allowedFrom, Budget, type BudgetChoice, choiceLine } from '../budget.js'
+import type { Setup } from '../budget-setup.js'
+import { bytesFrom } from '../bytes.js'
 import type { Plan, PreparedRun, TrainEvent } from '../events.js'
 import { memoryLimit } from '../machine.js'
 import { planMemory } from '../memory.js'
 import type { TrainOptions } from '../options.js'
 import { bytes as showBytes, short } from '../plot-numbers.js'
+import { splitBatches, splitSource } from '../split.js'
 import { trainWith } from '../train.js'
 import { Trainer } from '../trainer.js'
 import { choose, type Choices } from './choose.js'
@@ -47,6 +51,8 @@ const RUN_KEYS = [
   'seed',
   'patience',
   'allowNonFinite',
+  'memory',
+  'allow',
   'optimizer',
   'lr',
   'schedule',
@@ -199,12 +205,34 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
     seed,
   })
   const clip = options.clip ?? 1
-  const make = (steps: number) => new Trainer(model, { optimizer: makeOptimizer(options, choices, steps), clip, seed })
+  const setupOf = (steps: number): Setup => {
+    return { model, optimizer: makeOptimizer(options, choices, steps), clip, seed, split: 1 }
+  }
+  const allow = allowedFrom(
+    'allow',
+    (options.allow ?? '').split(',').flatMap((name) => name.trim() || []),
+  )
+  const asked = options.memory === undefined ? undefined : bytesFrom('memory', options.memory)
+  const budget = asked ?? memoryLimit()
+  let choice: BudgetChoice | undefined
+  const make = (steps: number): Trainer => {
+    const setup = setupOf(steps)
+    const arena = choice && budget - (choice.total - choice.arenaBytes)
+    return new Trainer(model, { ...(choice?.apply(setup) ?? setup), arena })
+  }
+  const parts = () => choice?.setup.split ?? 1
+  const planOf = (trainer: Trainer) => planMemory(trainer, splitBatches(first.microBatches, parts()))
   // The number of steps depends on the cost of one, which depends on the plan.
-  const draft = make(options.steps ?? 1)
-  const { memory, flops } = planMemory(draft, first.microBatches)
+  let draft = make(options.steps ?? 1)
+  let planned = asked === undefined ? planOf(draft) : undefined
+  if (!planned || planned.memory.total > budget) {
+    choice = new Budget(setupOf(options.steps ?? 1), first).choose(budget, allow)
+    draft = make(options.steps ?? 1)
+    planned = planOf(draft)
+  }
+  const { memory, flops } = planned
   const peakFlops = await measurePeak(dtype as DType)
-  const secondsPerStep = flops / (peakFlops * EFFICIENCY)
+  const secondsPerStep = ((choice?.slowdown ?? 1) * flops) / (peakFlops * EFFICIENCY)
   const { chosen } = choices
   let { steps } = options
   if (steps === undefined) {
@@ -233,16 +261,6 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
       fix: 'Give more with --steps',
     })
   }
-  const limit = memoryLimit()
-  if (memory.total > limit) {
-    throw new SteepestError('OUT_OF_MEMORY', {
-      who: 'train',
-      rule: 'the run must fit into the memory of this machine',
-      got: `${showBytes(memory.total)} planned, ${showBytes(limit)} there`,
-      fix: `Try a smaller --batch (now ${batch}), --context (${length}) or --width (${width})`,
-    })
-  }
-
   const trainer = options.steps === undefined ? make(total) : draft
   const { optimizer } = trainer
   // What was measured is left out, so that equal runs leave equal files.
@@ -284,6 +302,7 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
     flopsPerStep: flops,
     peakFlops,
     memory,
+    ...(choice ? { fitted: choiceLine(budget, choice) } : {}),
     secondsExpected: (total - (resumed?.step ?? 0) + evals) * secondsPerStep,
     out,
     chosen: resumed ? passedOver(resumed) : chosen,
@@ -292,9 +311,14 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   async function* events({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent> {
     const sampler = new Sampler(model, trainer)
     const started = sampleStart(data)
-    const loop = trainWith(trainer, loader, {
+    const loop = trainWith(trainer, splitSource(loader, parts()), {
       steps: total,
-      evalData: evaluationSteps(split.validation, { context: length, batch, limit: batch * EVAL_BATCHES, who }),
+      evalData: evaluationSteps(split.validation, {
+        context: length,
+        batch: batch / parts(),
+        limit: batch * EVAL_BATCHES,
+        who,
+      }),
       evalEvery,
       out: path(out),
       saveEvery,
@@ -321,7 +345,8 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
         : event
     }
   }
-  return { plan, run: events }
+  const report = () => new Budget(setupOf(options.steps ?? 1), first).report(allow)
+  return { plan, run: events, memory: report }
 }
 
 function configJson(model: GPT2, endOfText: number | undefined): JsonRecord {

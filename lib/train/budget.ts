@@ -1,0 +1,181 @@
+import { nearest, SteepestError } from '../errors.js'
+import { ALLOWED, type Allowed, combinations, type MemoryMethod, METHODS } from './budget-methods.js'
+import { Candidate, type Fit, type Setup } from './budget-setup.js'
+import { budgetLines } from './budget-table.js'
+import type { StepData } from './data.js'
+import type { MemoryReport, MemoryRow } from './events.js'
+import { bytes, quantity } from './plot-numbers.js'
+import { splitsOf } from './split.js'
+
+/** How a run was made to fit. */
+export interface BudgetChoice {
+  /** What a setup becomes by it. */
+  readonly apply: (setup: Setup) => Setup
+  /** The setup that was given, so changed. */
+  readonly setup: Setup
+  readonly arenaBytes: number
+  /** What it does, for people: `recompute 37 values`. */
+  readonly methods: readonly string[]
+  readonly total: number
+  /** Time that is expected beside a run that does nothing about its memory: 1.08 is 8 % more. */
+  readonly slowdown: number
+  readonly exact: boolean
+}
+
+/** A run that fits into no plan. `table` has every way that was looked at. */
+export class MemoryError extends SteepestError {
+  constructor(
+    who: string,
+    readonly budget: number,
+    readonly table: readonly MemoryRow[],
+  ) {
+    const least = table.filter((row) => row.allowed).reduce((a, b) => (b.total < a.total ? b : a))
+    const other = table.filter((row) => !row.allowed && row.total <= budget).sort((a, b) => b.speed - a.speed)[0]
+    const fix = other
+      ? `Allow what changes the numbers (${other.method}), give more memory, or take a smaller batch`
+      : 'Give more memory, or take a smaller batch, context or model'
+    super('OUT_OF_MEMORY', {
+      who,
+      rule: `the run must fit into ${bytes(budget)}`,
+      got: `${bytes(least.total)} with ${least.method}`,
+      fix: `${fix}:\n${budgetLines(table, budget).join('\n')}`,
+    })
+  }
+}
+
+/**
+ * What may be done, checked.
+ * @throws SteepestError OPTION for a name that is not known
+ */
+export function allowedFrom(who: string, names: readonly string[]): Allowed[] {
+  return names.map((name) => {
+    if ((ALLOWED as readonly string[]).includes(name)) return name as Allowed
+    const near = nearest(name, ALLOWED)
+    throw new SteepestError('OPTION', {
+      who,
+      rule: `must name methods: ${ALLOWED.join(', ')}`,
+      got: `"${name}"`,
+      fix: near ? `Did you mean ${near}?` : '',
+    })
+  })
+}
+
+const labelOf = (methods: readonly string[], recomputed: number): string =>
+  [...methods, ...(recomputed > 0 ? ['recomputation'] : [])].join(' + ') || 'as it is'
+
+/** Time lost below which nothing better is looked for. */
+const NEGLIGIBLE = 1.03
+/** Numbers of parts of a micro-batch that are looked at. */
+const SPLITS = 4
+
+/** Looks for ways to run within a memory, and tells what each comes to. */
+export class Budget {
+  private readonly plain: Candidate
+  private readonly base: number
+  private readonly splits: readonly number[]
+  private readonly known = new Map<string, Candidate | undefined>()
+
+  constructor(
+    private readonly setup: Setup,
+    private readonly data: StepData,
+  ) {
+    this.plain = new Candidate(setup, [], data)
+    this.base = this.plain.plain.milliseconds
+    const splits = this.plain.stateful ? [1] : splitsOf(data)
+    // Of many divisors the first and the last, and some between.
+    this.splits = splits.filter((_, i) => i < SPLITS - 1 || i === splits.length - 1)
+  }
+
+  private candidate(methods: readonly MemoryMethod[], split: number): Candidate | undefined {
+    const key = `${split} ${methods.map((m) => m.name).join()}`
+    if (!this.known.has(key)) {
+      let setup: Setup | undefined = { ...this.setup, split }
+      for (const method of methods) setup = setup && method.apply(setup)
+      const names = [...methods.map((m) => m.label), ...(split > 1 ? [`micro-batches in ${split} parts`] : [])]
+      const same = methods.length === 0 && split === 1
+      this.known.set(key, setup && (same ? this.plain : new Candidate(setup, names, this.data)))
+    }
+    return this.known.get(key)
+  }
+
+  private quickest(methods: readonly MemoryMethod[], budget: number): { candidate: Candidate; fit: Fit } | undefined {
+    let best: { candidate: Candidate; fit: Fit } | undefined
+    for (const split of this.splits) {
+      const candidate = this.candidate(methods, split)
+      const fit = candidate?.within(budget - candidate.fixed)
+      if (!candidate || !fit || (best && best.fit.milliseconds <= fit.milliseconds)) continue
+      best = { candidate, fit }
+      if (fit.milliseconds <= NEGLIGIBLE * this.base) break
+    }
+    return best
+  }
+
+  /**
+   * The quickest way that is found to run within so many bytes: with exact means where they do, else with as few of the allowed methods as
+   * possible.
+   * @throws MemoryError where there is none
+   */
+  choose(budget: number, allow: readonly Allowed[] = [], who = 'train'): BudgetChoice {
+    const allowed = METHODS.filter((m) => allow.includes(m.name))
+    for (const methods of combinations(allowed)) {
+      const best = this.quickest(methods, budget)
+      if (!best) continue
+      const { candidate, fit } = best
+      const again = fit.recomputed > 0 ? [`recompute ${fit.recomputed} values`] : []
+      return {
+        setup: candidate.setup,
+        apply: (setup) => {
+          const whole = { ...setup, split: candidate.setup.split }
+          return methods.reduce((at, method) => method.apply(at) ?? at, whole)
+        },
+        arenaBytes: fit.arenaBytes,
+        methods: [...candidate.methods, ...again],
+        total: fit.total,
+        slowdown: fit.milliseconds / this.base,
+        exact: methods.length === 0,
+      }
+    }
+    throw new MemoryError(who, budget, this.table(allow))
+  }
+
+  /** Every method, alone and all together: as much memory as it takes with nothing computed again, and as little as it can do with. */
+  table(allow: readonly Allowed[] = []): MemoryRow[] {
+    const all = METHODS.map((m) => [m])
+    const sets = [[], ...all, ...(METHODS.length > 1 ? [[...METHODS]] : [])]
+    const splits = [1, ...this.splits.slice(-1).filter((n) => n > 1)]
+    return sets.flatMap((methods) =>
+      splits.flatMap((split): MemoryRow[] => {
+        const candidate = this.candidate(methods, split)
+        if (!candidate) return []
+        const row = (point: { total: number; milliseconds: number }, recomputed: number): MemoryRow => ({
+          method: labelOf(candidate.methods, recomputed),
+          total: point.total,
+          speed: this.base / point.milliseconds,
+          exact: methods.length === 0,
+          allowed: methods.every((m) => allow.includes(m.name)),
+        })
+        const curve = candidate.curve()
+        const least = curve[curve.length - 1]
+        return [row(curve[0], 0), ...(least.total < curve[0].total ? [row(least, 1)] : [])]
+      }),
+    )
+  }
+
+  /** All that is known before a budget is given. */
+  report(allow: readonly Allowed[] = []): MemoryReport {
+    return { rows: this.table(allow), curve: this.curve() }
+  }
+
+  /** Time against memory with exact means and micro-batches as they are: each point needs less memory than the one before. */
+  curve(): { total: number; slowdown: number }[] {
+    return this.plain.curve().map(({ total, milliseconds }) => ({ total, slowdown: milliseconds / this.base }))
+  }
+}
+
+/** One line about what was chosen: `fits into 3 GB (2.41 GB planned): recompute 37 values; about 4% more time`. */
+export function choiceLine(budget: number, { methods, total, slowdown, exact }: BudgetChoice): string {
+  const what = methods.length > 0 ? methods.join(', ') : 'nothing had to be done'
+  const more = slowdown > 1.0005 ? `; about ${((slowdown - 1) * 100).toFixed(slowdown < 1.1 ? 1 : 0)}% more time` : ''
+  const numbers = exact ? '' : '; the numbers are not those of the exact run'
+  return `${quantity(total, 'B')} of ${bytes(budget)}: ${what}${more}${numbers}`
+}

@@ -1,0 +1,171 @@
+import { describe, expect, test } from 'vitest'
+import { GPT2 } from '../../lib/models/gpt2.js'
+import { adamw } from '../../lib/optim/index.js'
+import { allowedFrom, Budget, choiceLine, MemoryError } from '../../lib/train/budget.js'
+import { bytesFrom } from '../../lib/train/bytes.js'
+import type { StepData } from '../../lib/train/data.js'
+import type { StartEvent } from '../../lib/train/events.js'
+import { HostArray } from '../../lib/train/host.js'
+import { planMemory } from '../../lib/train/memory.js'
+import { PeekedSource, splitBatches, splitsOf } from '../../lib/train/split.js'
+import { train } from '../../lib/train/train.js'
+import { Trainer } from '../../lib/train/trainer.js'
+
+const CONTEXT = 32
+const modelOf = (layers = 4) => new GPT2({ vocabSize: 97, context: CONTEXT, layers, heads: 2, width: 64, seed: 3 })
+const tokens = (rows: number, seed = 0) => {
+  const ids = Int32Array.from({ length: rows * CONTEXT }, (_, i) => ((i + seed) * 37) % 97)
+  return new HostArray(ids, [rows, CONTEXT])
+}
+const stepOf = (rows: number, seed = 0): StepData => ({
+  microBatches: [{ inputIds: tokens(rows, seed), targets: tokens(rows, seed + 1) }],
+  tokens: rows * CONTEXT,
+})
+const setupOf = (model = modelOf()) => ({ model, optimizer: adamw({ lr: 1e-2 }), seed: 5, split: 1 })
+
+test.each([
+  ['3GB', 3e9],
+  ['800MB', 8e8],
+  ['1.5 GiB', 1.5 * 2 ** 30],
+  ['.5g', 5e8],
+  [2 ** 30, 2 ** 30],
+  ['123456', 123456],
+])('%s is a size', (size, expected) => {
+  expect(bytesFrom('memory', size)).toBe(expected)
+})
+
+test.each(['3 elephants', '', 'GB', '-3GB', 0, -1, Number.NaN, Infinity, '1e3XB'])(
+  '%s is refused in one sentence',
+  (size) => {
+    expect(() => bytesFrom('--memory', size)).toThrow(/--memory.*must be a size such as 3GB/)
+  },
+)
+
+test('methods are checked by name, with the near one told', () => {
+  expect(allowedFrom('allow', ['recompute', 'sampled'])).toEqual(['recompute', 'sampled'])
+  expect(() => allowedFrom('allow', ['sampeld'])).toThrow(/Did you mean sampled\?/)
+})
+
+describe('a budget', () => {
+  const budget = new Budget(setupOf(), stepOf(16))
+  const [plain] = budget.table()
+  const least = Math.min(...budget.table().map((row) => row.total))
+
+  test('that is enough changes nothing', () => {
+    const choice = budget.choose(plain.total)
+    expect(choice.methods).toEqual([])
+    expect(choice.slowdown).toBe(1)
+    expect(choice.total).toBe(plain.total)
+  })
+
+  test('is kept by what is planned, whatever it is, down to the least', () => {
+    for (const share of [0.9, 0.7, 0.5, 0.2, 0]) {
+      const bytes = Math.ceil(least + share * (plain.total - least))
+      const choice = budget.choose(bytes)
+      expect(choice.total).toBeLessThanOrEqual(bytes)
+      expect(choice.exact).toBe(true)
+      expect(choice.methods.length).toBeGreaterThan(0)
+      const trainer = new Trainer(choice.setup.model, {
+        ...choice.setup,
+        device: 'null',
+        arena: bytes - (choice.total - choice.arenaBytes),
+      })
+      const { memory } = planMemory(trainer, splitBatches(stepOf(16).microBatches, choice.setup.split))
+      trainer.close()
+      expect(memory.total).toBe(choice.total)
+    }
+  })
+
+  test('that is too small is refused with a table of all ways, of which none fits', () => {
+    const refused = () => budget.choose(Math.floor(0.9 * least))
+    expect(refused).toThrow(MemoryError)
+    try {
+      refused()
+    } catch (error) {
+      const { table, message, code } = error as MemoryError
+      expect(code).toBe('OUT_OF_MEMORY')
+      expect(table.map((row) => row.total > 0.9 * least)).not.toContain(false)
+      for (const row of table) expect(message).toContain(row.method)
+      expect(message).toMatch(/does not fit/)
+    }
+  })
+
+  test('has a curve on which less memory costs more time', () => {
+    const curve = budget.curve()
+    expect(curve[0]).toEqual({ total: plain.total, slowdown: 1 })
+    expect(curve.length).toBeGreaterThan(3)
+    for (let i = 1; i < curve.length; i++) {
+      expect(curve[i].total).toBeLessThan(curve[i - 1].total)
+      expect(curve[i].slowdown).toBeGreaterThanOrEqual(curve[i - 1].slowdown)
+    }
+  })
+})
+
+async function lossesOf(memoryBudget: number | undefined): Promise<{ losses: number[]; start: StartEvent }> {
+  const losses: number[] = []
+  let start: StartEvent | undefined
+  const data = Array.from({ length: 6 }, (_, i) => stepOf(16, 5 * i))
+  const run = train(modelOf(), data, { optimizer: adamw({ lr: 1e-2 }), steps: 6, seed: 5, memoryBudget })
+  for await (const event of run) {
+    if (event.type === 'start') start = event
+    if (event.type === 'step') losses.push(event.loss)
+  }
+  return { losses, start: start! }
+}
+
+test('a run within a budget goes the way of the run without', { timeout: 60_000 }, async () => {
+  const plain = await lossesOf(undefined)
+  expect(plain.start.fitted).toBeUndefined()
+  const budget = Math.round(plain.start.memory.total * 0.97)
+  const tight = await lossesOf(budget)
+  expect(tight.start.memory.total).toBeLessThanOrEqual(budget)
+  expect(tight.start.fitted).toMatch(/recompute|micro-batches/)
+  expect(tight.losses.at(-1)).toBeCloseTo(plain.losses.at(-1)!, 4)
+})
+
+test('a batch with an array that has other rows is not cut; one that can only be computed again is', () => {
+  const odd = {
+    ...stepOf(16),
+    microBatches: [{ ...stepOf(16).microBatches[0], extra: new HostArray(Int32Array.of(1)) }],
+  }
+  expect(splitsOf(odd)).toEqual([1])
+  const plain = new Budget(setupOf(), stepOf(1)).curve()[0].total
+  const choice = new Budget(setupOf(), stepOf(1)).choose(plain - 1)
+  expect(choiceLine(plain - 1, choice)).toMatch(/recompute \d+ values/)
+})
+
+test('parts of a batch give the gradient of the whole: only where its mean is theirs', () => {
+  expect(splitsOf(stepOf(12))).toEqual([1, 2, 3, 4, 6, 12])
+  const masked = stepOf(4)
+  ;(masked.microBatches[0].targets.data as Int32Array)[3] = -100
+  expect(splitsOf(masked)).toEqual([1])
+  expect(splitsOf({ ...masked, weight: 127 })).toEqual([1, 2, 4])
+  const parts = splitBatches(stepOf(4).microBatches, 2)
+  expect(parts.map((p) => p.inputIds.shape)).toEqual([
+    [2, CONTEXT],
+    [2, CONTEXT],
+  ])
+  const joined = parts.flatMap((p) => [...p.inputIds.data])
+  expect(joined).toEqual([...stepOf(4).microBatches[0].inputIds.data])
+})
+
+test('looking at the first step of a source takes nothing from it', async () => {
+  let at = 0
+  const source = {
+    next: () => (at < 3 ? stepOf(1, at++) : null),
+    state: () => at,
+    restore: (state: unknown) => {
+      at = state as number
+    },
+  }
+  const peeked = new PeekedSource(source)
+  const first = await peeked.peek()
+  expect(peeked.state!()).toBe(0)
+  expect(await peeked.peek()).toBe(first)
+  expect(await peeked.next()).toBe(first)
+  expect(peeked.state!()).toBe(1)
+  await peeked.peek()
+  await peeked.restore!(2)
+  expect((await peeked.next())!.microBatches[0].inputIds.data).toEqual(tokens(1, 2).data)
+  expect(await peeked.next()).toBeNull()
+})
