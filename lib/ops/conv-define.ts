@@ -92,6 +92,24 @@ export function defineInputBackward(dy: Tensor, w: Tensor, size: readonly number
   })
 }
 
+/** @internal What the gradient of the weight is the product of: slopes [groups, O/groups, places] and windows [groups, depth, places]. */
+export function weightFactors(
+  x: Tensor,
+  dy: Tensor,
+  kernel: readonly number[],
+  geometry: ConvGeometry,
+): { slopes: Tensor; seen: Tensor } {
+  const { groups } = geometry
+  const [n, o, ...counts] = dy.shape
+  const places = n * product(counts)
+  const { seen } = columns(x, kernel, geometry)
+  const grouped = reshape(dy, [n, groups, o / groups, product(counts)])
+  return {
+    slopes: reshape(transpose(grouped, [1, 2, 0, 3]), [groups, o / groups, places]),
+    seen: reshape(transpose(seen, [1, 2, 0, 3]), [groups, seen.shape[2], places]),
+  }
+}
+
 /** @internal The gathered windows times the gradient, and the gradient's sum per channel. */
 export function defineWeightBackward(
   x: Tensor,
@@ -99,17 +117,10 @@ export function defineWeightBackward(
   kernel: readonly number[],
   geometry: ConvGeometry,
 ): { weight: Tensor; bias: Tensor } {
-  const { groups } = geometry
-  const [n, o, ...counts] = dy.shape
-  const places = n * product(counts)
-  const { seen } = columns(x, kernel, geometry)
-  const depth = seen.shape[2]
-  const long = reshape(transpose(seen, [1, 2, 0, 3]), [groups, depth, places])
-  const slopes = reshape(transpose(reshape(dy, [n, groups, o / groups, product(counts)]), [1, 2, 0, 3]), [
-    groups,
-    o / groups,
-    places,
-  ])
-  const weight = matmul(slopes, swapAxes(long, 1, 2))
-  return { weight: reshape(weight, [o, x.shape[1] / groups, ...kernel]), bias: sum(dy, { axis: [0, 2, 3] }) }
+  const { slopes, seen } = weightFactors(x, dy, kernel, geometry)
+  const weight = matmul(slopes, swapAxes(seen, 1, 2))
+  return {
+    weight: reshape(weight, [dy.shape[1], x.shape[1] / geometry.groups, ...kernel]),
+    bias: sum(dy, { axis: [0, 2, 3] }),
+  }
 }

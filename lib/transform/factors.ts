@@ -1,6 +1,7 @@
 import { type Graph, schedule } from '../graph/graph.js'
 import { rebuild } from '../graph/rebuild.js'
 import { wide } from '../ops/batching.js'
+import { type ConvGeometry, weightFactors } from '../ops/conv-define.js'
 import { cast, equal, mul } from '../ops/elementwise.js'
 import { type SliceAttrs, take } from '../ops/indexing.js'
 import { linearCrossEntropyByLogits } from '../ops/loss.js'
@@ -30,11 +31,13 @@ export interface Site {
   readonly size: number
   /** Multiplications for the product of two positions. */
   readonly width: number
+  /** How the weight's elements, in their order, are seen as [G, K, N]: factors of two places go together only where this agrees. */
+  readonly layout: string
   /** `at` gives what stands in the place of a tensor of the graph. */
   readonly factors: (at: (t: Tensor) => Tensor, gradient: Tensor) => Factors
 }
 
-/** How a tensor comes from a weight: its elements in another order, perhaps repeated along new leading axes. */
+/** How a tensor comes from a weight: its elements, as a matrix turned around or in some other order, perhaps repeated along new leading axes. */
 interface Image {
   readonly weight: number
   readonly order: 'same' | 'turned' | 'other'
@@ -49,7 +52,7 @@ function imageOf(node: Node, from: Image): Image | undefined {
   const [y] = node.outputs
   if (KEEPING.has(node.op.name)) return from
   if (from.repeated > 0) return undefined
-  if (node.op.name === 'reshape') return { ...from, order: 'other' }
+  if (node.op.name === 'reshape') return from.order === 'same' ? from : { ...from, order: 'other' }
   if (node.op.name === 'transpose') {
     if (x.rank !== 2 || from.order === 'other') return { ...from, order: 'other' }
     return { ...from, order: from.order === 'same' ? 'turned' : 'same' }
@@ -84,6 +87,10 @@ function matmulSite(node: Node, which: 0 | 1, image: Image): Site | undefined {
     positions,
     size: k * n * (groups ? count : 1),
     width: (k + n) * (groups ? count : 1),
+    layout:
+      image.order === 'other'
+        ? 'other'
+        : `${groups ? count : 1}x${image.order === 'turned' ? `${n}x${k}` : `${k}x${n}`}`,
     factors: (at, gradient) => {
       const x = at(other)
       // y = x·W: dW = xᵀ·dy. y = W·x: dW = dy·xᵀ, with positions along the last axis.
@@ -104,6 +111,7 @@ function takeSite(node: Node, image: Image): Site | undefined {
     positions: indices.size,
     size: table.size,
     width: table.shape[1],
+    layout: `1x${table.shape.join('x')}`,
     factors: (at, gradient) => ({
       a: reshape(at(indices), [-1]),
       b: reshape(gradient, [1, -1, table.shape[1]]),
@@ -112,9 +120,35 @@ function takeSite(node: Node, image: Image): Site | undefined {
   }
 }
 
+/** A convolution, or the transposed one: the gradient of its output by its input. */
+function convSite(node: Node, image: Image): Site | undefined {
+  if (image.repeated > 0) return undefined
+  const geometry = node.attrs as unknown as ConvGeometry
+  const [x, w] = node.inputs
+  const [y] = node.outputs
+  const forward = node.op.name === 'conv'
+  const { groups } = geometry
+  const [outputs, ...inner] = w.shape
+  const depth = inner.reduce((n, d) => n * d, 1)
+  const [batch, , ...counts] = forward ? y.shape : x.shape
+  return {
+    output: y,
+    positions: counts.reduce((n, d) => n * d, batch),
+    size: w.size,
+    width: outputs + groups * depth,
+    layout: image.order === 'other' ? 'other' : `${groups}x${outputs / groups}x${depth}`,
+    factors: (at, gradient) => {
+      const [image, slope] = forward ? [at(x), gradient] : [gradient, at(x)]
+      const { slopes, seen } = weightFactors(image, slope, w.shape.slice(2), geometry)
+      return { a: swapAxes(slopes, 1, 2), b: swapAxes(seen, 1, 2), lookup: false }
+    },
+  }
+}
+
 function siteOf(node: Node, input: number, image: Image): Site | undefined {
   if (node.op.name === 'matmul' && input < 2) return matmulSite(node, input as 0 | 1, image)
   if (node.op.name === 'take' && input === 0) return takeSite(node, image)
+  if ((node.op.name === 'conv' || node.op.name === 'convInputBackward') && input === 1) return convSite(node, image)
   return undefined
 }
 
@@ -133,7 +167,6 @@ export function openProducts(graph: Graph): Graph {
  */
 export function sitesOf(graph: Graph, count: number): (readonly Site[] | undefined)[] {
   const sites: (Site[] | undefined)[] = Array.from({ length: count }, () => [])
-  const orders = Array.from({ length: count }, () => new Set<Image['order']>())
   const images = new Map<Tensor, Image>()
   for (let i = 0; i < count; i++) images.set(graph.inputs[i], { weight: i, order: 'same', repeated: 0 })
   for (const node of schedule(graph.outputs)) {
@@ -146,7 +179,6 @@ export function sitesOf(graph: Graph, count: number): (readonly Site[] | undefin
         return
       }
       const site = siteOf(node, input, image)
-      orders[image.weight].add(image.order)
       if (site) sites[image.weight]?.push(site)
       else sites[image.weight] = undefined
     })
@@ -155,7 +187,9 @@ export function sitesOf(graph: Graph, count: number): (readonly Site[] | undefin
     const image = images.get(t)
     if (image) sites[image.weight] = undefined
   }
-  return sites.map((list, i) => (list && list.length > 1 && orders[i].has('other') ? undefined : list))
+  const agree = ([first, ...rest]: readonly Site[]) =>
+    rest.length === 0 || (first.layout !== 'other' && rest.every((site) => site.layout === first.layout))
+  return sites.map((list) => (list && agree(list) ? list : undefined))
 }
 
 /** [G, T, T'] products of rows. */

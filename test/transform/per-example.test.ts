@@ -5,6 +5,7 @@ import {
   avgPool,
   checkpoint,
   conv1d,
+  convTranspose1d,
   crossEntropy,
   embedding,
   expandDims,
@@ -23,6 +24,7 @@ import {
   readAll,
   relu,
   reshape,
+  slice,
   square,
   sub,
   sum,
@@ -125,13 +127,19 @@ test('a CNN: groups, stride, dilation, padding', async () => {
   await holds(loss, new Net(), images(1, 3), images(2, 2))
 })
 
-test('convolution and pooling over one axis, twice with the same weight', async () => {
-  const w = normal(7, [3, 3, 3])
-  const loss = (p: { w: Tensor }, x: Tensor) => {
+test('convolutions over one axis, there and back with the same weight, and with groups that do not agree', async () => {
+  const params = { w: normal(7, [4, 4, 3]), v: normal(6, [4, 2, 3]) }
+  const loss = (p: typeof params, x: Tensor) => {
     const y = conv1d(expandDims(x, 0), p.w, { padding: 'same' })
-    return sum(square(conv1d(avgPool(tanh(y), { size: 2 }), p.w, { stride: 2 })))
+    const z = convTranspose1d(conv1d(avgPool(tanh(y), { size: 2 }), p.w, { stride: 2 }), p.w, { stride: 2 })
+    const grouped = conv1d(convTranspose1d(z, p.v, { groups: 2 }), p.v, { groups: 2, dilation: 2 })
+    // The same numbers as a matrix: no convolution sees them so.
+    return add(
+      sum(square(grouped)),
+      sum(square(matmul(reshape(p.v, [4, 6]), reshape(slice(x, [null, [0, 6]]), [6, 4])))),
+    )
   }
-  await holds(loss, { w }, normal(8, [2, 3, 12]), normal(9, [3, 3, 12]))
+  await holds(loss, params, normal(8, [2, 4, 13]), normal(9, [3, 4, 13]))
 })
 
 test('a weight from both sides, repeated along a batch, within a checkpoint, and one that is of no use', async () => {
@@ -167,6 +175,17 @@ test('a tensor that stands at two places of the parameters is one parameter', as
   expect([...a]).toEqual([...total])
   expect([...b]).toEqual([...total])
   expect([...steps]).toEqual([0, 0, 0, 0])
+})
+
+test('a convolution goes by factors: no buffer of its plan holds the gradients of all examples', () => {
+  const n = 8
+  const net = new nn.Conv2d(32, 64, 3, { stride: 2 })
+  const loss = (c: nn.Conv2d, x: Tensor) => sum(square(c.forward(expandDims(x, 0))))
+  const x = random.normal(random.key(1), [n, 32, 9, 9])
+  const [auto, gram, gradients] = METHODS.map((method) => planOf(loss, { method }, net, x).arenaBytes)
+  expect(gradients).toBeGreaterThan(4 * n * net.weight.size)
+  expect(auto).toBe(gram)
+  expect(auto).toBeLessThan(0.75 * gradients)
 })
 
 test('float32 and bfloat16 models give float32 norms', async () => {
