@@ -216,7 +216,9 @@ class Loop {
       if (options.resume) await this.restore(options.resume)
       if (options.out) await nodeFileSystem.makeFolder(options.out)
       if (options.out) this.log = await RunLog.open(join(options.out, 'run.jsonl'), { keepThroughStep: this.step })
-      return yield* this.loop()
+      const result = yield* this.loop()
+      await this.endLog()
+      return result
     } catch (error) {
       const code = error instanceof SteepestError ? error.code : 'NATIVE'
       const message =
@@ -230,6 +232,16 @@ class Loop {
       await this.source.close?.()
       trainer.close()
     }
+  }
+
+  /** A run whose last lines are not in its log has not ended well. */
+  private async endLog(): Promise<void> {
+    const { log } = this
+    if (!log) return
+    await log.flush()
+    if (this.logFailure !== undefined) throw this.logFailure
+    this.log = undefined
+    await log.close()
   }
 
   private readonly queued: Queued[] = []

@@ -1,14 +1,24 @@
 import { execFileSync, spawn } from 'node:child_process'
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { afterAll } from 'vitest'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..')
 
-/** A new empty folder. */
-export const freshFolder = (name: string): string => mkdtempSync(join(tmpdir(), `steepest-${name}-`))
+const folders: string[] = []
+afterAll(() => {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true })
+})
+
+/** A new empty folder, there until the tests of the file have run. */
+export function freshFolder(name: string): string {
+  const folder = mkdtempSync(join(tmpdir(), `steepest-${name}-`))
+  folders.push(folder)
+  return folder
+}
 
 /** Compiles one script of this folder, with what it imports, and gives the path of the JavaScript. */
 export function compileScript(name: string): string {

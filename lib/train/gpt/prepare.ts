@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path'
+import { basename, dirname, extname, isAbsolute, join, relative, resolve, sep } from 'node:path'
 import { native } from '../../addon.js'
 import { evaluationSteps, openText, splitTokens, type TextData, TextLoader } from '../../data/index.js'
 import { SteepestError } from '../../errors.js'
@@ -113,6 +113,28 @@ async function openResumed(path: string): Promise<Resumed> {
   return { dir, step, run, skipped }
 }
 
+/** Levels above a run folder up to which a text is remembered by its way from there: `runs/NAME` and the text beside `runs`. */
+const NEAR = 2
+
+/** Where a run's text is, as the checkpoint has it: from the run folder where it lies near, so that both can be moved together. */
+function remembered(file: string, runFolder: string): string {
+  const way = relative(runFolder, file)
+  const up = way.split(sep).filter((part) => part === '..').length
+  return isAbsolute(way) || up > NEAR ? file : way.split(sep).join('/')
+}
+
+/** The text that a checkpoint remembers. */
+function recalled(file: string, { dir }: Resumed, given: string): string {
+  const found = resolve(dirname(dir), file)
+  if (existsSync(found)) return found
+  throw new SteepestError('FILE', {
+    who: found,
+    rule: 'the text of the run is not there any more',
+    got: isAbsolute(file) ? undefined : `${file} from the run folder`,
+    fix: `Say where it is: steepest train FILE --resume ${shellQuoted(given)}`,
+  })
+}
+
 /** A run that cannot go on from its last checkpoint says so. */
 const passedOver = ({ dir, skipped }: Resumed): Record<string, string> =>
   skipped ? { resume: `${basename(dir)}, as ${skipped.replaceAll('. Resume from another checkpoint', '')}` } : {}
@@ -169,6 +191,8 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   const path = (p: string) => (isAbsolute(p) ? p : resolve(cwd, p))
   const resumed = given.resume === undefined ? undefined : await openResumed(path(given.resume))
   const options: TrainOptions = { ...resumed?.run, ...given }
+  if (resumed && given.file === undefined && options.file !== undefined)
+    options.file = recalled(options.file, resumed, given.resume!)
   const threads = native().threads(options.threads)
   const tokenizer = resumed && given.tokenizer === undefined ? join(resumed.dir, 'tokenizer.json') : options.tokenizer
   const data = await openText({
@@ -278,7 +302,7 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
         evalEvery,
         sampleEvery,
       }[key]
-      return value === undefined ? [] : [[key, key === 'file' ? path(String(value)) : value]]
+      return value === undefined ? [] : [[key, key === 'file' ? remembered(path(String(value)), path(out)) : value]]
     }),
   ) as JsonRecord
   const evals = Math.ceil(total / evalEvery) * EVAL_BATCHES * (1 / 3 / accumulate)
