@@ -48,16 +48,24 @@ class Body {
     explicit Frame(const Body& body) : body_(body), externals_(body.program_.externals().size()) {}
     void input(std::size_t i, std::byte* data) { externals_[i] = data; }
     void output(std::size_t i, std::byte* data) { externals_[static_cast<std::size_t>(body_.outputs_[i])] = data; }
-    // False where the run ended at a fault.
+    // False where the run ended at a fault, or was cancelled: a loop may be long or endless, so that each round looks.
     bool run(std::byte* arena, const Call& call) {
       for (std::size_t i = 0; i < body_.program_.size(); ++i) {
-        body_.program_.step(i, arena, externals_, call.pool, call.fault, scratch_);
+        if (stopped(call)) return false;
+        body_.program_.step(i, arena, externals_, call.pool, call.fault, scratch_, call.cancel);
         if (call.fault.load() != 0) return false;
       }
-      return true;
+      return !stopped(call);
     }
 
    private:
+    static bool stopped(const Call& call) {
+      if (!call.cancel || !call.cancel->load(std::memory_order_relaxed)) return false;
+      int none = 0;
+      call.fault.compare_exchange_strong(none, -1);
+      return true;
+    }
+
     const Body& body_;
     std::vector<std::byte*> externals_;
     std::vector<View> scratch_;

@@ -25,6 +25,8 @@ struct Call {
   Pool& pool;
   // Set (to 1) by a kernel that met a non-finite number; updates that find it set write nothing, and the run ends after the instruction.
   std::atomic<int>& fault;
+  // Set by who wants the run to end; an instruction that may take long (a loop) looks at it and ends with `fault` −1.
+  const std::atomic<bool>* cancel = nullptr;
 };
 
 // A kernel is made once when its program is loaded (checks, library primitives) and run every step.

@@ -156,7 +156,7 @@ Program::Program(std::span<const double> words, std::span<const std::byte> const
 }
 
 void Program::step(std::size_t i, std::byte* arena, std::span<std::byte* const> externals, Pool& pool, std::atomic<int>& fault,
-                   std::vector<View>& scratch) const {
+                   std::vector<View>& scratch, const std::atomic<bool>* cancel) const {
   const Instruction& instruction = instructions_[i];
   scratch = instruction.views;
   for (std::size_t k = 0; k < scratch.size(); ++k) {
@@ -168,7 +168,7 @@ void Program::step(std::size_t i, std::byte* arena, std::span<std::byte* const> 
   }
   const std::span<const View> views(scratch);
   const auto inputs = static_cast<std::size_t>(instruction.inputs);
-  instruction.kernel->run(Call{views.first(inputs), views.subspan(inputs), arena + instruction.workspace, pool, fault});
+  instruction.kernel->run(Call{views.first(inputs), views.subspan(inputs), arena + instruction.workspace, pool, fault, cancel});
 }
 
 bool Program::nonFinite(std::size_t i, std::span<const View> resolved) const {

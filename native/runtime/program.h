@@ -46,7 +46,7 @@ class Program {
 
   // Runs instruction i with the given memory. Views are resolved into `scratch`, which is reused from call to call.
   void step(std::size_t i, std::byte* arena, std::span<std::byte* const> externals, Pool& pool, std::atomic<int>& fault,
-            std::vector<View>& scratch) const;
+            std::vector<View>& scratch, const std::atomic<bool>* cancel = nullptr) const;
   // Whether an output of instruction i (as just run) holds a non-finite number.
   bool nonFinite(std::size_t i, std::span<const View> resolved) const;
 

@@ -39,7 +39,7 @@ std::vector<Outcome> Stream::take() {
 
 void Stream::cancel() {
   const std::lock_guard lock(mutex_);
-  cancel_ = true;
+  if (running_ || !jobs_.empty()) cancel_ = true;
 }
 
 void Stream::work() {
@@ -52,6 +52,7 @@ void Stream::work() {
       if (stop_) return;
       next = std::move(jobs_.front());
       jobs_.pop_front();
+      running_ = true;
     }
     Outcome outcome;
     try {
@@ -78,7 +79,8 @@ void Stream::work() {
     bool first;
     {
       const std::lock_guard lock(mutex_);
-      if (outcome.fault == -1 && jobs_.empty()) cancel_ = false;
+      running_ = false;
+      if (jobs_.empty() && !stop_) cancel_ = false;
       outcomes_.push_back(std::move(outcome));
       first = outcomes_.size() == 1;
     }
@@ -104,7 +106,7 @@ Outcome Stream::run(const Job& job) {
     const auto before = job.profile ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
     {
       const std::lock_guard turn(pool_->turn);
-      program.step(i, arena, externals, *pool_, fault, scratch);
+      program.step(i, arena, externals, *pool_, fault, scratch, &cancel_);
     }
     if (job.profile) {
       (*job.profile)[i] +=

@@ -45,7 +45,7 @@ class Stream {
 
   std::int64_t submit(Job job);
   std::vector<Outcome> take();
-  // Ends the running job after its instruction and drops what waits.
+  // Ends the running job after its instruction (a loop after a step of its body) and drops what waits; nothing where nothing runs.
   void cancel();
 
  private:
@@ -61,6 +61,7 @@ class Stream {
   std::int64_t tickets_ = 0;
   std::atomic<bool> cancel_{false};
   bool stop_ = false;
+  bool running_ = false;
   bool failed_ = false;  // the job before
   std::thread thread_;
 };

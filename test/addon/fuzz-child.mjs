@@ -20,6 +20,8 @@ addon.threads(list[0].threads)
 const LIMIT = 1 << 28
 /** Milliseconds after which a run is cancelled; a changed loop may be endless. */
 const PATIENCE = 2000
+/** Milliseconds in which a cancelled run must have ended. */
+const GRACE = 20_000
 /** Bytes behind every buffer that no program may touch. */
 const WALL = 256
 const ODD = [
@@ -102,9 +104,12 @@ async function run(program, sizes) {
     wake = resolve
   })
   stream.submit(program, buffers, new addon.Arena(), { trace: draw(4) === 0 })
-  if ((await Promise.race([done, setTimeout(PATIENCE, 'late', { ref: false })])) === 'late') {
+  const late = (ms) => Promise.race([done, setTimeout(ms, 'late', { ref: false })])
+  let outcome = 'run'
+  if ((await late(PATIENCE)) === 'late') {
     stream.cancel()
-    return 'late'
+    if ((await late(GRACE)) === 'late') return 'stuck'
+    outcome = 'cancelled'
   }
   stream.take()
   buffers.forEach((buffer, i) => {
@@ -112,10 +117,10 @@ async function run(program, sizes) {
     buffer.read(wall, sizes[i])
     if (wall.some((byte) => byte !== 0xa5)) throw new Error(`a program wrote behind external ${i}`)
   })
-  return 'run'
+  return outcome
 }
 
-const counts = { refused: 0, run: 0, late: 0, large: 0 }
+const counts = { refused: 0, run: 0, cancelled: 0, stuck: 0, large: 0 }
 for (let index = Number(first); index < Number(cases); index++) {
   writeSync(1, `${index}\n`)
   state = (Math.imul(index + 1, 2654435761) ^ Number(seed)) >>> 0
@@ -143,8 +148,8 @@ for (let index = Number(first); index < Number(cases); index++) {
   }
   const outcome = await run(program, sizes)
   counts[outcome]++
-  if (outcome === 'late') {
-    writeSync(1, `late ${index}\n`)
+  if (outcome === 'stuck') {
+    writeSync(1, `stuck ${index}\n`)
     process.exit(3)
   }
 }

@@ -7,7 +7,8 @@ import * as ops from '../../lib/ops/index.js'
 import type { DType } from '../../lib/tensor/dtype.js'
 import type { Tensor } from '../../lib/tensor/tensor.js'
 import { Trainer } from '../../lib/train/trainer.js'
-import { cond, grad, scan, whileLoop } from '../../lib/transform/index.js'
+import { compile, cond, grad, scan, whileLoop } from '../../lib/transform/index.js'
+import { revise } from '../../lib/transform/revise.js'
 import { random } from '../ops/differences.js'
 import { tableCases } from '../ops/table-cases.js'
 
@@ -84,6 +85,10 @@ const computations: (() => Tensor[])[] = [
       { i: ops.scalar(0, 'int32'), x: random([2], 1) },
     ).x,
   ],
+  () =>
+    compile((due: Tensor, x: Tensor, y: Tensor) => revise(due, [x], (state) => [mul(ops.sin(state), y)]), {
+      donate: [1],
+    })(ops.less(ops.scalar(0), 1), random([3], 1), random([3], 2)),
 ]
 
 /** Two steps of a GPT-2 of one layer, alone and of two micro-batches, clipped. */
