@@ -5,7 +5,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xa7462538d9c1ull;
+constexpr std::uint64_t kTableHash = 0xe76f1805ccb8ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -17,6 +17,8 @@ constexpr std::uint64_t kTableHash = 0xa7462538d9c1ull;
   X(attentionBackward, AttentionBackward) \
   X(attentionBiasBackward, AttentionBiasBackward) \
   X(attentionDropout, AttentionDropout) \
+  X(avgPool, AvgPool) \
+  X(avgPoolBackward, AvgPoolBackward) \
   X(categorical, Categorical) \
   X(cholesky, Cholesky) \
   X(concat, Concat) \
@@ -47,6 +49,8 @@ constexpr std::uint64_t kTableHash = 0xa7462538d9c1ull;
   X(linearRecurrence, LinearRecurrence) \
   X(logSumExp, LogSumExp) \
   X(matmul, Matmul) \
+  X(maxPool, MaxPool) \
+  X(maxPoolBackward, MaxPoolBackward) \
   X(pad, Pad) \
   X(qr, Qr) \
   X(random, Random) \
@@ -83,6 +87,8 @@ enum class Op : std::int16_t {
   attentionBackward_,
   attentionBiasBackward_,
   attentionDropout_,
+  avgPool_,
+  avgPoolBackward_,
   categorical_,
   cholesky_,
   concat_,
@@ -113,6 +119,8 @@ enum class Op : std::int16_t {
   linearRecurrence_,
   logSumExp_,
   matmul_,
+  maxPool_,
+  maxPoolBackward_,
   pad_,
   qr_,
   random_,
@@ -140,7 +148,7 @@ enum class Op : std::int16_t {
   update_,
   whileLoop_,
 };
-constexpr int kOps = 64;
+constexpr int kOps = 68;
 
 // Whether an output may lie exactly where an input lies.
 constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int input) {

@@ -10,6 +10,8 @@ export const KERNELS: readonly string[] = [
   'attentionBackward',
   'attentionBiasBackward',
   'attentionDropout',
+  'avgPool',
+  'avgPoolBackward',
   'categorical',
   'cholesky',
   'concat',
@@ -40,6 +42,8 @@ export const KERNELS: readonly string[] = [
   'linearRecurrence',
   'logSumExp',
   'matmul',
+  'maxPool',
+  'maxPoolBackward',
   'pad',
   'qr',
   'random',
@@ -122,4 +126,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = 'a7462538d9c1'
+export const TABLE_HASH = 'e76f1805ccb8'

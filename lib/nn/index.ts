@@ -14,5 +14,14 @@ export { Linear, type LinearOptions } from './linear.js'
 export { activations, type Activation, MLP } from './mlp.js'
 export { Context, type ContextOptions, Keys, Module, namedTensors, parameters, scope, withTensors } from './module.js'
 export { BatchNorm, GroupNorm, LayerNorm, RMSNorm } from './norm.js'
+export {
+  AdaptiveAvgPool,
+  AvgPool1d,
+  AvgPool2d,
+  type AvgPoolOptions,
+  MaxPool1d,
+  MaxPool2d,
+  type MaxPoolOptions,
+} from './pooling.js'
 export { type Layer, Sequential } from './sequential.js'
 export { type BlockOptions, TransformerBlock } from './transformer.js'

@@ -30,6 +30,10 @@ inline void copyStrided(const T* from, std::int64_t step, std::int64_t n, E* to)
       std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
       return;
     }
+    if (step == 2) {  // by shuffles
+      for (std::int64_t i = 0; i < n; ++i) to[i] = from[i * 2];
+      return;
+    }
     for (std::int64_t i = 0; i < n; ++i) to[i] = from[i * step];
   } else {
     using V = VecOf<E>;
@@ -63,10 +67,10 @@ struct Inside {
 };
 
 // Packs the first `rows` rows of the planes of a band that begins at position [first[0], first[1]], for channels [0, channels), of which
-// an E holds one or two. Planes are ordered [channel][plane of h][plane of w][h.length][w.length].
+// an E holds one or two; `around` stands outside of the input. Planes are ordered [channel][plane of h][plane of w][h.length][w.length].
 template <class T, class E>
 void packPlanes(const Source<T>& x, std::int64_t channels, const std::int64_t (&lengths)[2], const ConvAxis& h, const ConvAxis& w,
-                const std::int64_t (&first)[2], std::int64_t rows, E* to) {
+                const std::int64_t (&first)[2], std::int64_t rows, E* to, E around = E{}) {
   constexpr bool kPairs = std::is_same_v<E, Bf16Pair>;
   constexpr std::int64_t kEach = kPairs ? 2 : 1;
   for (std::int64_t c = 0; c < channels; c += kEach) {
@@ -80,12 +84,11 @@ void packPlanes(const Source<T>& x, std::int64_t channels, const std::int64_t (&
         for (std::int64_t r = 0; r < rows; ++r) {
           E* const row = to + r * w.length;
           if (r < seen.begin || r >= seen.end) {
-            std::memset(static_cast<void*>(row), 0, static_cast<std::size_t>(w.length) * sizeof(E));
+            std::fill_n(row, w.length, around);
             continue;
           }
-          if (within.begin) std::memset(static_cast<void*>(row), 0, static_cast<std::size_t>(within.begin) * sizeof(E));
-          if (within.end < w.length)
-            std::memset(static_cast<void*>(row + within.end), 0, static_cast<std::size_t>(w.length - within.end) * sizeof(E));
+          std::fill_n(row, within.begin, around);
+          std::fill_n(row + within.end, w.length - within.end, around);
           if (count == 0) continue;
           const T* const from = image + (top + (first[0] + r) * h.step) * x.row + column * x.column;
           if constexpr (kPairs)

@@ -1,12 +1,10 @@
 import { describe, expect, test } from 'vitest'
 import {
-  avgPool,
   conv1d,
   conv2d,
   convTranspose2d,
   full,
   grad,
-  maxPool,
   nn,
   random,
   readAll,
@@ -202,34 +200,6 @@ describe('conv2d', () => {
     expect(() => convTranspose2d(noise([1, 3, 1, 1], 1), noise([3, 2, 1, 1], 1), { padding: 1 })).toThrow(
       /at least one place/,
     )
-  })
-})
-
-describe('pooling', () => {
-  test('takes the largest or the mean of windows', async () => {
-    const x = tensor(
-      Float64Array.from({ length: 16 }, (_, i) => (i * 7) % 16),
-      { shape: [1, 1, 4, 4] },
-    )
-    expect([...(await maxPool(x, { size: 2 }).read())]).toEqual([12, 14, 15, 13])
-    expect([...(await avgPool(x, { size: 2 }).read())]).toEqual([5.5, 7.5, 9.5, 7.5])
-    expect([...(await maxPool(x, { size: 3, stride: 1, padding: 1 }).read())].length).toBe(16)
-    expect([
-      ...(await avgPool(tensor(Float64Array.of(1, 2, 3, 4, 5), { shape: [1, 1, 5] }), {
-        size: 3,
-        stride: 2,
-        padding: 1,
-      }).read()),
-    ]).toEqual([1, 3, 3])
-  })
-
-  test.each([
-    [[2, 3, 7], 3, 2, 1],
-    [[1, 2, 5, 6], 2, 2, 0],
-  ] as [number[], number, number, number][])('derivatives at %o', async (shape, size, stride, padding) => {
-    const x = noise(shape, 3)
-    await checkDerivatives((t: Tensor) => maxPool(t, { size, stride, padding }), [x])
-    await checkDerivatives((t: Tensor) => avgPool(t, { size, stride, padding }), [x])
   })
 })
 

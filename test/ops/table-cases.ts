@@ -18,6 +18,7 @@ import { layerNorm, rmsNorm } from '../../lib/ops/layernorm.js'
 import { cholesky, eigh, qr, slogdet, solve, svd, triangularSolve } from '../../lib/ops/linalg.js'
 import { crossEntropy, linearCrossEntropy } from '../../lib/ops/loss.js'
 import { matmul } from '../../lib/ops/matmul.js'
+import { avgPool, maxPool } from '../../lib/ops/pooling.js'
 import { dropout, random } from '../../lib/ops/random.js'
 import { cumsum, linearRecurrence } from '../../lib/ops/recurrence.js'
 import { argmax, logSumExp, max, mean, sum } from '../../lib/ops/reduce.js'
@@ -187,6 +188,16 @@ export const tableCases: Record<string, TableCase> = {
     f: (x, w, bias) => conv2d(x, w, { stride: [1, 2], padding: 1, groups: 2, bias }),
     shapes: [[2, 4, 5, 6], [6, 2, 3, 3], [6]],
     bound: 64,
+  },
+  maxPool: {
+    rows: ['maxPool', 'maxPoolBackward'],
+    f: (x) => maxPool(x, { size: 3, stride: 2, padding: 1 }),
+    shapes: [[2, 3, 5, 6]],
+  },
+  avgPool: {
+    rows: ['avgPool', 'avgPoolBackward'],
+    f: (x) => avgPool(x, { size: 3, stride: 2, padding: 1 }),
+    shapes: [[2, 3, 5, 6]],
   },
   rotary: { rows: ['rotary'], f: (x) => rotary(x), shapes: [[2, 5, 3, 8]] },
   attention: {
