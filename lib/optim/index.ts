@@ -34,6 +34,8 @@ export {
   neededBatch,
   type SpreadNumbers,
 } from './batch-tests.js'
+export { type CagradOptions, combine, type Combiner } from './combine.js'
+export { multiTask, type MultiTaskOptions } from './multi-task.js'
 export { gradientNoise, type GradientNoiseOptions } from './gradient-noise.js'
 export { lbfgs, type LbfgsOptions } from './lbfgs.js'
 export { larc, type LarcOptions } from './larc.js'

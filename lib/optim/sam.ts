@@ -7,6 +7,7 @@ import { globalNorm } from './clip.js'
 import type { Objective } from './objective.js'
 import { checkPositive } from './options.js'
 import type { Optimizer, OptimizerState, StepContext, Stepped } from './optimizer.js'
+import { stepOn } from './through.js'
 
 /** Hyper-parameters of `sam`. */
 export interface SamOptions {
@@ -63,20 +64,8 @@ function wrap(base: Optimizer, name: string, options: Required<SamOptions>, tiny
     },
   })
 
-  const step = <P>(
-    objective: Objective<P>,
-    params: P,
-    state: OptimizerState,
-    context: StepContext = {},
-  ): Stepped<P> => {
-    const sharper = sharp(objective)
-    if (base.step) return base.step(sharper, params, state, context)
-    const { loss, grads } = sharper.valueAndGrad(params)
-    const moved = new Map(base.moved(params).map((k) => [namedTensors(params).parameters[k], k]))
-    const byName = Object.fromEntries(gradsByName(who, params, grads, moved))
-    const { scaleOf, ...rest } = context
-    return { ...base.update(params, byName, state, { ...rest, scale: scaleOf?.(byName) }), loss }
-  }
+  const step = <P>(objective: Objective<P>, params: P, state: OptimizerState, context: StepContext = {}): Stepped<P> =>
+    stepOn(who, base, sharp(objective), params, state, context)
 
   return {
     ...base,

@@ -42,8 +42,15 @@ function stepOf(opt: optim.Optimizer, loss: Loss) {
   return compile(
     (params: Params, state: optim.OptimizerState, lr: Tensor, key: Tensor): At => {
       const own = (p: Params) => loss(wide(p))
-      // Scores of some kind, for optimizers that look at them.
-      const outputs = (p: Params) => ({ loss: own(p), logits: reshape(wide(p).weight, [1, -1]) })
+      // Scores and losses of some kind, for optimizers that look at them.
+      const outputs = (p: Params) => {
+        const whole = own(p)
+        return {
+          loss: whole,
+          logits: reshape(wide(p).weight, [1, -1]),
+          losses: { some: mul(whole, 0.3), rest: mul(whole, 0.7) },
+        }
+      }
       const { params: p, state: s } = opt.step
         ? opt.step(optim.objective(outputs, key), params, state, { lr, key })
         : opt.update(params, valueAndGrad(own)(params)[1], state, { lr, key })
@@ -228,7 +235,8 @@ describe.each(Object.entries(EVERY))('%s', (_, tried: Tried) => {
     bias = as('float64', [0, 0, 0], [3])
     loss({ x, y }: Record<string, Tensor>) {
       const logits = add(matmul(x, this.weight), this.bias)
-      return { loss: mean(square(sub(logits, y))), logits }
+      const loss = mean(square(sub(logits, y)))
+      return { loss, logits, losses: { some: mul(loss, 0.3), rest: mul(loss, 0.7) } }
     }
   }
   const batch = (seed: number, rows: number, from = 0) => ({

@@ -61,6 +61,7 @@ export const EVERY: Readonly<Record<string, Tried>> = {
   gradientNoise: wrapped((o) => optim.gradientNoise(o, { eta: 1e-6 })),
   larc: wrapped(optim.larc),
   lookahead: wrapped(optim.lookahead),
+  multiTask: wrapped((o) => optim.multiTask(o, { rho: 0.01 })),
   sam: wrapped((o) => optim.sam(o, { rho: 0.01 })),
 }
 
