@@ -1,5 +1,5 @@
 import { compile, crossEntropy, nn, optim, random, relu, scan, type study, type Tensor } from 'steepest'
-import { accuracy, fit } from './support/fit.js'
+import { accuracy, learn } from './support/learn.js'
 import { batches, prototypes, type Rows } from './support/rows.js'
 
 export const claim: study.Claim = {
@@ -107,7 +107,7 @@ async function trainNet(
     const all = await Promise.all(names.map(async (k) => [k, Float64Array.from(await p[k].read(), Number)] as const))
     return Object.fromEntries(all)
   }
-  const { params } = await fit({
+  const { params } = await learn({
     params: nn.parameters(model),
     loss: (p: Record<string, Tensor>, at: Tensor) => crossEntropy(logits(p, train.x.take(at)), train.y.take(at)),
     optimizer,

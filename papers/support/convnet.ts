@@ -1,5 +1,5 @@
 import { crossEntropy, nn, type optim, relu, type Tensor } from 'steepest'
-import { accuracy, type Fitted, fit } from './fit.js'
+import { accuracy, type Fitted, learn } from './learn.js'
 import { batches, type Rows } from './rows.js'
 
 /** Two convolutions of stride 2 and a linear layer, for images [n, 1, 12, 12] of ten classes: some 7,000 parameters. */
@@ -40,7 +40,7 @@ export async function trainNet(
   const steps = epochs * Math.floor(n / batch)
   const rows = await batches(seed, n, batch, steps)
   const logits = (params: Record<string, Tensor>, x: Tensor) => nn.withTensors(model, params).forward(x)
-  const fitted = await fit({
+  const fitted = await learn({
     params: nn.parameters(model),
     loss: (params: Record<string, Tensor>, at: Tensor) =>
       crossEntropy(logits(params, train.x.take(at)), train.y.take(at)),

@@ -19,7 +19,7 @@ const READ_EVERY = 50
  * @param batchOf the batch of the 1-based step
  * @param onStep called after a step with the parameters as they are then
  */
-export async function fit<P, B>(options: {
+export async function learn<P, B>(options: {
   params: P
   loss: Loss<P, B>
   optimizer: optim.Optimizer
