@@ -37,7 +37,7 @@ export const takeRow = defineOp<SliceAttrs>({
   ],
   batch: (ctx): Tensor[] => {
     const { inputs, batched, attrs } = ctx
-    if (!batched[1]) return takeRow(inputs, { ...attrs, axis: attrs.axis + 1 })
+    if (!batched[1] && attrs.batchDims === 0) return takeRow(inputs, { ...attrs, axis: attrs.axis + 1 })
     if (batched[0] || attrs.batchDims > 0)
       return takeRow(everyBatched(ctx), { axis: attrs.axis + 1, batchDims: attrs.batchDims + 1 })
     // One table for all: the new axis is one more axis of the indices.
@@ -66,7 +66,7 @@ export const segmentSumRow = defineOp<SliceAttrs & { segments: number }>({
   ],
   batch: (ctx): Tensor[] => {
     const { inputs, batched, attrs } = ctx
-    if (!batched[1]) return segmentSumRow(inputs, { ...attrs, axis: attrs.axis + 1 })
+    if (!batched[1] && attrs.batchDims === 0) return segmentSumRow(inputs, { ...attrs, axis: attrs.axis + 1 })
     return segmentSumRow(everyBatched(ctx), { ...attrs, axis: attrs.axis + 1, batchDims: attrs.batchDims + 1 })
   },
   flops: ([x]) => sizeOf(x.shape),
