@@ -1,4 +1,5 @@
 import { SteepestError } from '../errors.js'
+import { cast } from '../ops/elementwise.js'
 import { random } from '../ops/random.js'
 import { isFloat } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
@@ -24,6 +25,9 @@ export class Context {
   readonly normalizer: Tensor | undefined
   /** @internal New values of state tensors, by the tensor that they replace. */
   readonly writes = new Map<Tensor, Tensor>()
+  /** @internal Numbers of this step by name. */
+  readonly reports = new Map<string, Tensor>()
+  private readonly waiting: { probes: readonly Tensor[]; then: (cotangents: readonly Tensor[]) => void }[] = []
   private sites = 0
 
   constructor(options: ContextOptions = {}) {
@@ -53,6 +57,31 @@ export class Context {
   /** Replaces a state tensor of a module (running statistics and the like), once per step. */
   write(state: Tensor, value: Tensor): void {
     this.writes.set(state, value)
+  }
+
+  /** Gives a number of this step, a scalar, to whoever trains: it is in the step's metrics, added up over micro-batches. */
+  report(name: string, value: Tensor): void {
+    this.reports.set(name, cast(value, 'float32'))
+  }
+
+  /**
+   * For what is known only in the backward pass: where the loss is differentiated, `then` gets the gradients of `probes` (tensors of the
+   * forward pass; zeros where the loss does not depend on one) and may write and report. It is not called where nobody differentiates, as in
+   * evaluation, nor for a second gradient of one step.
+   */
+  withGradient(probes: readonly Tensor[], then: (cotangents: readonly Tensor[]) => void): void {
+    this.waiting.push({ probes, then })
+  }
+
+  /** @internal What has to be differentiated for beside the parameters. */
+  get probes(): readonly Tensor[] {
+    return this.waiting.flatMap((w) => w.probes)
+  }
+
+  /** @internal Hands the gradients of `probes` to those who wait for them. */
+  settle(cotangents: readonly Tensor[]): void {
+    let at = 0
+    for (const { probes, then } of this.waiting.splice(0)) then(cotangents.slice(at, (at += probes.length)))
   }
 }
 

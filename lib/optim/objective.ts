@@ -17,6 +17,8 @@ export interface ObjectivePart<P> {
   /** What the model says with these parameters; the same batch and random numbers at each call. */
   outputs(params: P): Outputs
   loss(params: P): Tensor
+  /** Its loss and gradient (a tree like `params`). */
+  valueAndGrad(params: P): { loss: Tensor; grads: P }
   /** int32 [2], this micro-batch's own; absent where nothing is random. */
   readonly key?: Tensor
   /** Its part of the step: the shares of all micro-batches add up to 1, and so `loss` of all adds up to the loss of the step. */
@@ -38,11 +40,7 @@ export interface Objective<P> {
 export function objectiveOf<P>(total: Objective<P>['total'], key?: Tensor): Objective<P> {
   return {
     total,
-    valueAndGrad: (params) =>
-      total((part) => {
-        const [loss, grads] = valueAndGrad(part.loss)(params)
-        return { loss, grads }
-      }),
+    valueAndGrad: (params) => total((part) => part.valueAndGrad(params)),
     loss: (params) => total((part) => part.loss(params)),
     key,
   }
@@ -58,7 +56,12 @@ export function objective<P>(f: (params: P) => Tensor | Outputs, key?: Tensor): 
     const out = f(params)
     return out instanceof Tensor ? { loss: out } : out
   }
-  const part: ObjectivePart<P> = { outputs, loss: (params) => outputs(params).loss, key, share: 1 }
+  const loss = (params: P): Tensor => outputs(params).loss
+  const both = (params: P) => {
+    const [value, grads] = valueAndGrad(loss)(params)
+    return { loss: value, grads }
+  }
+  const part: ObjectivePart<P> = { outputs, loss, valueAndGrad: both, key, share: 1 }
   return objectiveOf((g) => g(part), key)
 }
 

@@ -91,6 +91,8 @@ export interface StepEvent {
   lr: number
   /** Norm of the whole gradient before clipping; NaN where the plan never holds it. */
   gradNorm: number
+  /** What the model reports of itself (`ctx.report`), by name; absent where it reports nothing. */
+  metrics?: Readonly<Record<string, number>>
   /** Tokens trained on since step 0. */
   tokens: number
   tokensPerSecond: number

@@ -2,7 +2,7 @@ import type { Graph } from '../graph/graph.js'
 import { Context, withTensors } from '../nn/module.js'
 import { accumulate, assign, guard } from '../ops/control.js'
 import { add, cast, div, minimum, mul } from '../ops/elementwise.js'
-import { onesLike, placeholder, reshape, slice, zeros } from '../ops/shape.js'
+import { alias, onesLike, placeholder, reshape, slice, zeros } from '../ops/shape.js'
 import { globalNorm, type Optimizer, type OptimizerState, type Outputs } from '../optim/index.js'
 import { type Objective, objectiveOf, type ObjectivePart } from '../optim/objective.js'
 import type { Aval } from '../tensor/shape.js'
@@ -54,7 +54,7 @@ export type InputKind =
   | readonly [kind: 'batch', name: string]
   | readonly [kind: 'capture', tensor: Tensor]
 /** What an output is: state that it replaces, or a number that is read. */
-export type OutputKind = readonly [kind: 'state', name: string] | readonly [kind: 'loss' | 'gradNorm']
+export type OutputKind = readonly [kind: 'state' | 'metric', name: string] | readonly [kind: 'loss' | 'gradNorm']
 
 export interface StepGraph {
   readonly graph: Graph
@@ -110,6 +110,10 @@ class Tracer {
   }
 }
 
+/** Whether a value is its state already, changed in its own memory. */
+const isUpdateOf = ({ node, index }: Tensor, state: Tensor): boolean =>
+  node.op.updates?.(node.attrs, node.inputs.length).some(([o, i]) => o === index && node.inputs[i] === state) ?? false
+
 /** The graph of one part of a step on batches of this kind. */
 export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
   const tracer = new Tracer()
@@ -140,8 +144,11 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
   const write = (written: (name: string) => Tensor | undefined) => {
     for (const [k, t] of Object.entries(moduleState)) {
       const value = written(k)
-      if (value) tracer.output(['state', `m:${k}`], assign(t, cast(value, t.dtype)))
+      if (value) tracer.output(['state', `m:${k}`], isUpdateOf(value, t) ? value : assign(t, cast(value, t.dtype)))
     }
+  }
+  const report = (reports: Readonly<Record<string, Tensor>>) => {
+    for (const [name, value] of Object.entries(reports)) tracer.output(['metric', name], value)
   }
   const updated = (next: { params: Record<string, Tensor>; state: OptimizerState }) => {
     for (const k of spec.moved) tracer.output(['state', `p:${k}`], next.params[k])
@@ -164,7 +171,7 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
   }
 
   if (part === 'whole') {
-    const written: Record<string, Tensor> = {}
+    const told: Told = { writes: {}, reports: {} }
     const objective = stepObjective({
       spec,
       micros,
@@ -173,7 +180,7 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
       keys: key,
       share: normalized ? undefined : scalarArg(2),
       context: (own, ownKey) => context(true, own, ownKey),
-      written,
+      told,
     })
     const next = spec.optimizer.step!(objective, params, stateTree(), {
       args,
@@ -184,7 +191,8 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
     })
     tracer.output(['loss'], next.loss)
     updated(next)
-    write((k) => written[k])
+    write((k) => told.writes[k])
+    report(told.reports)
     return tracer.graph
   }
 
@@ -195,11 +203,9 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
   const loss = guard(part !== 'only' && !normalized ? mul(own, cast(scalarArg(2), own.dtype)) : own)
   tracer.output(['loss'], loss)
   const names = spec.moved
-  let grads = backwardOrZeros(
-    [loss],
-    [onesLike(loss)],
-    names.map((k) => params[k]),
-  )
+  const all = backwardOrZeros([loss], [onesLike(loss)], [...names.map((k) => params[k]), ...ctx.probes])
+  let grads = all.slice(0, names.length)
+  ctx.settle(all.slice(names.length))
   const sumOf = (k: string) => state[`g:${k}`]
   if (part === 'first') {
     names.forEach((k, i) => tracer.output(['state', `g:${k}`], assign(sumOf(k), cast(grads[i], sumOf(k).dtype))))
@@ -212,7 +218,16 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
     updated(spec.optimizer.update(params, byName, stateTree(), { args, scale, key, check: spec.clip === null }))
   }
   write((k) => ctx.writes.get(moduleState[k]))
+  report(Object.fromEntries(ctx.reports))
   return tracer.graph
+}
+
+/** What a model says beside its outputs. */
+interface Told {
+  /** New values of its state, by name. */
+  writes: Record<string, Tensor>
+  /** Numbers of the step, by name. */
+  reports: Record<string, Tensor>
 }
 
 interface ObjectiveParts {
@@ -226,36 +241,51 @@ interface ObjectiveParts {
   /** What the loss of a micro-batch counts for, where the model does not divide by the weight of the step. */
   share: Tensor | undefined
   context: (data: Record<string, Tensor>, key: Tensor) => Context
-  /** Receives what the model writes to its state: the first evaluation counts, and no other. */
-  written: Record<string, Tensor>
+  /** Receives what the model writes to its state and reports: the first evaluation counts, and no other. */
+  told: Told
 }
 
 /** The loss of a step over its micro-batches, one of which is in memory at a time. */
 function stepObjective(parts: ObjectiveParts): Objective<Record<string, Tensor>> {
-  const { spec, micros, moduleState, data, keys, share, context, written } = parts
+  const { spec, micros, moduleState, data, keys, share, context, told } = parts
   const names = Object.keys(moduleState)
-  /** `first` takes the writes of the first evaluation, which also ends the run where its loss is not finite. */
+  /** `first` takes what the first evaluation tells, which also ends the run where its loss is not finite. */
   const partOf = (
     own: Record<string, Tensor>,
     key: Tensor,
     held: Readonly<Record<string, Tensor>>,
-    first?: (writes: Record<string, Tensor>) => void,
+    first?: (told: Told) => void,
   ): ObjectivePart<Record<string, Tensor>> => {
     let evaluated = first === undefined
-    const outputs = (params: Record<string, Tensor>): Outputs => {
+    const scaled = (t: Tensor) => (share ? mul(t, cast(share, t.dtype)) : t)
+    const evaluate = (params: Record<string, Tensor>) => {
       const ctx = context(own, key)
       const out = withTensors(spec.model, { ...spec.parameters, ...params, ...held }).loss(own as never, ctx)
-      const scaled = (t: Tensor) => (share ? mul(t, cast(share, t.dtype)) : t)
       const loss = evaluated ? scaled(out.loss) : guard(scaled(out.loss))
-      if (!evaluated)
-        first?.(
-          Object.fromEntries(names.flatMap((k) => (ctx.writes.has(held[k]) ? [[k, ctx.writes.get(held[k])!]] : []))),
-        )
-      evaluated = true
       const losses = out.losses && Object.fromEntries(Object.entries(out.losses).map(([k, t]) => [k, scaled(t)]))
-      return { ...out, loss, losses }
+      return { ctx, out: { ...out, loss, losses } }
     }
-    return { outputs, loss: (params) => outputs(params).loss, key, share: 1 / micros }
+    const tell = (ctx: Context) => {
+      const writes = names.flatMap((k) => (ctx.writes.has(held[k]) ? [[k, ctx.writes.get(held[k])!]] : []))
+      if (!evaluated) first?.({ writes: Object.fromEntries(writes), reports: Object.fromEntries(ctx.reports) })
+      evaluated = true
+    }
+    const outputs = (params: Record<string, Tensor>): Outputs => {
+      const { ctx, out } = evaluate(params)
+      tell(ctx)
+      return out
+    }
+    const valueAndGrad = (params: Record<string, Tensor>) => {
+      const flat = flatten(params)
+      const inputs = flat.tensors.map((t) => alias(t))
+      const { ctx, out } = evaluate(flat.unflatten(inputs))
+      const probes = evaluated ? [] : ctx.probes
+      const all = backwardOrZeros([out.loss], [onesLike(out.loss)], [...inputs, ...probes])
+      if (!evaluated) ctx.settle(all.slice(inputs.length))
+      tell(ctx)
+      return { loss: out.loss, grads: flat.unflatten(all.slice(0, inputs.length)) }
+    }
+    return { outputs, loss: (params) => outputs(params).loss, valueAndGrad, key, share: 1 / micros }
   }
   const at = (t: Tensor, i: number): Tensor => {
     const [, ...rest] = t.shape
@@ -268,26 +298,39 @@ function stepObjective(parts: ObjectiveParts): Objective<Record<string, Tensor>>
     const first = fresh
     fresh = false
     if (micros === 1) {
-      const writes = first ? (w: Record<string, Tensor>) => void Object.assign(written, w) : undefined
-      return f(partOf(one(0), at(keys, 0), moduleState, writes))
+      const tell = first ? (now: Told) => void Object.assign(told, now) : undefined
+      return f(partOf(one(0), at(keys, 0), moduleState, tell))
     }
     // What comes out is known only from a trace, whose nodes nobody uses.
-    const shapes = trace('objective', () => f(partOf(one(0), at(keys, 0), moduleState)), []).out
+    const reported = new Map<string, Tensor>()
+    const note = (now: Told) => {
+      for (const [k, t] of Object.entries(now.reports)) reported.set(k, t)
+    }
+    const shapes = trace(
+      'objective',
+      () => f(partOf(one(0), at(keys, 0), moduleState, first ? note : undefined)),
+      [],
+    ).out
     const zero = shapes.unflatten(shapes.tensors.map((t) => zeros(t.shape, t.dtype)))
+    const nothing = Object.fromEntries([...reported].map(([k, t]) => [k, zeros(t.shape, t.dtype)]))
     const { carry } = scan(
-      ({ sum, held }: { sum: R; held: Record<string, Tensor> }, x: { own: Record<string, Tensor>; key: Tensor }) => {
-        const now = { ...held }
-        const writes = (w: Record<string, Tensor>) => {
-          for (const [k, t] of Object.entries(w)) now[k] = cast(t, held[k].dtype)
+      (
+        { sum, held, reports }: { sum: R; held: Record<string, Tensor>; reports: Record<string, Tensor> },
+        x: { own: Record<string, Tensor>; key: Tensor },
+      ) => {
+        const next = { held: { ...held }, reports: { ...reports } }
+        const tell = (now: Told) => {
+          for (const [k, t] of Object.entries(now.writes)) next.held[k] = cast(t, held[k].dtype)
+          for (const [k, t] of Object.entries(now.reports)) next.reports[k] = add(reports[k], t)
         }
-        const { tensors } = flatten(f(partOf(x.own, x.key, held, first ? writes : undefined)))
+        const { tensors } = flatten(f(partOf(x.own, x.key, held, first ? tell : undefined)))
         let i = 0
-        return { carry: { sum: mapTree(sum, (t) => add(t, tensors[i++])), held: now }, y: null }
+        return { carry: { sum: mapTree(sum, (t) => add(t, tensors[i++])), ...next }, y: null }
       },
-      { sum: zero, held: { ...moduleState } },
+      { sum: zero, held: { ...moduleState }, reports: nothing },
       { own: { ...data }, key: keys },
     )
-    if (first) Object.assign(written, carry.held)
+    if (first) Object.assign(told, { writes: carry.held, reports: carry.reports })
     return carry.sum
   }
   return objectiveOf(total, at(keys, 0))

@@ -308,7 +308,7 @@ class Loop {
           break
         }
         yield this.tell({ type: 'warning', step: head.step, message: `${message}; its update was left out` })
-        result = { loss: Number.NaN, gradNorm: Number.NaN }
+        result = { loss: Number.NaN, gradNorm: Number.NaN, metrics: {} }
       }
       this.step = head.step
       this.tokens += head.tokens
@@ -324,6 +324,7 @@ class Loop {
           loss,
           lr: head.lr,
           gradNorm: result.gradNorm,
+          ...(Object.keys(result.metrics).length > 0 ? { metrics: result.metrics } : {}),
           tokens: this.tokens,
           tokensPerSecond: (this.tokens - reportedTokens) / seconds,
           msPerStep: (seconds * 1000) / steps,

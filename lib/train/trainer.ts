@@ -53,6 +53,8 @@ export interface StepResult {
   loss: number
   /** NaN where the gradient is never held as a whole. */
   gradNorm: number
+  /** What the model reports of the step (`ctx.report`), added up over micro-batches. */
+  metrics: Record<string, number>
 }
 
 interface Compiled extends Omit<StepGraph, 'graph'> {
@@ -298,8 +300,7 @@ export class Trainer {
       this.memory.set(kind[1], bindings[at])
     })
     const { ticket } = slot
-    const number = (want: 'loss' | 'gradNorm'): number => {
-      const o = compiled.outputs.findIndex(([kind]) => kind === want)
+    const numberAt = (o: number): number => {
       if (o < 0) return Number.NaN
       const at = plan.outputs[o]
       const wide = plan.externals[at].bytes === 8
@@ -313,7 +314,13 @@ export class Trainer {
       } catch (error) {
         throw await this.explain(error, compiled, bindings)
       }
-      return { loss: number('loss'), gradNorm: number('gradNorm') }
+      const number = (want: 'loss' | 'gradNorm') => numberAt(compiled.outputs.findIndex(([kind]) => kind === want))
+      const metrics = compiled.outputs.flatMap((kind, o) => (kind[0] === 'metric' ? [[kind[1], numberAt(o)]] : []))
+      return {
+        loss: number('loss'),
+        gradNorm: number('gradNorm'),
+        metrics: Object.fromEntries(metrics) as StepResult['metrics'],
+      }
     }
   }
 
@@ -358,12 +365,14 @@ export class Trainer {
     return async () => {
       let loss = 0
       let gradNorm = Number.NaN
+      const metrics: Record<string, number> = {}
       for (const wait of waits) {
         const result = await wait()
         loss += result.loss
         gradNorm = result.gradNorm
+        for (const [k, x] of Object.entries(result.metrics)) metrics[k] = (metrics[k] ?? 0) + x
       }
-      return { loss, gradNorm }
+      return { loss, gradNorm, metrics }
     }
   }
 
