@@ -31,8 +31,8 @@ export {
   whileLoop,
 } from './transform/index.js'
 export * as nn from './nn/index.js'
-export * as optim from './optim/index.js'
 export * as memory from './memory/index.js'
+export * as optim from './optim/index.js'
 export * as data from './data/index.js'
 export * as io from './io/index.js'
 export * as models from './models/index.js'

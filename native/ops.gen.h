@@ -5,7 +5,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xe76f1805ccb8ull;
+constexpr std::uint64_t kTableHash = 0xfe935a1f3b9dull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -52,6 +52,7 @@ constexpr std::uint64_t kTableHash = 0xe76f1805ccb8ull;
   X(maxPool, MaxPool) \
   X(maxPoolBackward, MaxPoolBackward) \
   X(pad, Pad) \
+  X(putRecords, PutRecords) \
   X(qr, Qr) \
   X(random, Random) \
   X(reduce, Reduce) \
@@ -59,6 +60,8 @@ constexpr std::uint64_t kTableHash = 0xe76f1805ccb8ull;
   X(rmsNorm, RmsNorm) \
   X(rmsNormBackward, RmsNormBackward) \
   X(rotary, Rotary) \
+  X(rowNorms, RowNorms) \
+  X(sampleRows, SampleRows) \
   X(scan, Scan) \
   X(scatterAdd, ScatterAdd) \
   X(sddmm, Sddmm) \
@@ -73,6 +76,7 @@ constexpr std::uint64_t kTableHash = 0xe76f1805ccb8ull;
   X(spmm, Spmm) \
   X(svd, Svd) \
   X(take, Take) \
+  X(takeScaled, TakeScaled) \
   X(topK, TopK) \
   X(triangularSolve, TriangularSolve) \
   X(update, Update) \
@@ -122,6 +126,7 @@ enum class Op : std::int16_t {
   maxPool_,
   maxPoolBackward_,
   pad_,
+  putRecords_,
   qr_,
   random_,
   reduce_,
@@ -129,6 +134,8 @@ enum class Op : std::int16_t {
   rmsNorm_,
   rmsNormBackward_,
   rotary_,
+  rowNorms_,
+  sampleRows_,
   scan_,
   scatterAdd_,
   sddmm_,
@@ -143,12 +150,13 @@ enum class Op : std::int16_t {
   spmm_,
   svd_,
   take_,
+  takeScaled_,
   topK_,
   triangularSolve_,
   update_,
   whileLoop_,
 };
-constexpr int kOps = 68;
+constexpr int kOps = 72;
 
 // Whether an output may lie exactly where an input lies.
 constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int input) {
@@ -165,6 +173,7 @@ constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int
     case Op::hadamard_: return (output == 0 && input == 0);
     case Op::layerNorm_: return (output == 0 && input == 0);
     case Op::layerNormBackward_: return (output == 0 && input == 1) || (output == 0 && input == 0);
+    case Op::putRecords_: return true;
     case Op::revise_: return true;
     case Op::rmsNorm_: return (output == 0 && input == 0);
     case Op::rmsNormBackward_: return (output == 0 && input == 1) || (output == 0 && input == 0);

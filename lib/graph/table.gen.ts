@@ -45,6 +45,7 @@ export const KERNELS: readonly string[] = [
   'maxPool',
   'maxPoolBackward',
   'pad',
+  'putRecords',
   'qr',
   'random',
   'reduce',
@@ -52,6 +53,8 @@ export const KERNELS: readonly string[] = [
   'rmsNorm',
   'rmsNormBackward',
   'rotary',
+  'rowNorms',
+  'sampleRows',
   'scan',
   'scatterAdd',
   'sddmm',
@@ -66,6 +69,7 @@ export const KERNELS: readonly string[] = [
   'spmm',
   'svd',
   'take',
+  'takeScaled',
   'topK',
   'triangularSolve',
   'update',
@@ -126,4 +130,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = 'e76f1805ccb8'
+export const TABLE_HASH = 'fe935a1f3b9d'

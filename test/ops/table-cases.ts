@@ -2,7 +2,7 @@ import { concat, eye, pad } from '../../lib/ops/assemble.js'
 import { attention } from '../../lib/ops/attention.js'
 import { stopGradient } from '../../lib/ops/control.js'
 import { conv2d } from '../../lib/ops/conv.js'
-import { add, mul } from '../../lib/ops/elementwise.js'
+import { add, cast, mul } from '../../lib/ops/elementwise.js'
 import { groupNorm } from '../../lib/ops/groupnorm.js'
 import { hadamard } from '../../lib/ops/hadamard.js'
 import {
@@ -23,6 +23,7 @@ import { dropout, random } from '../../lib/ops/random.js'
 import { cumsum, linearRecurrence } from '../../lib/ops/recurrence.js'
 import { argmax, logSumExp, max, mean, sum } from '../../lib/ops/reduce.js'
 import { rotary } from '../../lib/ops/rotary.js'
+import { rowNorms, sampleRows, takeScaled } from '../../lib/ops/sampling.js'
 import { broadcastTo, flip, reshape, slice, swapAxes, tensor, transpose } from '../../lib/ops/shape.js'
 import { logSoftmax, softmax } from '../../lib/ops/softmax.js'
 import { argsort, searchsorted, sort, topK } from '../../lib/ops/sort.js'
@@ -307,6 +308,18 @@ export const tableCases: Record<string, TableCase> = {
       [4, 5],
     ],
   },
+  rowNorms: { rows: ['rowNorms'], f: (x) => rowNorms(x), shapes: [[5, 7]] },
+  sampleRows: {
+    rows: ['sampleRows'],
+    f: (x) => sampleRows(rowNorms(cast(x, x.dtype === 'float64' ? 'float64' : 'float32')), key, { k: 3 }).weights,
+    shapes: [[8, 3]],
+    smooth: false,
+  },
+  takeScaled: {
+    rows: ['takeScaled'],
+    f: (x, w) => takeScaled(x, ints([2, 0, 2]), cast(w, w.dtype === 'float64' ? 'float64' : 'float32')),
+    shapes: [[4, 5], [3]],
+  },
 }
 
 /** Rows that need no case here, and where they have theirs. */
@@ -320,6 +333,7 @@ export const elsewhere: Record<string, string> = {
   accumulate: 'test/optim and test/train: state of a step',
   guard: 'test/train: the end of a run',
   update: 'test/optim and test/native/update.cc',
+  putRecords: 'test/memory: state of a step',
   globalNorm: 'test/optim and test/native/global_norm.cc',
   scan: 'test/transform/loop.test.ts',
   cond: 'test/transform/loop.test.ts',
