@@ -3,6 +3,7 @@ import { configCommand } from './config.js'
 import { doctorCommand } from './doctor.js'
 import { estimateCommand } from './estimate.js'
 import { allCheckers } from './fixtures/checkers.js'
+import { finetuneCommand } from './finetune.js'
 import { fixturesCommand } from './fixtures.js'
 import { generateCommand } from './generate.js'
 import { paperCommand } from './paper.js'
@@ -14,6 +15,7 @@ const prepare = async () => (await import('../train/gpt/prepare.js')).prepareTra
 /** Every command. The modules behind one are loaded when it runs: help and errors need no native part. */
 export const commands: readonly Command[] = [
   trainCommand(prepare),
+  finetuneCommand(async () => (await import('../train/finetune/prepare.js')).prepareFinetune),
   generateCommand(async () => (await import('../train/gpt/generate.js')).generateText),
   estimateCommand(prepare),
   doctorCommand(undefined, async () => (await import('../train/measure.js')).measureMachine()),

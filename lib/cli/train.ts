@@ -3,7 +3,7 @@ import type { PreparedRun, StopReason, TrainEvent } from '../train/events.js'
 import { drawingLoss } from '../train/loss-file.js'
 import { type TrainOptions, trainOptions } from '../train/options.js'
 import { openView } from '../train/terminal.js'
-import { type Command, type Io, jsonFlag } from './support/command.js'
+import { type Command, type Input, type Io, jsonFlag } from './support/command.js'
 import { configFlag, readConfig } from './support/config-file.js'
 import { onInterrupt } from './support/interrupt.js'
 
@@ -53,6 +53,46 @@ export async function prepared(prepare: Prepare, options: TrainOptions, io: Io):
 
 const EXIT: Record<StopReason, number> = { done: 0, stopAfter: 0, earlyStopping: 0, interrupted: 130, nonFinite: 1 }
 
+/** Shows a run as it goes on: a live view on a terminal, else lines; Ctrl+C once finishes the step and saves. Gives the exit code. */
+export async function showRun(
+  planned: PreparedRun,
+  { flags }: Input,
+  logEvery: number | undefined,
+  io: Io,
+): Promise<number> {
+  const { out, env, cwd } = io
+  const view = openView(out, { json: flags.json === true, logEvery, env })
+  let last: TrainEvent | undefined
+  const interrupt = onInterrupt(
+    () => {
+      const message = 'finishing the step, then saving; Ctrl+C again leaves at once'
+      view.show({ type: 'warning', step: last && 'step' in last ? last.step : 0, message })
+    },
+    (code) => {
+      view.close()
+      process.exit(code)
+    },
+  )
+  try {
+    const events = planned.run({ signal: interrupt.signal })
+    const { out: folder, data } = planned.plan
+    for await (const event of folder ? drawingLoss(events, resolve(cwd, folder), data.split(': ')[0]) : events) {
+      // A path below the folder that the user is in is shown from there.
+      const near = 'path' in event && event.path ? relative(cwd, event.path) : ''
+      view.show(flags.json || near === '' || near.startsWith('..') ? event : ({ ...event, path: near } as TrainEvent))
+      last = event
+    }
+  } catch (error) {
+    // What an error event has told is not told twice.
+    if (last?.type !== 'error' || env.STEEPEST_DEBUG) throw error
+    return 1
+  } finally {
+    interrupt.end()
+    view.close()
+  }
+  return last?.type === 'stop' ? EXIT[last.reason] : 1
+}
+
 /** `steepest train`. */
 export function trainCommand(load: () => Promise<Prepare>): Command {
   return {
@@ -62,42 +102,11 @@ export function trainCommand(load: () => Promise<Prepare>): Command {
     flags: [...trainOptions.filter((o) => o.key !== 'file'), configFlag, jsonFlag],
     notes:
       'What you do not say is chosen for this machine, and said. Ctrl+C once saves and stops, twice leaves at once.',
-    async run({ args, flags }, io) {
-      const { out, env, cwd } = io
-      const options = mergedOptions(args, flags, cwd)
+    async run(input, io) {
+      const { args, flags } = input
+      const options = mergedOptions(args, flags, io.cwd)
       const planned = await prepared(await load(), options, flags.json ? { ...io, err: { write() {} } } : io)
-      const view = openView(out, { json: flags.json === true, logEvery: options.logEvery, env })
-      let last: TrainEvent | undefined
-      const interrupt = onInterrupt(
-        () => {
-          const message = 'finishing the step, then saving; Ctrl+C again leaves at once'
-          view.show({ type: 'warning', step: last && 'step' in last ? last.step : 0, message })
-        },
-        (code) => {
-          view.close()
-          process.exit(code)
-        },
-      )
-      try {
-        const events = planned.run({ signal: interrupt.signal })
-        const { out: folder, data } = planned.plan
-        for await (const event of folder ? drawingLoss(events, resolve(cwd, folder), data.split(': ')[0]) : events) {
-          // A path below the folder that the user is in is shown from there.
-          const near = 'path' in event && event.path ? relative(cwd, event.path) : ''
-          view.show(
-            flags.json || near === '' || near.startsWith('..') ? event : ({ ...event, path: near } as TrainEvent),
-          )
-          last = event
-        }
-      } catch (error) {
-        // What an error event has told is not told twice.
-        if (last?.type !== 'error' || env.STEEPEST_DEBUG) throw error
-        return 1
-      } finally {
-        interrupt.end()
-        view.close()
-      }
-      return last?.type === 'stop' ? EXIT[last.reason] : 1
+      return showRun(planned, input, options.logEvery, io)
     },
   }
 }

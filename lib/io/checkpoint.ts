@@ -14,8 +14,8 @@ export type { Json, JsonRecord } from './state.js'
 
 /** What a checkpoint is made of. */
 export interface CheckpointParts {
-  /** `config.json`: the model, as Hugging Face writes it. */
-  readonly config: JsonRecord
+  /** `config.json`: the model, as Hugging Face writes it; as it is where it is a text. */
+  readonly config: JsonRecord | string
   /** `model.safetensors`: the weights and the module's other state. */
   readonly model: Iterable<TensorSource>
   /** `optimizer.safetensors`: the optimizer's slots. */
@@ -109,7 +109,8 @@ export async function saveCheckpoint(
       const put = async (name: string, chunks: Chunks) => {
         files[name] = await folder.file(name, chunks)
       }
-      await put('config.json', `${JSON.stringify(parts.config, null, 2)}\n`)
+      const { config } = parts
+      await put('config.json', typeof config === 'string' ? config : `${JSON.stringify(config, null, 2)}\n`)
       await put('model.safetensors', safetensorsChunks(join(dir, 'model.safetensors'), parts.model, { format: 'pt' }))
       if (parts.optimizer) {
         await put(

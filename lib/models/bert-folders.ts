@@ -34,7 +34,18 @@ function classesOf(json: ConfigReader): number {
   return labels ? Object.keys(labels).length : json.count('num_labels', 2)
 }
 
-function read(json: ConfigReader, prefix: string, defaults: Partial<BertConfig>, options: BuildOptions): BertConfig {
+/** Names of the classes in their order. */
+const labelsOf = (json: ConfigReader): string[] | undefined => {
+  const labels = json.json.id2label as Record<string, string> | undefined
+  return labels && Object.keys(labels).map((_, i) => String(labels[i]))
+}
+
+function read(
+  json: ConfigReader,
+  prefix: string,
+  defaults: Partial<BertConfig>,
+  { dtype, dropout, head }: BuildOptions,
+): BertConfig {
   json.only('position_embedding_type', ['absolute'])
   json.only('is_decoder', [false])
   json.only('add_cross_attention', [false])
@@ -53,18 +64,20 @@ function read(json: ConfigReader, prefix: string, defaults: Partial<BertConfig>,
     activation: json.text('hidden_act', 'gelu'),
     eps: json.positive('layer_norm_eps', defaults.eps),
     padId: Number(padId),
-    task: taskOf(json, prefix),
-    classes,
-    problem,
+    task: head?.task ?? taskOf(json, prefix),
+    classes: head?.classes ?? classes,
+    problem: head?.problem ?? problem,
+    labels: head ? head.labels : labelsOf(json),
     initializerRange: json.positive('initializer_range', 0.02),
     seed: 0,
-    ...options,
+    dtype,
+    dropout,
   }
 }
 
 function write(type: string, prefix: string, config: BertConfig): ConfigJson {
   const head = Object.entries(TASKS).find(([, task]) => task === config.task)![0]
-  const labels = Array.from({ length: config.classes }, (_, i) => [i, `LABEL_${i}`] as const)
+  const labels = Array.from({ length: config.classes }, (_, i) => [i, config.labels?.[i] ?? `LABEL_${i}`] as const)
   const problem = Object.entries(PROBLEMS).find(([, task]) => task === config.problem)![0]
   return {
     architectures: [`${prefix}${head}`],
@@ -105,7 +118,11 @@ export const bertFolder: FolderFormat<Bert> = {
   type: 'bert',
   build: (json, options) => new Bert(read(json, 'Bert', { positions: 512, eps: 1e-12, padId: 0 }, options)),
   // A model for masked tokens may come with a pooler that nothing reads.
-  nameOf: (name, { bert }) => (!bert.pooler && name.startsWith('bert.pooler.') ? null : renamed(name)),
+  nameOf: (name, { bert, cls, classifier }) => {
+    const unread = (!bert.pooler && name.startsWith('bert.pooler.')) || (!cls && name.startsWith('cls.'))
+    return unread || (!classifier && name.startsWith('classifier.')) ? null : renamed(name)
+  },
+  isHead: (name) => /^classifier\.|^bert\.pooler\./.test(name),
   config: ({ config }) => write('bert', 'Bert', config),
   keeps: (model): model is Bert => model instanceof Bert,
 }
@@ -114,7 +131,11 @@ export const bertFolder: FolderFormat<Bert> = {
 export const robertaFolder: FolderFormat<Roberta> = {
   type: 'roberta',
   build: (json, options) => new Roberta(read(json, 'Roberta', { positions: 514, eps: 1e-5, padId: 1 }, options)),
-  nameOf: (name) => (name.startsWith('roberta.pooler.') ? null : renamed(name)),
+  nameOf: (name, { lm_head, classifier }) => {
+    const unread = name.startsWith('roberta.pooler.') || (!lm_head && name.startsWith('lm_head.'))
+    return unread || (!classifier && name.startsWith('classifier.')) ? null : renamed(name)
+  },
+  isHead: (name) => name.startsWith('classifier.'),
   config: ({ config }) => write('roberta', 'Roberta', config),
   keeps: (model): model is Roberta => model instanceof Roberta,
 }

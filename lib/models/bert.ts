@@ -36,6 +36,8 @@ export interface BertConfig {
   /** What comes out: the masked tokens, a class of the row, or a class of every token. */
   task: 'maskedLm' | 'sequence' | 'token'
   classes: number
+  /** Names of the classes; LABEL_0 and so on where absent. */
+  labels?: readonly string[]
   /** How classes of rows are learned. */
   problem: ClassTask
   initializerRange: number

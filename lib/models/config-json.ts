@@ -1,5 +1,6 @@
 import { SteepestError } from '../errors.js'
 import type { DType } from '../tensor/dtype.js'
+import type { ClassTask } from './heads.js'
 
 /** What `config.json` says. */
 export type ConfigJson = Readonly<Record<string, unknown>>
@@ -65,12 +66,24 @@ export interface LoadOptions {
   readonly dtype?: DType
   /** Share of activations that is dropped in training; 0 where not given, whatever the folder says. */
   readonly dropout?: number
+  /** What is to come out of a BERT or RoBERTa, whatever the folder says; weights that it has not begin anew. */
+  readonly head?: Head
+}
+
+/** A head that classifies rows. */
+export interface Head {
+  readonly task: 'sequence'
+  readonly classes: number
+  readonly problem: ClassTask
+  /** Names of the classes. */
+  readonly labels?: readonly string[]
 }
 
 /** What a folder is built with: the options with every default in place. */
 export interface BuildOptions {
   readonly dtype: DType
   readonly dropout: number
+  readonly head?: Head
 }
 
 /** How a kind of model is kept in a Hugging Face folder. */
@@ -82,6 +95,8 @@ export interface FolderFormat<M> {
   /** The name of one of the model's tensors by its name in the file; null for what need not be read. */
   nameOf(fileName: string, model: M): string | null
   config(model: M): ConfigJson
+  /** Whether one of the model's tensors belongs to the head, which may begin anew; absent where a head cannot be chosen. */
+  isHead?(name: string): boolean
   /** Whether this is how `model` is kept. */
   keeps(model: unknown): model is M
 }

@@ -83,12 +83,14 @@ function matched(
   format: FolderFormat<never>,
   model: FolderModel,
   wanted: Readonly<Record<string, Tensor>>,
+  fresh: (name: string) => boolean,
 ): Map<string, string> {
   const byName = new Map<string, string>()
   for (const { name, shape } of file.tensors.values()) {
     const own = format.nameOf(name, model as never)
     if (own === null) continue
     const target = wanted[own]
+    if (fresh(own) && shape.join() !== target?.shape.join()) continue
     if (!target) {
       const near = nearest(own, Object.keys(wanted))
       throw new SteepestError('FORMAT', {
@@ -107,7 +109,7 @@ function matched(
     }
     byName.set(own, name)
   }
-  const missing = Object.keys(wanted).filter((name) => !byName.has(name))
+  const missing = Object.keys(wanted).filter((name) => !byName.has(name) && !fresh(name))
   if (missing.length > 0) {
     const more = missing.length > 1 ? ` and ${missing.length - 1} more` : ''
     throw new SteepestError('FORMAT', {
@@ -131,7 +133,7 @@ export async function loadModel<M extends FolderModel = FolderModel>(
   dir: string,
   options: LoadOptions = {},
 ): Promise<M> {
-  checkOptions('loadModel', options, ['dtype', 'dropout'])
+  checkOptions('loadModel', options, ['dtype', 'dropout', 'head'])
   const config = await readConfig(dir)
   const format = FORMATS.find((f) => f.type === config.model_type)
   if (!format) {
@@ -142,6 +144,14 @@ export async function loadModel<M extends FolderModel = FolderModel>(
       got: JSON.stringify(config.model_type) ?? 'none',
     })
   }
+  if (options.head && !format.isHead) {
+    throw new SteepestError('OPTION', {
+      who: dir,
+      rule: 'a head can be chosen for BERT and RoBERTa',
+      got: format.type,
+      fix: 'Give rows with a label as `prompt` and `completion`',
+    })
+  }
   const file = await openSafetensors(dir)
   try {
     const dtype = options.dtype ?? dtypeOf(file)
@@ -150,9 +160,12 @@ export async function loadModel<M extends FolderModel = FolderModel>(
     model.origin = new Map([['config', config]])
     const { parameters, state } = namedTensors(model)
     const wanted = { ...parameters, ...state }
-    const names = matched(dir, file, format, model, wanted)
+    const { isHead } = format
+    const fresh = (name: string) => options.head !== undefined && isHead!(name)
+    const names = matched(dir, file, format, model, wanted, fresh)
     const loaded: Record<string, Tensor> = {}
     for (const [own, aval] of Object.entries(wanted)) {
+      if (!names.has(own)) continue
       const buffer = new (native().Buffer)(sizeOf(aval.shape) * bytesOf(aval.dtype))
       await file.readPieces(names.get(own)!, (bytes, offset) => buffer.write(bytes, offset), aval.dtype)
       loaded[own] = fromStorage({ buffer, bytes: buffer.bytes }, aval)

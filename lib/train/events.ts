@@ -116,6 +116,8 @@ export interface EvalEvent {
   perplexity: number
   /** Whether no evaluation before it was better. */
   best: boolean
+  /** Measures of the task: accuracy and the like. */
+  metrics?: Readonly<Record<string, number>>
   seconds: number
 }
 

@@ -1,3 +1,4 @@
+import { SteepestError } from '../errors.js'
 import type { Graph } from '../graph/graph.js'
 import { Context, withTensors } from '../nn/module.js'
 import { accumulate, assign, guard } from '../ops/control.js'
@@ -24,9 +25,9 @@ export interface Trainable {
 
 /**
  * The parts of a step: one micro-batch is `only`; several are `first`, some `middle`, and `last`, which updates. `whole` is all micro-batches
- * stacked, for an optimizer that evaluates the objective itself.
+ * stacked, for an optimizer that evaluates the objective itself. `predict` evaluates, and gives the logits too.
  */
-export type Part = 'only' | 'first' | 'middle' | 'last' | 'whole' | 'evaluate'
+export type Part = 'only' | 'first' | 'middle' | 'last' | 'whole' | 'evaluate' | 'predict'
 
 /** What a program of a step is made for. */
 export interface StepSpec {
@@ -54,7 +55,9 @@ export type InputKind =
   | readonly [kind: 'batch', name: string]
   | readonly [kind: 'capture', tensor: Tensor]
 /** What an output is: state that it replaces, or a number that is read. */
-export type OutputKind = readonly [kind: 'state' | 'metric', name: string] | readonly [kind: 'loss' | 'gradNorm']
+export type OutputKind =
+  | readonly [kind: 'state' | 'metric', name: string]
+  | readonly [kind: 'loss' | 'gradNorm' | 'logits']
 
 export interface StepGraph {
   readonly graph: Graph
@@ -75,7 +78,9 @@ export function stateOf(spec: StepSpec, part: Part): Record<string, Tensor> {
   return Object.fromEntries([
     ...prefixed('p', spec.parameters),
     ...prefixed('m', spec.moduleState),
-    ...(updates || (part === 'evaluate' && spec.evaluatesOther) ? prefixed('s', spec.slots) : []),
+    ...(updates || ((part === 'evaluate' || part === 'predict') && spec.evaluatesOther)
+      ? prefixed('s', spec.slots)
+      : []),
     ...(accumulates ? prefixed('g', spec.accumulators) : []),
   ])
 }
@@ -163,10 +168,21 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
     return cast(minimum(div(spec.clip, add(norm, 1e-6)), 1), 'float32')
   }
 
-  if (part === 'evaluate') {
+  if (part === 'evaluate' || part === 'predict') {
     const used = spec.evaluatesOther ? spec.optimizer.evalParams(params, stateTree()) : params
     const model = withTensors(spec.model, { ...used, ...moduleState })
-    tracer.output(['loss'], model.loss(data as never, context(false, data, key)).loss)
+    const { loss, logits } = model.loss(data as never, context(false, data, key))
+    tracer.output(['loss'], loss)
+    if (part === 'predict') {
+      if (!logits) {
+        throw new SteepestError('ARGUMENT', {
+          who: 'train',
+          rule: 'measures other than the loss need logits, and the model gives none',
+          fix: 'Return { loss, logits } from its `loss`',
+        })
+      }
+      tracer.output(['logits'], cast(logits, logits.dtype === 'float64' ? 'float64' : 'float32'))
+    }
     return tracer.graph
   }
 

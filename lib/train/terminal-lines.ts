@@ -1,7 +1,15 @@
-import type { Plan, StepEvent, TrainEvent } from './events.js'
+import type { EvalEvent, Plan, StepEvent, TrainEvent } from './events.js'
 import { bytes, duration, grouped, quantity, short, small } from './plot-numbers.js'
 import { type Progress, secondsLeft } from './progress.js'
 import { type Abilities, columns, harmless, type Style, styled, wrapped } from './terminal-text.js'
+
+/** What an evaluation tells beside the loss: the measures of the task, or the perplexity. */
+const measures = ({ metrics, perplexity }: EvalEvent): string =>
+  metrics
+    ? Object.entries(metrics)
+        .map(([name, value]) => `${name} ${value.toFixed(3)}`)
+        .join('  ')
+    : `perplexity ${short(perplexity)}`
 
 /** What the lines of a view depend on beside the state of the run. */
 export interface Screen extends Abilities {
@@ -137,9 +145,7 @@ export function eventNote(event: TrainEvent, { color, unicode }: Abilities): str
       .map((line, i) => (i === 0 ? `${styled(label, style, color)} ${line}` : line))
   switch (event.type) {
     case 'eval':
-      return [
-        `eval ${event.step}  loss ${loss(event.loss)}  perplexity ${short(event.perplexity)}${event.best ? '  best' : ''}`,
-      ]
+      return [`eval ${event.step}  loss ${loss(event.loss)}  ${measures(event)}${event.best ? '  best' : ''}`]
     case 'sample':
       return [
         `sample ${event.step}:`,

@@ -11,6 +11,7 @@ import type { Allowed } from './budget-methods.js'
 import type { Setup } from './budget-setup.js'
 import { bytesFrom } from './bytes.js'
 import { toSource, type StepData, type StepSource } from './data.js'
+import type { Batch } from './host.js'
 import { eventLine, type Plan, type StopReason, type TrainEvent } from './events.js'
 import { planMemory } from './memory.js'
 import { Run, type TrainResult } from './run.js'
@@ -27,13 +28,15 @@ export interface LoopOptions {
   /** Batches that the model is evaluated on, every `evalEvery` steps and at the end. */
   evalData?: () => Iterable<StepData> | AsyncIterable<StepData>
   evalEvery?: number
+  /** Measures beside the loss, anew for every evaluation. */
+  metrics?: () => Metrics
   /** Run folder: `run.jsonl` and checkpoints; nothing is written without it. */
   out?: string
   saveEvery?: number
   /** Last checkpoints that are kept, beside the best. */
   keep?: number
   /** What a checkpoint holds beside the training state. */
-  config?: JsonRecord
+  config?: JsonRecord | string
   tokenizer?: CheckpointParts['tokenizer']
   /** Checkpoint folder to go on from. */
   resume?: string
@@ -51,6 +54,12 @@ export interface LoopOptions {
   plan?: Partial<Plan>
   /** What a program wants to find again in the checkpoint when it resumes. */
   run?: JsonRecord
+}
+
+/** Measures of an evaluation beside the loss, gathered batch by batch. */
+export interface Metrics {
+  add(batch: Batch, logits: Float32Array | Float64Array): void
+  result(): Record<string, number>
 }
 
 /** How a model is trained. */
@@ -83,6 +92,7 @@ const KNOWN = [
   'seed',
   'evalData',
   'evalEvery',
+  'metrics',
   'out',
   'saveEvery',
   'keep',
@@ -424,10 +434,16 @@ class Loop {
   private async *evaluateNow(): AsyncGenerator<TrainEvent> {
     let sum = 0
     let weight = 0
+    const metrics = this.options.metrics?.()
+    const lossOf = async (batch: Batch, normalizer?: number): Promise<number> => {
+      if (!metrics) return this.trainer.evaluate(batch, normalizer)
+      const { loss, logits } = await this.trainer.predict(batch, normalizer)
+      metrics.add(batch, logits)
+      return loss
+    }
     for await (const data of this.options.evalData!()) {
       const each = data.weight ?? data.microBatches.length
-      for (const batch of data.microBatches)
-        sum += (await this.trainer.evaluate(batch, data.weight)) * (data.weight ?? 1)
+      for (const batch of data.microBatches) sum += (await lossOf(batch, data.weight)) * (data.weight ?? 1)
       weight += each
     }
     const loss = sum / weight
@@ -441,6 +457,7 @@ class Loop {
       loss,
       perplexity: Math.exp(loss),
       best: better,
+      ...(metrics ? { metrics: metrics.result() } : {}),
       seconds: this.seconds,
     })
   }

@@ -8,6 +8,7 @@ import type { PlanOptions } from '../graph/plan.js'
 import { namedTensors } from '../nn/module.js'
 import type { Optimizer } from '../optim/index.js'
 import { placeholder } from '../ops/shape.js'
+import type { Aval } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { inTrace } from '../transform/trace.js'
 import { flatten } from '../transform/tree.js'
@@ -55,10 +56,13 @@ export interface StepResult {
   gradNorm: number
   /** What the model reports of the step (`ctx.report`), added up over micro-batches. */
   metrics: Record<string, number>
+  /** What the model said of the batch, where that was asked for; float32, or float64 for a float64 model. */
+  logits?: Float32Array | Float64Array
 }
 
 interface Compiled extends Omit<StepGraph, 'graph'> {
   executable: Executable
+  logits?: Aval
 }
 
 /** Buffers of one prepared run: what is written before it and read after it. */
@@ -174,7 +178,8 @@ export class Trainer {
   }
 
   private load({ graph, inputs, outputs }: StepGraph): Compiled {
-    return { executable: build(graph, donatedOf(inputs), this.device, this.planOptions), inputs, outputs }
+    const logits = graph.outputs[outputs.findIndex(([kind]) => kind === 'logits')]
+    return { executable: build(graph, donatedOf(inputs), this.device, this.planOptions), inputs, outputs, logits }
   }
 
   /** Whether the optimizer evaluates the objective itself, over all micro-batches of a step at once. */
@@ -291,7 +296,7 @@ export class Trainer {
       bindings[at] = spare
     })
     slot.ticket = this.queue.submit(compiled.executable, bindings, this.arena, {
-      chained: part !== 'evaluate' && chained,
+      chained: part !== 'evaluate' && part !== 'predict' && chained,
     })
     compiled.outputs.forEach((kind, o) => {
       const at = plan.outputs[o]
@@ -308,6 +313,16 @@ export class Trainer {
       bindings[at].read(target)
       return target[0]
     }
+    const logits = (): StepResult['logits'] => {
+      const o = compiled.outputs.findIndex(([kind]) => kind === 'logits')
+      if (o < 0) return undefined
+      const at = plan.outputs[o]
+      const { dtype, shape } = compiled.logits!
+      const count = shape.reduce((n, d) => n * d, 1)
+      const target = dtype === 'float64' ? new Float64Array(count) : new Float32Array(count)
+      bindings[at].read(target)
+      return target
+    }
     return async () => {
       try {
         await this.queue.wait(ticket)
@@ -320,6 +335,7 @@ export class Trainer {
         loss: number('loss'),
         gradNorm: number('gradNorm'),
         metrics: Object.fromEntries(metrics) as StepResult['metrics'],
+        logits: logits(),
       }
     }
   }
@@ -380,6 +396,13 @@ export class Trainer {
   async evaluate(batch: Batch, normalizer?: number): Promise<number> {
     const wait = await this.submit('evaluate', normalizedBy(batch, normalizer), { lr: 0, step: 0, normalizer }, 0)
     return (await wait()).loss
+  }
+
+  /** As `evaluate`, with what the model says: the logits, flat. */
+  async predict(batch: Batch, normalizer?: number): Promise<{ loss: number; logits: Float32Array | Float64Array }> {
+    const wait = await this.submit('predict', normalizedBy(batch, normalizer), { lr: 0, step: 0, normalizer }, 0)
+    const { loss, logits } = await wait()
+    return { loss, logits: logits! }
   }
 
   /** Where the memory of a piece of training state is now. */

@@ -85,7 +85,7 @@ interface Resumed {
   skipped: string
 }
 
-async function findCheckpoint(path: string): Promise<{ dir: string; skipped: string }> {
+export async function findCheckpoint(path: string): Promise<{ dir: string; skipped: string }> {
   if (existsSync(join(path, 'state.json'))) return { dir: path, skipped: '' }
   if (!existsSync(path))
     throw new SteepestError('FILE', { who: path, rule: 'there is no such run folder or checkpoint' })
@@ -140,7 +140,7 @@ const passedOver = ({ dir, skipped }: Resumed): Record<string, string> =>
   skipped ? { resume: `${basename(dir)}, as ${skipped.replaceAll('. Resume from another checkpoint', '')}` } : {}
 
 /** A folder of this name that no run has used. */
-function freshFolder(cwd: string, name: string): string {
+export function freshFolder(cwd: string, name: string): string {
   for (let n = 1; ; n++) {
     const dir = join('runs', n === 1 ? name : `${name}-${n}`)
     if (!existsSync(join(cwd, dir))) return dir
@@ -378,7 +378,8 @@ function configJson(model: GPT2, endOfText: number | undefined): JsonRecord {
   return { ...configOf(model), ...ends } as JsonRecord
 }
 
-const shellQuoted = (text: string): string => (/^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`)
+export const shellQuoted = (text: string): string =>
+  /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
 
 /** What samples go on from: the first words of the text. */
 function sampleStart({ tokens, tokenizer }: TextData): { prompt: string; ids: number[] } {

@@ -1,0 +1,152 @@
+import type { Batch } from '../train/host.js'
+import type { Batcher } from './row-loader.js'
+import type { TokenRow } from './token-rows.js'
+
+const ints = (data: Int32Array, shape: readonly number[] = [data.length]) => ({ data, shape, dtype: 'int32' }) as const
+const floats = (data: Float32Array, shape: readonly number[]) => ({ data, shape, dtype: 'float32' }) as const
+
+/** Says to the trainer that the model divides by the weight of the whole step. */
+const NORMALIZED = { data: Uint8Array.of(1), shape: [1], dtype: 'uint8' } as const
+
+/** Rows are filled up to a multiple of this, so that few programs serve all lengths. */
+const LENGTHS = 32
+
+/**
+ * Packs documents into `batch` rows of `context` tokens, one after the other: several share a row, and none sees another (`segments`,
+ * `positions`). A batch is full when the next document fits into no row.
+ */
+export function packing(batch: number, context: number, padId = 0): Batcher<TokenRow> {
+  /** Where each document goes: its row and place; the first that fits nowhere ends the batch. */
+  const places = (rows: readonly TokenRow[]): [row: number, at: number][] => {
+    const filled = new Array<number>(batch).fill(0)
+    const out: [number, number][] = []
+    for (const { ids } of rows) {
+      const row = filled.findIndex((n) => n + ids.length <= context)
+      if (row < 0) break
+      out.push([row, filled[row]])
+      filled[row] += ids.length
+    }
+    return out
+  }
+  return {
+    take: (rows) => Math.max(1, places(rows).length),
+    batch(rows, numbers) {
+      const size = batch * context
+      const inputIds = new Int32Array(size).fill(padId)
+      const targets = new Int32Array(size).fill(-100)
+      const segments = new Int32Array(size).fill(-1)
+      const positions = new Int32Array(size)
+      const ids = new Int32Array(batch)
+      let weight = 0
+      places(rows).forEach(([row, at], n) => {
+        const { ids: tokens, learned } = rows[n]
+        const begin = row * context + at
+        if (at === 0) ids[row] = numbers[n]
+        for (let i = 0; i < tokens.length; i++) {
+          inputIds[begin + i] = tokens[i]
+          segments[begin + i] = n
+          positions[begin + i] = i
+          if (i + 1 < tokens.length && learned[i + 1]) {
+            targets[begin + i] = tokens[i + 1]
+            weight++
+          }
+        }
+      })
+      const grid = (data: Int32Array) => ints(data, [batch, context])
+      return {
+        batch: {
+          inputIds: grid(inputIds),
+          targets: grid(targets),
+          segments: grid(segments),
+          positions: grid(positions),
+          ids: ints(ids),
+          normalized: NORMALIZED,
+        },
+        weight,
+      }
+    },
+  }
+}
+
+/** A text with its class, as tokens. */
+export interface ClassRow {
+  readonly ids: Int32Array
+  /** 0 for the first text, 1 for the second. */
+  readonly types: Int32Array
+  /** The class, the number, or one 0 or 1 per class. */
+  readonly label: readonly number[]
+  readonly line: number
+}
+
+/** `batch` rows at a time, filled up to the longest of them; rows that are missing at the end count for nothing. */
+export function padding(batch: number, padId: number, float: boolean): Batcher<ClassRow> {
+  return {
+    take: (rows) => Math.min(batch, rows.length),
+    batch(rows, numbers): { batch: Batch; weight: number } {
+      const longest = rows.reduce((n, r) => Math.max(n, r.ids.length), 1)
+      const length = LENGTHS * Math.ceil(longest / LENGTHS)
+      const count = rows.length
+      const inputIds = new Int32Array(count * length).fill(padId)
+      const attentionMask = new Int32Array(count * length)
+      const tokenTypeIds = new Int32Array(count * length)
+      rows.forEach(({ ids, types }, n) => {
+        inputIds.set(ids, n * length)
+        tokenTypeIds.set(types, n * length)
+        attentionMask.fill(1, n * length, n * length + ids.length)
+      })
+      const width = rows[0].label.length
+      const all = rows.flatMap((r) => r.label)
+      const shape = width === 1 ? [count] : [count, width]
+      const grid = (data: Int32Array) => ints(data, [count, length])
+      return {
+        batch: {
+          inputIds: grid(inputIds),
+          attentionMask: grid(attentionMask),
+          tokenTypeIds: grid(tokenTypeIds),
+          labels: float ? floats(Float32Array.from(all), shape) : ints(Int32Array.from(all), shape),
+          ids: ints(Int32Array.from(numbers)),
+          normalized: NORMALIZED,
+        },
+        weight: count,
+      }
+    },
+  }
+}
+
+/** A source and its target, as tokens. */
+export interface PairRow {
+  readonly source: Int32Array
+  readonly target: Int32Array
+  readonly line: number
+}
+
+/** `batch` pairs at a time, sources and targets filled up to the longest of each. */
+export function pairing(batch: number, padId: number): Batcher<PairRow> {
+  const lengthOf = (rows: readonly PairRow[], part: 'source' | 'target') =>
+    LENGTHS * Math.ceil(rows.reduce((n, r) => Math.max(n, r[part].length), 1) / LENGTHS)
+  return {
+    take: (rows) => Math.min(batch, rows.length),
+    batch(rows, numbers) {
+      const count = rows.length
+      const [sources, targets] = [lengthOf(rows, 'source'), lengthOf(rows, 'target')]
+      const inputIds = new Int32Array(count * sources).fill(padId)
+      const attentionMask = new Int32Array(count * sources)
+      const labels = new Int32Array(count * targets).fill(-100)
+      rows.forEach(({ source, target }, n) => {
+        inputIds.set(source, n * sources)
+        attentionMask.fill(1, n * sources, n * sources + source.length)
+        labels.set(target, n * targets)
+      })
+      return {
+        batch: {
+          inputIds: ints(inputIds, [count, sources]),
+          attentionMask: ints(attentionMask, [count, sources]),
+          labels: ints(labels, [count, targets]),
+          ids: ints(Int32Array.from(numbers)),
+          normalized: NORMALIZED,
+        },
+        weight: rows.reduce((n, r) => n + r.target.length, 0),
+      }
+    },
+  }
+}

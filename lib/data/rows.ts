@@ -1,0 +1,152 @@
+import { createReadStream } from 'node:fs'
+import { stat } from 'node:fs/promises'
+import { extname } from 'node:path'
+import { SteepestError } from '../errors.js'
+
+/** One record of a data file. */
+export interface Row {
+  readonly fields: Readonly<Record<string, unknown>>
+  /** Where it stands in the file, from 1: its line, or its number where the file has no lines. */
+  readonly line: number
+}
+
+/** Longest line of a text format, in bytes. */
+const LONGEST = 32 << 20
+
+/** Where a row is, for messages. */
+export const rowName = (path: string, line: number): string => `${path}, line ${line}`
+
+function fail(path: string, line: number, rule: string, got?: string): never {
+  throw new SteepestError('DATA', { who: rowName(path, line), rule, got })
+}
+
+/** The lines of a UTF-8 file, one at a time. */
+async function* lines(path: string): AsyncGenerator<[text: string, line: number]> {
+  const decoder = new TextDecoder('utf-8', { fatal: true })
+  let rest: Buffer[] = []
+  let length = 0
+  let line = 0
+  const text = (bytes: Buffer): string => {
+    try {
+      return decoder.decode(bytes).replace(/\r$/, '')
+    } catch {
+      return fail(path, line, 'the file must be UTF-8', 'bytes that are no character')
+    }
+  }
+  for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {
+    let from = 0
+    for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, from)) {
+      line++
+      yield [text(Buffer.concat([...rest, chunk.subarray(from, at)])), line]
+      rest = []
+      length = 0
+      from = at + 1
+    }
+    rest.push(chunk.subarray(from))
+    length += chunk.length - from
+    if (length > LONGEST)
+      fail(path, line + 1, `a line must not be longer than ${LONGEST >> 20} MiB`, `more than ${length >> 20} MiB`)
+  }
+  if (length > 0) {
+    line++
+    yield [text(Buffer.concat(rest)), line]
+  }
+}
+
+async function* jsonLines(path: string): AsyncGenerator<Row> {
+  for await (const [text, line] of lines(path)) {
+    if (text.trim() === '') continue
+    let fields: unknown
+    try {
+      fields = JSON.parse(text)
+    } catch (error) {
+      fail(path, line, 'must be a JSON object', (error as Error).message.slice(0, 80))
+    }
+    if (typeof fields !== 'object' || fields === null || Array.isArray(fields))
+      fail(path, line, 'must be a JSON object', text.slice(0, 40))
+    yield { fields: fields as Row['fields'], line }
+  }
+}
+
+async function* separated(path: string, delimiter: string): AsyncGenerator<Row> {
+  const { parse } = await import('csv-parse')
+  const parser = createReadStream(path).pipe(
+    parse({ columns: true, info: true, bom: true, delimiter, skip_empty_lines: true }),
+  )
+  try {
+    for await (const { record, info } of parser as AsyncIterable<{ record: Row['fields']; info: { lines: number } }>)
+      yield { fields: record, line: info.lines }
+  } catch (error) {
+    if (error instanceof SteepestError) throw error
+    const { lines: line, message } = error as { lines?: number; message: string }
+    fail(path, line ?? 1, 'every row must have the columns of the first line', message.slice(0, 120))
+  }
+}
+
+async function* parquet(path: string): AsyncGenerator<Row> {
+  const { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } = await import('hyparquet')
+  const file = await asyncBufferFromFile(path)
+  let metadata: Awaited<ReturnType<typeof parquetMetadataAsync>>
+  try {
+    metadata = await parquetMetadataAsync(file)
+  } catch (error) {
+    throw new SteepestError(
+      'FORMAT',
+      { who: path, rule: 'must be a parquet file', got: (error as Error).message.slice(0, 120) },
+      { cause: error },
+    )
+  }
+  let rowStart = 0
+  for (const group of metadata.row_groups) {
+    const rowEnd = rowStart + Number(group.num_rows)
+    for (const fields of await parquetReadObjects({ file, metadata, rowStart, rowEnd })) {
+      rowStart++
+      const plain = Object.entries(fields).map(([k, v]) => [k, typeof v === 'bigint' ? Number(v) : v])
+      yield { fields: Object.fromEntries(plain), line: rowStart }
+    }
+    rowStart = rowEnd
+  }
+}
+
+async function* whole(path: string): AsyncGenerator<Row> {
+  const all: string[] = []
+  for await (const [text] of lines(path)) all.push(text)
+  yield { fields: { text: all.join('\n') }, line: 1 }
+}
+
+const READERS: Readonly<Record<string, (path: string) => AsyncGenerator<Row>>> = {
+  '.jsonl': jsonLines,
+  '.ndjson': jsonLines,
+  '.csv': (path) => separated(path, ','),
+  '.tsv': (path) => separated(path, '\t'),
+  '.parquet': parquet,
+  '.txt': whole,
+  '.md': whole,
+}
+
+/**
+ * The records of a data file, read as they are asked for: `.jsonl` (`.ndjson`), `.csv`, `.tsv`, `.parquet`; a `.txt` or `.md` is one.
+ *
+ * @throws SteepestError FILE, FORMAT, or DATA that names the line
+ */
+export async function* readRows(path: string): AsyncGenerator<Row> {
+  const info = await stat(path).catch(() => undefined)
+  if (!info?.isFile()) {
+    throw new SteepestError('FILE', {
+      who: path,
+      rule: 'the data must be a file',
+      got: info ? 'a folder' : 'nothing of that name',
+      fix: 'Check the path',
+    })
+  }
+  if (info.size === 0) throw new SteepestError('DATA', { who: path, rule: 'the file is empty' })
+  const reader = READERS[extname(path).toLowerCase()]
+  if (!reader) {
+    throw new SteepestError('FORMAT', {
+      who: path,
+      rule: `steepest reads ${Object.keys(READERS).join(', ')}`,
+      got: extname(path) || 'no extension',
+    })
+  }
+  yield* reader(path)
+}

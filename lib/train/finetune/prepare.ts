@@ -1,0 +1,222 @@
+import { createReadStream, existsSync } from 'node:fs'
+import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path'
+import { native } from '../../addon.js'
+import { loadTokenizer } from '../../data/index.js'
+import { type Placed, readExamples } from '../../data/examples.js'
+import { SteepestError } from '../../errors.js'
+import { checkpointSteps } from '../../io/checkpoint.js'
+import { atomicFolder, nodeFileSystem } from '../../io/files.js'
+import { readSmallFile } from '../../io/read.js'
+import { type JsonRecord, readState } from '../../io/state.js'
+import { configText } from '../../models/config-json.js'
+import { configOf, type FolderModel, loadModel } from '../../models/hf.js'
+import { noDecay, optimizerNamed, schedule } from '../../optim/index.js'
+import { parameters } from '../../nn/module.js'
+import type { Plan, PreparedRun, TrainEvent } from '../events.js'
+import { findCheckpoint, freshFolder, shellQuoted } from '../gpt/prepare.js'
+import { type Metrics, train } from '../train.js'
+import { type Classes, classesOf, headOf } from './classes.js'
+import { ClassMetrics, MultiLabelMetrics, NumberMetrics } from './metrics.js'
+import type { FinetuneOptions } from './options.js'
+import { heldBack, type Rows, rowsFor } from './rows.js'
+
+/** A run that is planned, and some of its rows as a person reads them. */
+export interface PreparedFinetune extends PreparedRun {
+  preview(): string[]
+}
+
+/** Files of a model folder that are handed on as they are. */
+const HANDED_ON = [
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'added_tokens.json',
+  'vocab.json',
+  'vocab.txt',
+  'merges.txt',
+  'spiece.model',
+  'sentencepiece.bpe.model',
+  'chat_template.jinja',
+  'generation_config.json',
+]
+
+async function handedOn(folder: string): Promise<Record<string, Uint8Array>> {
+  const there = HANDED_ON.filter((name) => existsSync(join(folder, name)))
+  return Object.fromEntries(
+    await Promise.all(there.map(async (name) => [name, await readSmallFile(join(folder, name))])),
+  )
+}
+
+function metricsOf(classes: Classes | undefined): (() => Metrics) | undefined {
+  if (!classes) return undefined
+  if (classes.problem === 'single') return () => new ClassMetrics(classes.names.length)
+  return classes.problem === 'multi' ? () => new MultiLabelMetrics() : () => new NumberMetrics()
+}
+
+/** The checkpoint with the least validation loss; the last where none was evaluated. */
+async function bestCheckpoint(runFolder: string): Promise<string | undefined> {
+  let best: { dir: string; loss: number } | undefined
+  for (const step of await checkpointSteps(runFolder, nodeFileSystem)) {
+    const dir = join(runFolder, `checkpoint-${step}`)
+    const { validationLoss = Number.POSITIVE_INFINITY } = await readState(dir, nodeFileSystem)
+    if (!best || validationLoss <= best.loss) best = { dir, loss: validationLoss }
+  }
+  return best?.dir
+}
+
+/** The model of a checkpoint as a folder of its own. */
+async function writeModel(from: string, to: string, files: Readonly<Record<string, Uint8Array>>): Promise<void> {
+  await atomicFolder(to, async (folder) => {
+    for (const name of ['config.json', 'model.safetensors'])
+      await folder.file(name, createReadStream(join(from, name)) as AsyncIterable<Uint8Array>)
+    for (const [name, content] of Object.entries(files)) await folder.file(name, content)
+  })
+}
+
+/** Options of one call, which a run that goes on does not take over. */
+const NOT_KEPT = { resume: undefined, out: undefined, stopAfter: undefined, threads: undefined, showData: undefined }
+
+interface Loaded {
+  model: FolderModel
+  rows: Rows
+  classes?: Classes
+}
+
+async function load(options: FinetuneOptions & { model: string; data: string }): Promise<Loaded> {
+  const { seed = 1, dtype, dropout } = options
+  const tokenizer = await loadTokenizer(options.model)
+  const all = await readExamples(options.data)
+  const split = options.validationData
+    ? { train: all, validation: await readExamples(options.validationData) }
+    : heldBack(all, options.validation ?? 0.1, seed)
+  if (split.train.length === 0 || split.validation.length === 0)
+    throw new SteepestError('DATA', {
+      who: options.data,
+      rule: 'there must be rows to learn and rows to validate on',
+      got: `${all.length} rows`,
+    })
+  const labelled = all.filter((e): e is Extract<Placed, { kind: 'label' }> => e.kind === 'label')
+  const classes = labelled.length > 0 ? classesOf(labelled) : undefined
+  const head = classes && { ...headOf(classes), task: 'sequence' as const, labels: classes.names }
+  const model = await loadModel(options.model, { dtype, dropout, head })
+  const { vocabSize } = (model as unknown as { config: { vocabSize: number } }).config
+  if (tokenizer.vocabSize > vocabSize)
+    throw new SteepestError('FORMAT', {
+      who: options.model,
+      rule: 'the model must have an embedding for every token of its tokenizer',
+      got: `${tokenizer.vocabSize} tokens, ${vocabSize} embeddings`,
+      fix: 'config.json and tokenizer.json must come from the same save',
+    })
+  const { context, learnPrompts } = options
+  const { train: learn, validation } = split
+  const common = { model, tokenizer, folder: options.model, path: options.data, context, learnPrompts, classes }
+  return { model, classes, rows: await rowsFor({ ...common, train: learn, validation }) }
+}
+
+/**
+ * Plans the fine-tuning of a model folder on a data file. The tuned model is in `model` below the run folder when the run has ended.
+ *
+ * @throws SteepestError with the option, file or line that is wrong
+ */
+export async function prepareFinetune(
+  given: FinetuneOptions,
+  context: { cwd?: string } = {},
+): Promise<PreparedFinetune> {
+  const cwd = context.cwd ?? process.cwd()
+  const path = (p: string) => (isAbsolute(p) ? p : resolve(cwd, p))
+  const resumed = given.resume === undefined ? undefined : await findCheckpoint(path(given.resume))
+  const before = resumed && ((await readState(resumed.dir, nodeFileSystem)).state.run as FinetuneOptions | undefined)
+  const options: FinetuneOptions = { ...before, ...given }
+  for (const key of ['model', 'data'] as const)
+    if (options[key] === undefined)
+      throw new SteepestError('OPTION', {
+        who: 'finetune',
+        rule: key === 'model' ? 'a model folder must be named' : 'a data file must be named',
+        fix: 'Type: steepest finetune MODEL_DIR data.jsonl',
+      })
+  const threads = native().threads(options.threads)
+  const [folder, file] = [path(options.model!), path(options.data!)]
+  const validationData = options.validationData && path(options.validationData)
+  const { model, rows, classes } = await load({ ...options, model: folder, data: file, validationData })
+  const { batch = 8, accumulate = 1, seed = 1, epochs = 3, lr = 5e-5, weightDecay = 0.01 } = options
+  const loader = rows.loader({ batch, accumulate, seed })
+  // Packing decides how many rows a step takes: an epoch is measured.
+  const probe = rows.loader({ batch, accumulate, seed })
+  let perEpoch = 0
+  while (probe.epochs < 1) {
+    probe.next()
+    perEpoch++
+  }
+  const steps = options.steps ?? Math.max(1, Math.round(epochs * perEpoch))
+  const evalEvery = options.evalEvery ?? Math.max(1, Math.ceil(steps / 10))
+  const saveEvery = options.saveEvery ?? evalEvery
+  const warmup = Math.min(options.warmup ?? Math.ceil(steps / 20), steps)
+  const optimizer = optimizerNamed(options.optimizer ?? 'adamw', {
+    lr: schedule({ kind: 'linear', lr, warmup, steps }),
+    ...(weightDecay > 0 ? { weightDecay, groups: [noDecay] } : {}),
+  })
+  const out = given.out ?? (resumed ? dirname(resumed.dir) : freshFolder(cwd, basename(file, extname(file))))
+  if (!resumed && (await checkpointSteps(path(out))).length > 0)
+    throw new SteepestError('OPTION', {
+      who: out,
+      rule: 'the folder already holds the checkpoints of a run',
+      fix: `Go on with it by --resume ${out}, or give another --out`,
+    })
+  const files = await handedOn(folder)
+  const count = Object.values(parameters(model)).reduce((n, t) => n + t.size, 0)
+  const plan: Partial<Plan> = {
+    model: `${model.constructor.name} of ${basename(folder)}`,
+    parameters: count,
+    data: `${basename(file)}: ${rows.count} rows, ${rows.validationCount} for validation${classes ? `, ${classes.problem === 'regression' ? 'numbers' : `${classes.names.length} classes`}` : ''}`,
+    tokenizer: `of ${basename(folder)}`,
+    batch,
+    accumulate,
+    context: rows.context,
+    steps,
+    optimizer: optimizer.name,
+    lr,
+    schedule: 'linear',
+    threads,
+    out,
+    chosen: Object.fromEntries(rows.notes.map((text, i) => [`note ${i + 1}`, text])),
+  }
+  const kept = { ...options, model: folder, data: file, steps, evalEvery, saveEvery, ...NOT_KEPT }
+
+  async function* events({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent> {
+    const run = train(model, loader, {
+      optimizer,
+      clip: options.clip ?? 1,
+      seed,
+      steps,
+      evalData: rows.evaluation(batch),
+      evalEvery,
+      metrics: metricsOf(classes),
+      out: path(out),
+      saveEvery,
+      keep: options.keep ?? 1,
+      config: configText(configOf(model)),
+      tokenizer: files,
+      resume: resumed?.dir,
+      run: JSON.parse(JSON.stringify(kept)) as JsonRecord,
+      patience: options.patience,
+      stopAfter: options.stopAfter,
+      signal,
+      plan,
+      memoryBudget: options.memory,
+      allow: (options.allow ?? '').split(',').flatMap((name) => name.trim() || []) as never,
+    })
+    for await (const event of run) {
+      if (event.type !== 'stop') {
+        yield event
+        continue
+      }
+      const ended = event.reason === 'done' || event.reason === 'earlyStopping'
+      const best = ended ? await bestCheckpoint(path(out)) : undefined
+      if (best) await writeModel(best, join(path(out), 'model'), files)
+      yield best
+        ? { ...event, path: join(path(out), 'model') }
+        : { ...event, resume: `steepest finetune --resume ${shellQuoted(out)}` }
+    }
+  }
+  return { plan: plan as Plan, run: events, preview: () => rows.preview(5) }
+}
