@@ -5,7 +5,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xfe935a1f3b9dull;
+constexpr std::uint64_t kTableHash = 0xab873bcdb121ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \

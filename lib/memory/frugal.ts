@@ -1,17 +1,19 @@
 import { checkOptions } from '../errors.js'
-import { add, cast, mul, neg, sign, sub } from '../ops/elementwise.js'
-import { argument } from '../optim/base.js'
+import { add, sub } from '../ops/elementwise.js'
 import type { Optimizer } from '../optim/optimizer.js'
-import type { Tensor } from '../tensor/tensor.js'
+import { type BlockOrder, frugalBlocks, type GivenActive } from './frugal-blocks.js'
+import { roundEven, stateless } from './frugal-rest.js'
 import { checkChoice, checkFlag, checkRange, checkWhole, type Match } from './options.js'
-import { type Given, type InSpace, projectedMover } from './projected.js'
+import { type Given, projectedMover } from './projected.js'
 import { type ProjType, spaceOf } from './projection.js'
 import { basisProjector, coordinateProjector, type Projector } from './projector.js'
-import { wideOf } from './small.js'
 import { wrapOptimizer } from './wrap.js'
 
-/** What a part of a weight that has states is: columns, rows or single elements at random, a space of singular vectors or a random one. */
-export type FrugalChoice = 'columns' | 'rows' | 'elements' | 'svd' | 'random'
+/**
+ * What the part that has states is made of: columns, rows or single elements of every matrix at random, a space of singular vectors of it or a random
+ * one, or whole matrices (`blocks`).
+ */
+export type FrugalChoice = 'columns' | 'rows' | 'elements' | 'svd' | 'random' | 'blocks'
 
 /** Options of `frugal`. */
 export interface FrugalOptions {
@@ -21,6 +23,8 @@ export interface FrugalOptions {
   choice?: FrugalChoice
   /** Which side `svd` and `random` make small. Default `std`. */
   projType?: Exclude<ProjType, 'full'>
+  /** In which order matrices are active where whole ones are chosen. Default `random`. */
+  order?: BlockOrder
   /** Steps between two choices. Default 200. */
   updateGap?: number
   /** The rule for everything else, which has no state: `signSgd`, `sgd`, or `none`. Default `signSgd`. */
@@ -39,17 +43,11 @@ export interface FrugalOptions {
   seed?: number
 }
 
-const CHOICES: readonly FrugalChoice[] = ['columns', 'rows', 'elements', 'svd', 'random']
-
-/** To the nearest whole number, halves to the even one, as Python rounds. */
-export function roundEven(x: number): number {
-  const down = Math.floor(x)
-  return x - down === 0.5 ? down + (down % 2) : Math.round(x)
-}
+const CHOICES: readonly FrugalChoice[] = ['columns', 'rows', 'elements', 'svd', 'random', 'blocks']
 
 /** The part with states, which may be empty. */
 function projectorOf(
-  { density, choice, projType }: Required<Pick<FrugalOptions, 'density' | 'choice' | 'projType'>>,
+  { density, choice, projType }: { density: number; choice: Exclude<FrugalChoice, 'blocks'>; projType: ProjType },
   rows: number,
   cols: number,
   dtype: 'float32' | 'float64',
@@ -64,27 +62,14 @@ function projectorOf(
   return coordinateProjector(choice, rows, cols, Math.floor(of * density))
 }
 
-/** @internal What a part without states is moved by, at a learning rate: its step, or none. */
-export function stateless(
-  outside: 'signSgd' | 'sgd' | 'none',
-  { o, scale, args }: Pick<InSpace, 'o' | 'scale' | 'args'>,
-  rest: Tensor,
-  lrScale: number,
-): Tensor | undefined {
-  if (outside === 'none') return undefined
-  const dtype = wideOf(o.p)
-  const rate = cast(neg(mul(argument(args, 0), o.lrScale * lrScale)), dtype)
-  if (outside === 'signSgd') return mul(sign(rest), rate)
-  return mul(rest, scale ? mul(rate, cast(scale, dtype)) : rate)
-}
-
 /** @internal FRUGAL, with given choices where a test has some. */
-export function frugalWith(base: Optimizer, options: FrugalOptions, given?: Given): Optimizer {
+export function frugalWith(base: Optimizer, options: FrugalOptions, given?: Given, active?: GivenActive): Optimizer {
   const who = 'memory.frugal'
   checkOptions(who, options, [
     'density',
     'choice',
     'projType',
+    'order',
     'updateGap',
     'outside',
     'lrScale',
@@ -95,9 +80,10 @@ export function frugalWith(base: Optimizer, options: FrugalOptions, given?: Give
     'seed',
   ])
   const { density = 0.25, choice = 'columns', projType = 'std', updateGap = 200, outside = 'signSgd' } = options
-  const { lrScale = 1, outsideLrScale = 1, reset = true, match, stagger = true, seed = 0 } = options
+  const { lrScale = 1, outsideLrScale = 1, reset = true, match, stagger = true, seed = 0, order = 'random' } = options
   checkRange(who, 'density', density, 0, 1)
   checkChoice(who, 'choice', choice, CHOICES)
+  checkChoice(who, 'order', order, ['random', 'ascending', 'descending', 'mirror'])
   checkChoice(who, 'projType', projType, ['std', 'reverseStd', 'left', 'right'])
   checkWhole(who, 'updateGap', updateGap)
   checkChoice(who, 'outside', outside, ['signSgd', 'sgd', 'none'])
@@ -106,6 +92,10 @@ export function frugalWith(base: Optimizer, options: FrugalOptions, given?: Give
   checkFlag(who, 'reset', reset)
   checkFlag(who, 'stagger', stagger)
   checkWhole(who, 'seed', seed, 0)
+  if (choice === 'blocks') {
+    const rest = { outside, lrScale, outsideLrScale, reset, match, seed }
+    return frugalBlocks(base, who, { density, updateGap, order, ...rest }, active)
+  }
 
   return wrapOptimizer(base, {
     name: 'frugal',

@@ -1,3 +1,4 @@
+export { badam, type BadamOptions } from './badam.js'
 export { fira, type FiraOptions } from './fira.js'
 export { frugal, type FrugalChoice, type FrugalOptions } from './frugal.js'
 export { galore, type GaloreOptions } from './galore.js'

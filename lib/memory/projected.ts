@@ -1,14 +1,25 @@
-import { concat } from '../ops/assemble.js'
 import { assign } from '../ops/control.js'
 import { add, cast, sub, where } from '../ops/elementwise.js'
 import { random } from '../ops/random.js'
 import { RULES } from '../ops/rules.gen.js'
-import { full, reshape, scalar, zeros } from '../ops/shape.js'
+import { reshape, scalar, zeros } from '../ops/shape.js'
 import { argument, type Mover, type Operands, slotsInOrder } from '../optim/base.js'
 import { sameShape } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import type { Projector } from './projector.js'
-import { AGE, applier, argsWith, asMatrix, DUE, firstDue, gradOf, type Refresh, refreshed, wideOf } from './small.js'
+import {
+  AGE,
+  applier,
+  argsWith,
+  asMatrix,
+  constantKey,
+  DUE,
+  firstDue,
+  gradOf,
+  type Refresh,
+  refreshed,
+  wideOf,
+} from './small.js'
 import type { Inner } from './wrap.js'
 
 /** @internal Choices by parameter name in the place of those that a projector would make, as its slots hold them. */
@@ -61,10 +72,6 @@ export interface ProjectedParts {
 
 /** A number from a name, for what is random and belongs to a parameter. */
 const hashOf = (name: string): number => [...name].reduce((h, c) => (Math.imul(h, 31) + c.charCodeAt(0)) | 0, 7) >>> 0
-
-/** A key that a program holds as a constant. */
-const constantKey = (seed: number): Tensor =>
-  concat([full([1], seed | 0, 'int32'), full([1], Math.floor(seed / 2 ** 32), 'int32')], { axis: 0 })
 
 const pick = (slots: readonly string[], from: readonly Tensor[]): Record<string, Tensor> =>
   Object.fromEntries(slots.map((slot, i) => [slot, from[i]]))

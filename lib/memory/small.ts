@@ -15,7 +15,7 @@ import {
   where,
 } from '../ops/elementwise.js'
 import { max } from '../ops/reduce.js'
-import { reshape, scalar, slice } from '../ops/shape.js'
+import { full, reshape, scalar, slice } from '../ops/shape.js'
 import type { Mover, Operands, Parts } from '../optim/base.js'
 import { moverOf } from '../optim/from-rule.js'
 import { ruleNamed } from '../ops/rules.js'
@@ -54,6 +54,10 @@ export function applier(who: string, { options }: Parts, decay: Decay): Mover {
   const hyper = { weightDecay: decoupled ? decay.rate : 0, decayAfter: decay.kind === 'after' }
   return moverOf(who, ruleNamed('move'), hyper, options.rounding)
 }
+
+/** A key that a program holds as a constant. */
+export const constantKey = (seed: number): Tensor =>
+  concat([full([1], seed | 0, 'int32'), full([1], Math.floor(seed / 2 ** 32), 'int32')], { axis: 0 })
 
 /** How often a space is chosen anew. */
 export interface Refresh {

@@ -41,38 +41,32 @@ export function requireParts(who: string, base: Optimizer): Parts {
   })
 }
 
-/** @internal An optimizer that moves what `method` takes by it, and all other parameters as it did. */
-export function wrapOptimizer(base: Optimizer, method: Method): Optimizer {
-  const who = `memory.${method.name}`
-  const parts = requireParts(who, base)
-  const takes = taker(who, method.match)
-  const made = makeOptimizer({
-    ...parts,
-    who,
-    name: `${method.name}(${parts.name})`,
-    hyper: { ...parts.hyper, ...method.hyper },
-    mover(group) {
-      const inner = parts.mover(group)
-      const decay = decayOf(parts, group)
-      // What decays the whole weight must not decay the small step too.
-      const bare = decay.kind === 'own' || decay.rate === 0 ? inner : parts.mover({ ...group, weightDecay: 0 })
-      const own = method.mover({ mover: bare, decay, parts, hyper: hyperOf(parts, group) })
-      return {
-        init: (p, name) => (takes(name, p) ? own : inner).init(p, name),
-        step: (o) => (takes(o.name, o.p) ? own : inner).step(o),
-      }
-    },
-  })
+/** @internal What a method in a small space is built around, for a group of parameters. */
+export function innerOf(parts: Parts, group: Readonly<Record<string, unknown>>): Inner {
+  const decay = decayOf(parts, group)
+  // What decays the whole weight must not decay the small step too.
+  const bare = decay.kind === 'own' || decay.rate === 0 ? group : { ...group, weightDecay: 0 }
+  return { mover: parts.mover(bare), decay, parts, hyper: hyperOf(parts, group) }
+}
+
+/** @internal An optimizer made of the parts of another, which must have parameters to take. */
+export function wrapped(
+  base: Optimizer,
+  { name, match, make }: Pick<Method, 'name' | 'match'> & { make: (parts: Parts) => Optimizer },
+): Optimizer {
+  const who = `memory.${name}`
+  const takes = taker(who, match)
+  const made = make(requireParts(who, base))
   const init: Optimizer['init'] = (params) => {
     const moved = new Set(made.moved(params))
     const named = Object.entries(namedTensors(params).parameters)
-    if (!named.some(([name, p]) => moved.has(name) && takes(name, p))) {
+    if (!named.some(([path, p]) => moved.has(path) && takes(path, p))) {
       throw new SteepestError('ARGUMENT', {
         who,
         rule: 'it takes none of these parameters',
         got: named
           .slice(0, 8)
-          .map(([name, p]) => `${name} [${p.shape.join(', ')}]`)
+          .map(([path, p]) => `${path} [${p.shape.join(', ')}]`)
           .join(', '),
         fix: 'Say which with `match`; it takes matrices, and tensors of more axes as matrices [first, rest]',
       })
@@ -80,4 +74,29 @@ export function wrapOptimizer(base: Optimizer, method: Method): Optimizer {
     return made.init(params)
   }
   return { ...made, init }
+}
+
+/** @internal An optimizer that moves what `method` takes by it, and all other parameters as it did. */
+export function wrapOptimizer(base: Optimizer, method: Method): Optimizer {
+  const { name, match, hyper } = method
+  const takes = taker(`memory.${name}`, match)
+  return wrapped(base, {
+    name,
+    match,
+    make: (parts) =>
+      makeOptimizer({
+        ...parts,
+        who: `memory.${name}`,
+        name: `${name}(${parts.name})`,
+        hyper: { ...parts.hyper, ...hyper },
+        mover(group) {
+          const inner = parts.mover(group)
+          const own = method.mover(innerOf(parts, group))
+          return {
+            init: (p, path) => (takes(path, p) ? own : inner).init(p, path),
+            step: (o) => (takes(o.name, o.p) ? own : inner).step(o),
+          }
+        },
+      }),
+  })
 }

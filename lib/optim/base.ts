@@ -51,18 +51,36 @@ export interface Parts {
   readonly normalize?: (norm: Tensor) => Tensor
   /** The mover for a group that differs in these options. */
   readonly mover: (group: Readonly<Record<string, unknown>>) => Mover
+  /** Moves all parameters together, where they share states. */
+  readonly together?: Together
 }
 
-/** The options that every optimizer has. */
-export const COMMON = ['lr', 'groups', 'clip', 'rounding'] as const
+/** States by slot and parameter, or by whatever name a shared state has. */
+export type Slots = Record<string, Record<string, Tensor>>
 
-interface Entry {
+/** A parameter, and how its group is moved. */
+export interface Entry {
   readonly name: string
   readonly p: Tensor
   readonly lrScale: number
   readonly mover: Mover
   readonly site: number
 }
+
+/** How parameters that share states are moved. */
+export interface Together {
+  /** Whether a parameter is moved at all; others are as if frozen. */
+  moves(name: string, p: Tensor): boolean
+  init(entries: readonly Entry[]): Slots
+  /** Operands come without states of their own. */
+  step(
+    all: readonly (Operands & Entry)[],
+    slots: OptimizerState['slots'],
+  ): { params: Record<string, Tensor>; slots: Slots }
+}
+
+/** The options that every optimizer has. */
+export const COMMON = ['lr', 'groups', 'clip', 'rounding'] as const
 
 /** @internal Gradients by parameter name: those of a tensor that occurs several times in the tree are added up. */
 export function gradsByName(
@@ -137,7 +155,7 @@ export const partsOf = (optimizer: Optimizer): Parts | undefined => made.get(opt
 
 /** Everything that optimizers of one step per parameter share: names, groups, clipping, the arguments of a step and the state's tree. */
 export function makeOptimizer(parts: Parts): Optimizer {
-  const { who, name, rule, hyper, options, defaultLr, groupKeys, normalize, mover } = parts
+  const { who, name, rule, hyper, options, defaultLr, groupKeys, normalize, mover, together } = parts
   const { groups = [], rounding = 'master' } = options
   const lr = checkLr(who, options.lr ?? defaultLr)
   const clip = options.clip && checkClip(who, options.clip)
@@ -162,11 +180,14 @@ export function makeOptimizer(parts: Parts): Optimizer {
   const entriesOf = (params: unknown): Entry[] =>
     Object.entries(namedTensors(params).parameters).flatMap(([path, p], site): Entry[] => {
       const { lrScale, frozen, hyper: group } = groupOf(groups, path, p)
-      return frozen ? [] : [{ name: path, p, lrScale, mover: moverOf(group), site }]
+      return frozen || together?.moves(path, p) === false
+        ? []
+        : [{ name: path, p, lrScale, mover: moverOf(group), site }]
     })
 
   const init = (params: unknown): OptimizerState => {
-    const slots: Record<string, Record<string, Tensor>> = {}
+    if (together) return { step: zeros([], 'int32'), slots: together.init(entriesOf(params)) }
+    const slots: Slots = {}
     for (const { name: path, p, mover: m } of entriesOf(params)) {
       for (const [slot, t] of Object.entries(m.init(p, path))) (slots[slot] ??= {})[path] = t
     }
@@ -191,28 +212,16 @@ export function makeOptimizer(parts: Parts): Optimizer {
       normalize ? normalized(all, context.scale, normalize) : context.scale,
     )
     const args = argsOf(who, lr, state, context)
-    const moved: Record<string, Tensor> = {}
-    const slots: Record<string, Record<string, Tensor>> = {}
-    for (const slot of Object.keys(state.slots)) slots[slot] = {}
-    for (const { name: path, p, lrScale, mover: m, site } of entries) {
-      const own = Object.fromEntries(
-        Object.entries(state.slots).flatMap(([slot, by]) => (path in by ? [[slot, by[path]]] : [])),
-      )
-      const next = m.step({
-        name: path,
-        p,
-        g: clips.grads[path],
-        args,
-        slots: own,
-        lrScale,
-        scale: clips.scale(path),
-        key: context.key,
-        check: context.check ?? false,
-        site,
-      })
-      moved[path] = next.p
-      for (const [slot, t] of Object.entries(next.slots)) slots[slot][path] = t
-    }
+    const operands = entries.map((entry) => ({
+      ...entry,
+      g: clips.grads[entry.name],
+      args,
+      slots: {},
+      scale: clips.scale(entry.name),
+      key: context.key,
+      check: context.check ?? false,
+    }))
+    const { params: moved, slots } = together ? together.step(operands, state.slots) : oneByOne(operands, state.slots)
     return {
       params: withTensors(params, moved),
       state: { step: assign(state.step, add(state.step, 1)), slots },
@@ -244,6 +253,25 @@ export function makeOptimizer(parts: Parts): Optimizer {
   }
   made.set(optimizer, parts)
   return optimizer
+}
+
+/** @internal Moves each parameter by its mover. */
+export function oneByOne(
+  all: readonly (Operands & Entry)[],
+  before: OptimizerState['slots'],
+): { params: Record<string, Tensor>; slots: Slots } {
+  const params: Record<string, Tensor> = {}
+  const slots: Slots = Object.fromEntries(Object.keys(before).map((slot) => [slot, {}]))
+  for (const operands of all) {
+    const { name, mover } = operands
+    const own = Object.fromEntries(
+      Object.entries(before).flatMap(([slot, by]) => (name in by ? [[slot, by[name]]] : [])),
+    )
+    const next = mover.step({ ...operands, slots: own })
+    params[name] = next.p
+    for (const [slot, t] of Object.entries(next.slots)) slots[slot][name] = t
+  }
+  return { params, slots }
 }
 
 /** The states of a parameter in order, or an error that names the one that is missing or does not fit. */

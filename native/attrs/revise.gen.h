@@ -7,12 +7,12 @@ namespace steepest {
 
 struct ReviseAttrs {
   ProgramWords body;
-  std::int64_t states;
+  std::vector<std::int64_t> windows;
   static ReviseAttrs decode(std::span<const double> words) {
     ReviseAttrs a{};
     AttrReader r(words);
     a.body = r.program();
-    a.states = r.integer();
+    a.windows = r.integers();
     r.end();
     return a;
   }

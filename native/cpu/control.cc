@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/indexing.h"
 #include "cpu/subprogram.h"
 #include "attrs/cond.gen.h"
 #include "attrs/revise.gen.h"
@@ -152,6 +153,7 @@ class Cond final : public Kernel {
   Body yes_, no_;
 };
 
+// States of which a body computes the whole, or a window that begins where an int32 says, anew.
 class Revise final : public Kernel {
  public:
   explicit Revise(const Spec& spec) : Revise(spec, ReviseAttrs::decode(spec.attrs)) {}
@@ -159,32 +161,72 @@ class Revise final : public Kernel {
   void run(const Call& call) const override {
     const auto in = call.in;
     const auto out = call.out;
-    if (!holds(in[0])) {
-      for (std::size_t i = 0; i < out.size(); ++i) {
-        if (out[i].data != in[i + 1].data) std::memcpy(out[i].data, in[i + 1].data, out[i].bytes());
-      }
-      return;
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const bool replaced = states_[i].offset == 0 && holds(in[0]);
+      if (out[i].data != in[i + 1].data && !replaced) std::memcpy(out[i].data, in[i + 1].data, out[i].bytes());
     }
+    if (!holds(in[0])) return;
     // The body may read every state until it is done, so its results wait beside them.
     Body::Frame frame(body_);
     for (std::size_t i = 1; i < in.size(); ++i) frame.input(i - 1, in[i].data);
-    for (std::size_t i = 0; i < out.size(); ++i) frame.output(i, call.workspace + offsets_[i]);
+    std::vector<std::int64_t> starts(out.size());
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      starts[i] = startOf(call, i);
+      if (starts[i] < 0) {
+        call.fault.store(indexing::kIndexFault);
+        return;
+      }
+      frame.input(i, in[i + 1].data + starts[i]);
+      frame.output(i, call.workspace + states_[i].at);
+    }
     if (!frame.run(call.workspace, call)) return;
-    for (std::size_t i = 0; i < out.size(); ++i) std::memcpy(out[i].data, call.workspace + offsets_[i], out[i].bytes());
+    for (std::size_t i = 0; i < out.size(); ++i) std::memcpy(out[i].data + starts[i], call.workspace + states_[i].at, states_[i].bytes);
   }
 
  private:
+  struct State {
+    std::size_t offset;         // operand that says where the window begins; 0 where the state is taken whole
+    std::size_t at;             // of the body's result, in the workspace
+    std::size_t bytes;          // of the window
+    std::int64_t last, scalar;  // the last place where it may begin, and the bytes of an element
+  };
+
+  // In bytes; -1 where the window is not within the state.
+  std::int64_t startOf(const Call& call, std::size_t i) const {
+    const State& s = states_[i];
+    if (s.offset == 0) return 0;
+    const std::int64_t begin = *call.in[s.offset].as<std::int32_t>();
+    return begin < 0 || begin > s.last ? -1 : begin * s.scalar;
+  }
+
   Revise(const Spec& spec, const ReviseAttrs& attrs) : body_(attrs.body, spec, operands(spec)) {
     requireContiguous(spec);
-    if (body_.outputs() != spec.out.size() || spec.in.size() < spec.out.size() + 1) wrong("a revision's outputs do not fit its body");
-    for (std::size_t i = 1; i < spec.in.size(); ++i) body_.requireInput(i - 1, spec.in[i].bytes());
+    const std::size_t n = spec.out.size();
+    const auto windows =
+        static_cast<std::size_t>(std::count_if(attrs.windows.begin(), attrs.windows.end(), [](std::int64_t w) { return w >= 0; }));
+    if (body_.outputs() != n || attrs.windows.size() != n || spec.in.size() < n + windows + 1)
+      wrong("a revision's outputs do not fit its body");
     workspace = body_.arenaBytes();
-    for (std::size_t i = 0; i < spec.out.size(); ++i) {
-      if (!sameAval(spec.out[i], spec.in[i + 1])) wrong("a revision changes the shape of a state");
-      body_.requireOutput(i, spec.out[i].bytes());
-      offsets_.push_back(workspace);
-      workspace += Body::aligned(spec.out[i].bytes());
+    std::size_t offset = n + 1;
+    for (std::size_t i = 0; i < n; ++i) {
+      const View& state = spec.in[i + 1];
+      if (!sameAval(spec.out[i], state)) wrong("a revision changes the shape of a state");
+      const auto scalar = static_cast<std::int64_t>(sizeOf(state.dtype));
+      const std::int64_t size = static_cast<std::int64_t>(state.bytes()) / scalar, window = attrs.windows[i];
+      State s{0, workspace, state.bytes(), 0, scalar};
+      if (window >= 0) {
+        if (window > size) wrong("a window is larger than its state");
+        const View& begin = spec.in[offset];
+        if (begin.dtype != DType::int32 || begin.size() != 1) wrong("a window begins where an int32 says");
+        s = {offset++, workspace, static_cast<std::size_t>(window * scalar), size - window, scalar};
+      }
+      body_.requireInput(i, s.bytes);
+      body_.requireOutput(i, s.bytes);
+      if (body_.outputBytes(i) < s.bytes) wrong("a revision's body writes less than its state");
+      workspace += Body::aligned(s.bytes);
+      states_.push_back(s);
     }
+    for (std::size_t i = n + 1; i < spec.in.size(); ++i) body_.requireInput(i - 1, spec.in[i].bytes());
   }
   static std::size_t operands(const Spec& spec) {
     if (spec.in.empty() || spec.in[0].size() != 1) wrong("a revision takes one number as its condition");
@@ -192,7 +234,7 @@ class Revise final : public Kernel {
   }
 
   Body body_;
-  std::vector<std::size_t> offsets_;
+  std::vector<State> states_;
 };
 
 class WhileLoop final : public Kernel {

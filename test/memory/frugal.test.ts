@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { memory, optim, readAll, tensor } from '../../lib/index.js'
-import { roundEven } from '../../lib/memory/frugal.js'
+import { roundEven } from '../../lib/memory/frugal-rest.js'
 import { coordinateProjector } from '../../lib/memory/projector.js'
 import { random } from '../../lib/index.js'
 import { far, matrix, walk } from './steps.js'

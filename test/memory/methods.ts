@@ -74,4 +74,33 @@ export const METHODS: readonly MethodCase[] = [
       }),
   },
   { name: 'frugal without states', make: (lr = 0.02) => memory.frugal(adamw(lr), { density: 0, updateGap: 4 }) },
+  ...(['random', 'ascending', 'descending', 'mirror'] as const).map((order) => ({
+    name: `frugal by blocks, ${order}`,
+    make: (lr = 0.02) => memory.frugal(adamw(lr), { choice: 'blocks', density: 0.4, updateGap: 2, order }),
+  })),
+  {
+    name: 'frugal by blocks, kept, of LAMB',
+    make: (lr = 0.02) =>
+      memory.frugal(optim.lamb({ lr, groups: FROZEN }), {
+        choice: 'blocks',
+        density: 0.7,
+        updateGap: 2,
+        reset: false,
+        outside: 'none',
+        lrScale: 0.8,
+      }),
+  },
+  {
+    name: 'badam',
+    make: (lr = 0.02) => memory.badam(adamw(lr), { blocks: [/^first/, /^(second|third)/], switchEvery: 2 }),
+  },
+  {
+    name: 'badam of adafactor, downwards',
+    make: (lr = 0.02) =>
+      memory.badam(optim.adafactor({ lr: 2 * lr, groups: FROZEN }), {
+        blocks: [['first.weight'], ['second.weight'], ['third.weight', 'head.weight']],
+        order: 'descending',
+        switchEvery: 2,
+      }),
+  },
 ]

@@ -97,6 +97,36 @@ describe('a revision of state', () => {
     ])
   })
 
+  test('sees a window of a long state, which begins where a number says', async () => {
+    const step = compile(
+      (pool: Tensor, t: Tensor) => {
+        const at = mul(t, 2)
+        const [once] = revise(less(t, 3), [{ of: pool, at, shape: [2, 1] }], (w) => [add(w, mul(w, t.cast('float32')))])
+        return revise(tensor(1), [{ of: once, at: tensor(1, { dtype: 'int32' }), shape: [3] }], (w) => [mul(w, 10)])[0]
+      },
+      { donate: [0] },
+    )
+    let pool = tensor([1, 2, 3, 4, 5, 6, 7])
+    const seen = []
+    for (const t of [1, 2, 3]) {
+      pool = step(pool, tensor(t, { dtype: 'int32' }))
+      seen.push([...(await pool.read())])
+    }
+    expect(seen).toEqual([
+      [1, 20, 60, 80, 5, 6, 7],
+      [1, 200, 600, 800, 15, 18, 7],
+      [1, 2000, 6000, 8000, 15, 18, 7],
+    ])
+  })
+
+  test.each([-1, 3])('ends the run at a window that is not within its state (%i)', async (at) => {
+    const pool = tensor([1, 2, 3, 4])
+    const far = tensor(at, { dtype: 'int32' })
+    const [out] = revise(tensor(1), [{ of: pool, at: far, shape: [2] }], (w) => [mul(w, 10)])
+    await expect(Promise.resolve(out.read())).rejects.toThrow(/index|out of/i)
+    expect([...(await pool.read())]).toEqual([1, 2, 3, 4])
+  })
+
   test('leaves states as they were for those who still read them', async () => {
     const [a] = state()
     const [b] = revise(tensor(1), [a], (x) => [mul(x, 2)])
