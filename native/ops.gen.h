@@ -6,6 +6,7 @@
 namespace steepest {
 
 constexpr std::uint64_t kTableHash = 0xab873bcdb121ull;
+constexpr std::uint64_t kTableHash = 0xdcdacad15802ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -179,6 +180,7 @@ constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int
     case Op::rmsNormBackward_: return (output == 0 && input == 1) || (output == 0 && input == 0);
     case Op::rotary_: return (output == 0 && input == 0);
     case Op::scatterAdd_: return (output == 0 && input == 0);
+    case Op::segmentSum_: return (output == 0 && input == 2);
     case Op::softmax_: return (output == 0 && input == 0);
     case Op::softmaxBackward_: return (output == 0 && input == 0) || (output == 0 && input == 1);
     case Op::triangularSolve_: return (output == 0 && input == 1);

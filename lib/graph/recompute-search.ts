@@ -6,27 +6,25 @@ interface Move {
   readonly key: string
   /** The same for moves that can be expected to be worth about the same: those of the same value in another layer. */
   readonly like: string
-  readonly drops: Drops
+  /** The drops after it; undefined where another move is the same. */
+  readonly drops: () => Drops | undefined
 }
-
-/** Steps at which a value is touched in the given state: made (for the first time) and read. */
-const touches = (model: Model, { extra }: Outcome, value: number): number[] => [
-  model.madeAt[value],
-  ...model.readAt[value],
-  ...(extra.get(value) ?? []),
-]
 
 /** The drops with one more cut; undefined where the value is touched at `time`, or is not needed after it. */
 function cutAt(model: Model, state: Outcome, drops: Drops, value: number, time: number): Drops | undefined {
   if (!model.recipes[value]) return undefined
-  let before = -1
-  let after = Infinity
-  for (const t of touches(model, state, value)) {
-    if (t === time) return undefined
-    if (t < time && t > before) before = t
-    if (t > time && t < after) after = t
+  const made = model.madeAt[value]
+  let before = made < time ? made : -1
+  let after = made > time ? made : Infinity
+  let touched = made === time
+  const see = (t: number) => {
+    if (t === time) touched = true
+    else if (t < time && t > before) before = t
+    else if (t > time && t < after) after = t
   }
-  if (before < 0 || after === Infinity) return undefined
+  for (const t of model.readAt[value]) see(t)
+  for (const t of state.extra.get(value) ?? []) see(t)
+  if (touched || before < 0 || after === Infinity) return undefined
   const cuts = drops.get(value)
   // What is computed again for a reader after `time` does not live there.
   if (cuts && phaseAt(cuts, before) !== phaseAt(cuts, after)) return undefined
@@ -36,28 +34,42 @@ function cutAt(model: Model, state: Outcome, drops: Drops, value: number, time: 
   )
 }
 
+/** Whether a value is touched at `time` or later; and when it is last touched before. */
+function around(model: Model, { extra }: Outcome, value: number, time: number): { later: boolean; before: number } {
+  let before = model.madeAt[value]
+  let later = before >= time
+  const see = (t: number) => {
+    if (t >= time) later = true
+    else if (t > before) before = t
+  }
+  for (const t of model.readAt[value]) see(t)
+  for (const t of extra.get(value) ?? []) see(t)
+  return { later, before }
+}
+
 /**
  * Drops also what `value` is computed from, where nothing but that would keep it over `time`; and so on, back to what lives there anyway.
+ * Undefined where there is nothing of the kind.
  */
-function closed(model: Model, state: Outcome, start: Drops, value: number, time: number): Drops {
-  let drops = start
+function closed(model: Model, state: Outcome, start: Drops, value: number, time: number): Drops | undefined {
+  const drops = new Map(start)
   const stack = [value]
+  let changed = false
   while (stack.length > 0) {
     for (const u of model.recipes[stack.pop()!]!.step.reads) {
       if (!model.recipes[u]) continue
-      const seen = touches(model, state, u)
-      if (seen.some((t) => t >= time)) continue
-      const before = Math.max(...seen)
+      const { later, before } = around(model, state, u, time)
       const cuts = drops.get(u) ?? []
-      if (cuts.includes(before)) continue
-      drops = new Map(drops).set(
+      if (later || cuts.includes(before)) continue
+      drops.set(
         u,
         [...cuts, before].sort((a, b) => a - b),
       )
+      changed = true
       stack.push(u)
     }
   }
-  return drops
+  return changed ? drops : undefined
 }
 
 /** Every value that lives at the fullest moment without being touched, given up there: alone, and with what it is computed from. */
@@ -69,9 +81,9 @@ function movesFrom(model: Model, state: Outcome): Move[] {
     const key = `${value}:${alone.get(value)!.join()}`
     const { instruction, milliseconds } = model.recipes[value]!.step
     const like = `${instruction.op.name} ${model.bytes[value]} ${milliseconds}`
-    moves.push({ key, like, drops: alone })
-    const whole = closed(model, state, alone, value, state.peakTime)
-    if (whole !== alone) moves.push({ key: `${key} and its own`, like: `${like} and its own`, drops: whole })
+    moves.push({ key, like, drops: () => alone })
+    const whole = () => closed(model, state, alone, value, state.peakTime)
+    moves.push({ key: `${key} and its own`, like: `${like} and its own`, drops: whole })
   }
   return moves
 }
@@ -105,9 +117,10 @@ function descend(model: Model, from: Drops, target: number, simulations: number)
       let move: Move | undefined
       for (const m of moves) if (!move || worthOf(m) < worthOf(move)) move = m
       if (!move || worthOf(move) >= least) break
-      if (left-- === 0) return undefined
       moves.delete(move)
-      const outcome = simulate(model, move.drops, target)
+      const drops = move.drops()
+      if (drops && left-- === 0) return undefined
+      const outcome = drops && simulate(model, drops, target)
       const gain = outcome ? excess - outcome.excess : 0
       const price = outcome && gain > 0 ? (outcome.milliseconds - milliseconds + FREE) / gain : Infinity
       worth.set(move.key, price).set(move.like, Math.min(price, worth.get(move.like) ?? Infinity))

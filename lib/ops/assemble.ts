@@ -128,7 +128,10 @@ export function split(x: Tensor, parts: number | readonly number[], options: Axi
 
 // Padding and repeating ------------------------------------------------------------------------------------------------
 
-const padRow = defineOp<{ before: number[]; after: number[]; value: number }>({
+/** @internal */
+export type PadAttrs = { before: number[]; after: number[]; value: number }
+
+const padRow = defineOp<PadAttrs>({
   name: 'pad',
   kind: 'kernel',
   doc: 'A value around the elements.',

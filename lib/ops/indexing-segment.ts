@@ -25,7 +25,7 @@ const segmentMaxRow = defineOp<SliceAttrs & { segments: number }>({
     const at = (t: Tensor) => takeRow([t, indices], { axis, batchDims })[0]
     const hit = cast(equal(x, at(y)), x.dtype)
     // Of a segment without slices nothing is taken, but its share has to be a number.
-    const shares = maximum(segmentSumRow([hit, indices], attrs)[0], 1)
+    const shares = maximum(segmentSumRow([hit, indices], { ...attrs, base: false })[0], 1)
     return [mul(hit, at(div(g!, shares))), null]
   },
   batch: (ctx): Tensor[] => {

@@ -32,7 +32,7 @@ export const takeRow = defineOp<SliceAttrs>({
     },
   ],
   vjp: ({ inputs: [x, indices], grads: [g], attrs }): (Tensor | null)[] => [
-    segmentSumRow([g!, indices], { ...attrs, segments: x.shape[attrs.axis] })[0],
+    segmentSumRow([g!, indices], { ...attrs, segments: x.shape[attrs.axis], base: false })[0],
     null,
   ],
   batch: (ctx): Tensor[] => {
@@ -49,27 +49,41 @@ export const takeRow = defineOp<SliceAttrs>({
   flops: () => 0,
 })
 
+/** @internal `base`: a third operand, to which the sums are added. */
+export type SegmentSumAttrs = SliceAttrs & { segments: number; base: boolean }
+
 /** @internal */
-export const segmentSumRow = defineOp<SliceAttrs & { segments: number }>({
+export const segmentSumRow = defineOp<SegmentSumAttrs>({
   name: 'segmentSum',
   kind: 'kernel',
-  doc: 'Sums of the slices of an axis that have one index.',
-  attrs: { axis: 'int', batchDims: 'int', segments: 'int' },
-  infer: ([x, indices], { axis, batchDims, segments }) => {
+  doc: 'Sums of the slices of an axis that have one index, or those sums added to another tensor.',
+  attrs: { axis: 'int', batchDims: 'int', segments: 'int', base: 'bool' },
+  infer: ([x, indices, base], { axis, batchDims, segments }) => {
     requireDtype('segmentSum', x, [...FLOATS, 'int32'])
     const rest = x.shape.slice(axis + indices.shape.length - batchDims)
-    return [{ shape: [...x.shape.slice(0, axis), segments, ...rest], dtype: x.dtype }]
+    const out = { shape: [...x.shape.slice(0, axis), segments, ...rest], dtype: x.dtype }
+    if (base && (!sameShape(base.shape, out.shape) || base.dtype !== out.dtype)) {
+      throw new SteepestError('SHAPE', {
+        who: 'segmentSum',
+        rule: `what sums are added to must be ${showAval(out)}`,
+        got: showAval(base),
+      })
+    }
+    return [out]
   },
-  vjp: ({ inputs: [, indices], grads: [g], attrs: { axis, batchDims } }): (Tensor | null)[] => [
+  vjp: ({ inputs: [, indices], grads: [g], attrs: { axis, batchDims, base } }): (Tensor | null)[] => [
     takeRow([g!, indices], { axis, batchDims })[0],
     null,
+    ...(base ? [g] : []),
   ],
   batch: (ctx): Tensor[] => {
     const { inputs, batched, attrs } = ctx
-    if (!batched[1] && attrs.batchDims === 0) return segmentSumRow(inputs, { ...attrs, axis: attrs.axis + 1 })
+    if (!batched[1] && attrs.batchDims === 0 && !attrs.base)
+      return segmentSumRow(inputs, { ...attrs, axis: attrs.axis + 1 })
     return segmentSumRow(everyBatched(ctx), { ...attrs, axis: attrs.axis + 1, batchDims: attrs.batchDims + 1 })
   },
   flops: ([x]) => sizeOf(x.shape),
+  inplace: [[0, 2]],
 })
 
 /**
@@ -107,7 +121,7 @@ export function embedding(table: Tensor, ids: Tensor): Tensor {
  */
 export function segmentSum(x: Tensor, ids: Tensor, segments: number): Tensor {
   requireSegments('segmentSum', x, ids, segments)
-  return segmentSumRow([x, indexType('segmentSum', ids)], { axis: 0, batchDims: 0, segments })[0]
+  return segmentSumRow([x, indexType('segmentSum', ids)], { axis: 0, batchDims: 0, segments, base: false })[0]
 }
 
 /** @internal */

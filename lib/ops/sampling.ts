@@ -148,7 +148,9 @@ const takeScaledRow = defineOp({
     const scaled = cast(mul(wide(g!), expandDims(weights, -1)), x.dtype)
     const own = takeRow([x, indices], { axis, batchDims: axis })[0]
     return [
-      needs[0] ? segmentSumRow([scaled, indices], { axis, batchDims: axis, segments: x.shape[axis] })[0] : null,
+      needs[0]
+        ? segmentSumRow([scaled, indices], { axis, batchDims: axis, segments: x.shape[axis], base: false })[0]
+        : null,
       null,
       needs[2] ? sum(mul(wide(g!), wide(own)), { axis: -1 }) : null,
     ]

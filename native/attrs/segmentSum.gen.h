@@ -9,12 +9,14 @@ struct SegmentSumAttrs {
   std::int64_t axis;
   std::int64_t batchDims;
   std::int64_t segments;
+  bool base;
   static SegmentSumAttrs decode(std::span<const double> words) {
     SegmentSumAttrs a{};
     AttrReader r(words);
     a.axis = r.integer();
     a.batchDims = r.integer();
     a.segments = r.integer();
+    a.base = r.boolean();
     r.end();
     return a;
   }

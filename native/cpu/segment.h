@@ -27,7 +27,22 @@ void assign(T& to, std::int64_t x) {
   to = static_cast<T>(static_cast<std::uint64_t>(x));
 }
 
-// Op: merge(a, b) for floats and integers, and the value of nothing.
+// As an elementwise sum of two tensors gives it.
+template <class T>
+T sumOf(T a, T b) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    T to{};
+    assign(to, static_cast<double>(plain(a) + plain(b)));
+    return to;
+  } else if constexpr (std::is_integral_v<T>) {
+    return static_cast<T>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
+  } else {
+    return a + b;
+  }
+}
+
+// Op: merge(a, b) for floats and integers, and the value of nothing. With `base` the results are added to the third input, which may be the
+// output itself.
 template <class T, class Op>
 class Segment final : public Kernel {
   static constexpr bool kWhole = std::is_integral_v<T>;
@@ -35,7 +50,7 @@ class Segment final : public Kernel {
   using Part = std::conditional_t<kWhole, std::int64_t, double>;
 
  public:
-  explicit Segment(const Slices& s) : s_(s) {
+  Segment(const Slices& s, bool base) : s_(s), base_(base) {
     piece_ = std::max<std::int64_t>(kRun, indexing::kTile / std::max<std::int64_t>(1, s.inner));
     pieces_ = std::max<std::int64_t>(1, ceilDiv(s.m, piece_));
     lines_ = s.batch * s.outer;
@@ -102,7 +117,12 @@ class Segment final : public Kernel {
     call.pool.run(ceilDiv(rows, group), [&](std::int64_t tile, int) {
       for (std::int64_t r = tile * group; r < std::min(rows, (tile + 1) * group); ++r) {
         const std::int32_t* start = starts(call, r / s_.n / s_.outer) + r % s_.n;
-        if (start[0] == start[1]) std::fill_n(call.out[0].as<T>() + r * s_.inner, s_.inner, none);
+        if (start[0] != start[1]) continue;
+        T* const to = call.out[0].as<T>() + r * s_.inner;
+        if (!base_)
+          std::fill_n(to, s_.inner, none);
+        else if (const T* const from = call.in[2].as<T>() + r * s_.inner; from != to)
+          std::copy_n(from, s_.inner, to);
       }
     });
   }
@@ -113,7 +133,7 @@ class Segment final : public Kernel {
     const std::int32_t* indices = call.in[1].as<std::int32_t>() + line / s_.outer * s_.m;
     const std::int64_t first = piece * piece_, end = std::min<std::int64_t>(start[s_.n], first + piece_);
     const T* x = call.in[0].as<T>() + line * s_.m * s_.inner;
-    T* y = call.out[0].as<T>() + line * s_.n * s_.inner;
+    const std::int64_t y = line * s_.n * s_.inner;
     for (std::int64_t at = first; at < end;) {
       const std::int64_t k = indices[from[at]];
       const std::int64_t past = std::min<std::int64_t>(end, start[k + 1]);
@@ -124,7 +144,7 @@ class Segment final : public Kernel {
         Part total[kColumns];
         reduceColumns(x + c, from + at, past - at, width, total);
         if (whole)
-          for (int i = 0; i < width; ++i) assign(y[k * s_.inner + c + i], total[i]);
+          for (int i = 0; i < width; ++i) put(call, y + k * s_.inner + c + i, total[i]);
         else
           std::copy_n(total, width, part + c);
       }
@@ -156,31 +176,37 @@ class Segment final : public Kernel {
     if (end >= start[s_.n]) return;
     const std::int64_t k = call.in[1].as<std::int32_t>()[line / s_.outer * s_.m + order(call, line / s_.outer)[end - 1]];
     if (start[k] < first || start[k + 1] <= end) return;
-    T* y = call.out[0].as<T>() + (line * s_.n + k) * s_.inner;
     const Part* own = slot(call, line, piece, start[k] == first ? 0 : 1);
     for (std::int64_t c = 0; c < s_.inner; ++c) {
       Part total = own[c];
       for (std::int64_t p = piece + 1; p * piece_ < start[k + 1]; ++p) total = Op::merge(total, slot(call, line, p, 0)[c]);
-      assign(y[c], total);
+      put(call, (line * s_.n + k) * s_.inner + c, total);
     }
   }
 
+  void put(const Call& call, std::int64_t at, Part total) const {
+    T value{};
+    assign(value, total);
+    call.out[0].as<T>()[at] = base_ ? sumOf(call.in[2].as<T>()[at], value) : value;
+  }
+
   Slices s_;
+  bool base_;
   std::int64_t piece_, pieces_, lines_;
   std::size_t order_, parts_;
 };
 
 template <class Op>
-std::unique_ptr<Kernel> make(DType dtype, const Slices& s, const char* op) {
+std::unique_ptr<Kernel> make(DType dtype, const Slices& s, const char* op, bool base = false) {
   switch (dtype) {
     case DType::float32:
-      return std::make_unique<Segment<float, Op>>(s);
+      return std::make_unique<Segment<float, Op>>(s, base);
     case DType::bfloat16:
-      return std::make_unique<Segment<bf16, Op>>(s);
+      return std::make_unique<Segment<bf16, Op>>(s, base);
     case DType::float64:
-      return std::make_unique<Segment<double, Op>>(s);
+      return std::make_unique<Segment<double, Op>>(s, base);
     case DType::int32:
-      return std::make_unique<Segment<std::int32_t, Op>>(s);
+      return std::make_unique<Segment<std::int32_t, Op>>(s, base);
     default:
       throw Error("PROGRAM", std::string(op) + ": floats or int32");
   }

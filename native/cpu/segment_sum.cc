@@ -22,10 +22,14 @@ struct Add {
 
 std::unique_ptr<Kernel> makeSegmentSum(const Spec& spec) {
   const SegmentSumAttrs a = SegmentSumAttrs::decode(spec.attrs);
-  layout::check(spec.in.size() == 2 && spec.out.size() == 1, "segmentSum", "two inputs and one output");
+  layout::check(spec.in.size() == 2u + a.base && spec.out.size() == 1, "segmentSum", "two inputs, or three with a base, and one output");
   const segment::Slices s = indexing::slicesOf(spec.out[0], spec.in[1], spec.in[0], a.axis, a.batchDims, "segmentSum");
   layout::check(s.n == a.segments, "segmentSum", "number of segments");
-  return segment::make<Add>(spec.in[0].dtype, s, "segmentSum");
+  if (a.base) {
+    const View &base = spec.in[2], &out = spec.out[0];
+    layout::check(layout::sameShape(base, out) && base.dtype == out.dtype && base.contiguous(), "segmentSum", "a base like the output");
+  }
+  return segment::make<Add>(spec.in[0].dtype, s, "segmentSum", a.base);
 }
 
 }  // namespace steepest::STEEPEST_LEVEL
