@@ -9,10 +9,12 @@ export {
 } from './conv.js'
 export { Dropout } from './dropout.js'
 export { Embedding } from './embedding.js'
+export { type CoordinateCheck, type CoordinateModel, coordinateCheck } from './coordinates.js'
 export * as init from './init.js'
 export { Linear, type LinearOptions } from './linear.js'
 export { activations, type Activation, MLP } from './mlp.js'
 export { Context, type ContextOptions, Keys, Module, namedTensors, parameters, scope, withTensors } from './module.js'
+export { type AbcExponents, abcRegime, type Mup, type MupOptions, mup, type WidthKind } from './mup.js'
 export { BatchNorm, GroupNorm, LayerNorm, RMSNorm } from './norm.js'
 export {
   AdaptiveAvgPool,
