@@ -5,8 +5,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xab873bcdb121ull;
-constexpr std::uint64_t kTableHash = 0xdcdacad15802ull;
+constexpr std::uint64_t kTableHash = 0x7a1467108cddull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \

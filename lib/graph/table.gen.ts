@@ -130,5 +130,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = 'ab873bcdb121'
-export const TABLE_HASH = 'dcdacad15802'
+export const TABLE_HASH = '7a1467108cdd'
