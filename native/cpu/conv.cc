@@ -1,8 +1,8 @@
-// Rows `conv` and `convInputBackward`: a correlation of the input with the weights, and one of the output's gradient with the weights for
-// each phase of the stride. Our own in every dtype: on AVX-512 (Zen 5, one thread) as fast as oneDNN's primitives on channels-last data,
-// without the changes of layout around them, and with the same bits at every level in float32 and float64.
+// Rows `conv` and `convInputBackward`. Where channels are many, oneDNN with the channels last (conv_dnnl.h); else, and in float64, a
+// correlation of our own: of the input with the weights, or of the output's gradient with them for each phase of the stride.
 #include "attrs/conv.gen.h"
 #include "attrs/convInputBackward.gen.h"
+#include "cpu/conv_dnnl.h"
 #include "cpu/correlation.h"
 
 namespace steepest::STEEPEST_LEVEL {
@@ -20,15 +20,9 @@ CorrelationShape channelsOf(const ConvShape& s, DType dtype) {
 
 class Conv final : public Kernel {
  public:
-  explicit Conv(const Spec& spec) {
-    const auto attrs = ConvAttrs::decode(spec.attrs);
-    if (spec.in.size() != 2u + attrs.bias || spec.out.size() != 1) throw Error("PROGRAM", "conv: wrong number of operands");
-    const View &x = spec.in[0], &w = spec.in[1], &y = spec.out[0];
-    const ConvShape s = convShapeOf("conv", x, w, y, attrs.groups, attrs.stride, attrs.padding, attrs.dilation);
-    if (attrs.bias && (spec.in[2].rank != 1 || spec.in[2].shape[0] != s.o || spec.in[2].dtype != x.dtype))
-      throw Error("PROGRAM", "conv: the bias must have one number per channel");
-    if (!y.contiguous()) throw Error("PROGRAM", "conv: the output is not contiguous");
-    CorrelationShape c = channelsOf(s, x.dtype);
+  Conv(const Spec& spec, const ConvShape& s) {
+    const View& w = spec.in[1];
+    CorrelationShape c = channelsOf(s, w.dtype);
     c.inputs = s.inputs();
     c.outputs = s.outputs();
     Correlation::Plan plan{{0, 0}, {s.windows.out[0], s.windows.out[1]}, {s.windows.stride[0], s.windows.stride[1]}, {}, {}};
@@ -65,14 +59,10 @@ Correlation::Taps tapsOf(const Windows& v, int axis, std::int64_t phase) {
 
 class ConvInputBackward final : public Kernel {
  public:
-  explicit ConvInputBackward(const Spec& spec) {
-    const auto attrs = ConvInputBackwardAttrs::decode(spec.attrs);
-    if (spec.in.size() != 2 || spec.out.size() != 1) throw Error("PROGRAM", "convInputBackward: wrong number of operands");
-    const View &dy = spec.in[0], &w = spec.in[1], &dx = spec.out[0];
-    const ConvShape s = convShapeOf("convInputBackward", dx, w, dy, attrs.groups, attrs.stride, attrs.padding, attrs.dilation);
-    if (!dx.contiguous()) throw Error("PROGRAM", "convInputBackward: the output is not contiguous");
+  ConvInputBackward(const Spec& spec, const ConvShape& s) {
+    const View& w = spec.in[1];
     const Windows& v = s.windows;
-    CorrelationShape c = channelsOf(s, dx.dtype);
+    CorrelationShape c = channelsOf(s, w.dtype);
     c.inputs = s.outputs();
     c.outputs = s.inputs();
     c.group = s.outputs() * w.strides[0];
@@ -103,7 +93,26 @@ class ConvInputBackward final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> makeConv(const Spec& spec) { return std::make_unique<Conv>(spec); }
-std::unique_ptr<Kernel> makeConvInputBackward(const Spec& spec) { return std::make_unique<ConvInputBackward>(spec); }
+std::unique_ptr<Kernel> makeConv(const Spec& spec) {
+  const auto a = ConvAttrs::decode(spec.attrs);
+  if (spec.in.size() != 2u + a.bias || spec.out.size() != 1) throw Error("PROGRAM", "conv: wrong number of operands");
+  const View &x = spec.in[0], &w = spec.in[1], &y = spec.out[0];
+  const ConvShape shape = convShapeOf("conv", x, w, y, a.groups, a.stride, a.padding, a.dilation);
+  if (a.bias && (spec.in[2].rank != 1 || spec.in[2].shape[0] != shape.o || spec.in[2].dtype != x.dtype))
+    throw Error("PROGRAM", "conv: the bias must have one number per channel");
+  if (!y.contiguous()) throw Error("PROGRAM", "conv: the output is not contiguous");
+  if (auto kernel = libraryKernel(spec, shape, ConvPass::forward)) return kernel;
+  return std::make_unique<Conv>(spec, shape);
+}
+
+std::unique_ptr<Kernel> makeConvInputBackward(const Spec& spec) {
+  const auto a = ConvInputBackwardAttrs::decode(spec.attrs);
+  if (spec.in.size() != 2 || spec.out.size() != 1) throw Error("PROGRAM", "convInputBackward: wrong number of operands");
+  const View &dy = spec.in[0], &w = spec.in[1], &dx = spec.out[0];
+  const ConvShape shape = convShapeOf("convInputBackward", dx, w, dy, a.groups, a.stride, a.padding, a.dilation);
+  if (!dx.contiguous()) throw Error("PROGRAM", "convInputBackward: the output is not contiguous");
+  if (auto kernel = libraryKernel(spec, shape, ConvPass::input)) return kernel;
+  return std::make_unique<ConvInputBackward>(spec, shape);
+}
 
 }  // namespace steepest::STEEPEST_LEVEL

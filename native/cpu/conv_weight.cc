@@ -4,7 +4,7 @@
 
 #include "attrs/convWeightBackward.gen.h"
 #include "cpu/conv_micro.h"
-#include "cpu/dnnl.h"
+#include "cpu/conv_dnnl.h"
 #include "cpu/transpose.h"
 #include "runtime/kernel.h"
 
@@ -22,18 +22,7 @@ std::int64_t roundUp(std::int64_t a, std::int64_t b) { return ceilDiv(a, b) * b;
 
 class ConvWeightBackward final : public Kernel {
  public:
-  explicit ConvWeightBackward(const Spec& spec) {
-    const auto attrs = ConvWeightBackwardAttrs::decode(spec.attrs);
-    if (spec.in.size() != 2 || spec.out.size() != 1u + attrs.bias) throw Error("PROGRAM", "convWeightBackward: wrong number of operands");
-    shape_ =
-        convShapeOf("convWeightBackward", spec.in[0], spec.out[0], spec.in[1], attrs.groups, attrs.stride, attrs.padding, attrs.dilation);
-    dtype_ = spec.in[0].dtype;
-    bias_ = attrs.bias;
-    if (bias_ && (spec.out[1].rank != 1 || spec.out[1].shape[0] != shape_.o || spec.out[1].dtype != dtype_))
-      throw Error("PROGRAM", "convWeightBackward: the bias must have one number per channel");
-    for (const View& v : spec.out) {
-      if (!v.contiguous()) throw Error("PROGRAM", "convWeightBackward: an output is not contiguous");
-    }
+  ConvWeightBackward(const Spec& spec, const ConvShape& shape) : shape_(shape), dtype_(spec.in[0].dtype), bias_(spec.out.size() > 1) {
     plan(spec.threads);
   }
 
@@ -171,13 +160,8 @@ class ConvWeightBackward final : public Kernel {
         const std::int64_t channels = std::min(block_, inputs - c);
         const Source<T> source{x.as<T>() + image * x.strides[0] + (tile.group * inputs + c) * x.strides[1], x.strides[1], x.strides[2],
                                x.strides[3]};
-        if (columns != axis_[1].length) {
-          ConvAxis narrow = axis_[1];
-          narrow.length = columns;
-          packPlanes(source, channels, v.in, axis_[0], narrow, first, rows + axis_[0].reach, planes);
-        } else {
-          packPlanes(source, channels, v.in, axis_[0], axis_[1], first, rows + axis_[0].reach, planes);
-        }
+        // A shorter last band of a long row fills its planes all the same, so that the places lie where `offsets_` says.
+        packPlanes(source, channels, v.in, axis_[0], axis_[1], first, rows + axis_[0].reach, planes);
         multiply<E>(count, channels * places, planes, lines, slopes, outputs, sums + c * places * (dots_ ? 1 : partRow_));
       }
     };
@@ -303,8 +287,8 @@ class ConvWeightBackward final : public Kernel {
   }
 
   ConvShape shape_;
-  DType dtype_ = DType::float32;
-  bool bias_ = false, pairs_ = false;
+  DType dtype_;
+  bool bias_, pairs_ = false;
   bool dots_ = false;  // few outputs: vectors lie along positions rather than along outputs
   std::int64_t pieces_ = 1, part_ = 1, parts_ = 1, partRow_ = 1, block_ = 1, lineRow_ = 0;
   std::int64_t band_[2] = {1, 1};
@@ -315,6 +299,18 @@ class ConvWeightBackward final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> makeConvWeightBackward(const Spec& spec) { return std::make_unique<ConvWeightBackward>(spec); }
+std::unique_ptr<Kernel> makeConvWeightBackward(const Spec& spec) {
+  const auto a = ConvWeightBackwardAttrs::decode(spec.attrs);
+  if (spec.in.size() != 2 || spec.out.size() != 1u + a.bias) throw Error("PROGRAM", "convWeightBackward: wrong number of operands");
+  const View &x = spec.in[0], &dy = spec.in[1], &dw = spec.out[0];
+  const ConvShape shape = convShapeOf("convWeightBackward", x, dw, dy, a.groups, a.stride, a.padding, a.dilation);
+  if (a.bias && (spec.out[1].rank != 1 || spec.out[1].shape[0] != shape.o || spec.out[1].dtype != x.dtype))
+    throw Error("PROGRAM", "convWeightBackward: the bias must have one number per channel");
+  for (const View& v : spec.out) {
+    if (!v.contiguous()) throw Error("PROGRAM", "convWeightBackward: an output is not contiguous");
+  }
+  if (auto kernel = libraryKernel(spec, shape, ConvPass::weight)) return kernel;
+  return std::make_unique<ConvWeightBackward>(spec, shape);
+}
 
 }  // namespace steepest::STEEPEST_LEVEL

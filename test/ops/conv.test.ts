@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import {
+  cast,
   conv1d,
   conv2d,
   convTranspose2d,
@@ -90,6 +91,43 @@ describe('rows', () => {
     ]
     expect(pairs.length).toBe(4)
     for (const [kernel, definition] of pairs) await expectClose(kernel, definition, 1e-13)
+  })
+
+  // Over several tiles, bands and pieces, and in float32 by both ways: of oneDNN where channels are many, and our own.
+  test.each([
+    [[2, 9, 1, 3001], [20, 9, 1, 5], { stride: [1, 2], padding: [0, 0, 2, 2], dilation: [1, 2], groups: 1 }],
+    [[1, 2, 1, 2999], [4, 1, 1, 3], { stride: [1, 1], padding: [0, 0, 1, 0], dilation: [1, 1], groups: 2 }],
+    [[9, 40, 15, 17], [50, 40, 3, 3], { stride: [1, 1], padding: [1, 1, 1, 1], dilation: [1, 1], groups: 1 }],
+    [[3, 66, 14, 13], [132, 33, 3, 2], { stride: [2, 1], padding: [1, 0, 0, 1], dilation: [1, 1], groups: 2 }],
+    [[17, 5, 40, 70], [3, 5, 3, 3], { stride: [1, 3], padding: [2, 2, 0, 2], dilation: [2, 1], groups: 1 }],
+    [[5, 130, 9, 9], [70, 130, 1, 1], { stride: [2, 2], padding: [0, 0, 0, 0], dilation: [1, 1], groups: 1 }],
+    [[40, 1, 28, 28], [6, 1, 5, 5], { stride: [1, 1], padding: [0, 0, 0, 0], dilation: [1, 1], groups: 1 }],
+  ] as const)('of many tiles are what their definitions say: %o, %o, %o', async (xs, ws, how) => {
+    for (const [dtype, bound] of [
+      ['float64', 1e-13],
+      ['float32', 3e-6],
+    ] as const) {
+      const geometry = JSON.parse(JSON.stringify(how)) as { stride: number[] }
+      const wide = [noise(xs, 1), noise(ws, 2), noise([ws[0]], 3)].map((t) => cast(cast(t, 'bfloat16'), 'float64'))
+      const both = (name: string, inputs: Tensor[], attrs: Attrs): [Tensor, Tensor][] => {
+        const op = opNamed(name)
+        const narrow = makeNode(
+          op,
+          inputs.map((t) => cast(t, dtype)),
+          attrs,
+        )
+        return op.define!(inputs, attrs).map((t, i) => [cast(narrow[i], 'float64'), t])
+      }
+      const forward = both('conv', wide, { ...geometry, bias: true })
+      const dy = cast(cast(noise(forward[0][1].shape as number[], 4), 'bfloat16'), 'float64')
+      const pairs = [
+        ...forward,
+        ...both('convInputBackward', [dy, wide[1]], { ...geometry, size: xs.slice(2) }),
+        ...both('convWeightBackward', [wide[0], dy], { ...geometry, kernel: ws.slice(2), bias: true }),
+      ]
+      expect(pairs.length).toBe(4)
+      for (const [kernel, definition] of pairs) await expectClose(kernel, definition, bound)
+    }
   })
 
   test('what is not finite stays where windows see it', async () => {
