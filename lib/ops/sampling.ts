@@ -32,7 +32,7 @@ const rowNormsRow = defineOp<{ squared: boolean }>({
   strided: [0],
 })
 
-/** @internal Norms of the rows of `x` [..., n], or their squares: [...], float32 (float64 for float64). */
+/** Norms of the rows of `x` [..., n], or their squares: [...], float32 (float64 for float64). */
 export const rowNorms = (x: Tensor, { squared = false }: { squared?: boolean } = {}): Tensor =>
   rowNormsRow([x], { squared })[0]
 
@@ -106,7 +106,7 @@ export interface SampleRowsOptions {
 }
 
 /**
- * @internal Chooses `k` of the n rows of a sum Σ a_i so that Σ weights_j · a_(indices_j) has it as its mean, with a variance that is
+ * Chooses `k` of the n rows of a sum Σ a_i so that Σ weights_j · a_(indices_j) has it as its mean, with a variance that is
  * small where `norms · gains` is in proportion to ‖a_i‖. Rows come in ascending order; where fewer than k have a norm above 0, the rest has
  * weight 0. Where all norms are 0 all rows are alike.
  *
@@ -160,7 +160,7 @@ const takeScaledRow = defineOp({
   strided: [0],
 })
 
-/** @internal Rows of `x` [..., n, d] at the indices [..., k], times the weights [..., k]: [..., k, d]. */
+/** Rows of `x` [..., n, d] at the indices [..., k], times the weights [..., k]: [..., k, d]. */
 export const takeScaled = (x: Tensor, indices: Tensor, weights: Tensor): Tensor =>
   takeScaledRow([x, indices, weights], {})[0]
 
