@@ -1,9 +1,6 @@
 import {
-  crossEntropy,
   matmul,
-  memory,
-  nn,
-  optim,
+  type memory,
   random,
   rowNorms,
   sampleRows,
@@ -11,10 +8,10 @@ import {
   takeScaled,
   type Tensor,
   tensor,
-  train,
 } from 'steepest'
 import { normals } from './support/numbers.js'
-import { batches, prototypes, type Rows } from './support/rows.js'
+import { prototypes, type Rows } from './support/rows.js'
+import { trainSampled } from './support/sampled.js'
 
 export const claim: study.Claim = {
   title: 'Winner-Take-All Column Row Sampling for Memory Efficient Adaptation of Language Model',
@@ -120,61 +117,6 @@ async function measure({ x, g, k, times, seed }: Setting, { uniform = false, ...
   return { variance: total, bias: bias / (total / times), factor: ((1 - mass) * k) / (k - winners) }
 }
 
-/** Layers 64-256-…-256-10. */
-class Classifier extends nn.Module {
-  mlp: nn.MLP
-  constructor(seed: number, hidden: number) {
-    super()
-    this.mlp = new nn.MLP([64, ...new Array<number>(hidden).fill(256), 10], { seed })
-  }
-  loss({ x, y }: { x: Tensor; y: Tensor }): { loss: Tensor } {
-    return { loss: crossEntropy(this.mlp.forward(x), y) }
-  }
-}
-
-interface Trained {
-  accuracy: number
-  /** Bytes of activations that the plan holds at its fullest. */
-  activations: number
-  noise: number
-}
-
-async function trained(
-  seed: number,
-  data: Rows,
-  test: Rows,
-  steps: number,
-  options?: memory.SampledOptions,
-  hidden = 2,
-): Promise<Trained> {
-  const model = new Classifier(seed, hidden)
-  const batch = 256
-  const [n, width] = data.x.shape
-  const [x, y] = [(await data.x.read()) as Float32Array, (await data.y.read()) as Int32Array]
-  const rows = await Promise.all((await batches(seed, n, batch, steps)).map((t) => t.read()))
-  const given = rows.map((ids) => {
-    const own = new Float32Array(batch * width)
-    ids.forEach((row, i) => own.set(x.subarray(row * width, (row + 1) * width), i * width))
-    return {
-      x: { data: own, shape: [batch, width] },
-      y: Int32Array.from(ids, (row) => y[row]),
-      ids: Int32Array.from(ids),
-    }
-  })
-  const run = train(options ? memory.sampled(model, options) : model, given as never, {
-    optimizer: optim.adamw({ lr: 1e-3 }),
-    steps,
-    seed,
-  })
-  let [activations, noise] = [0, 0]
-  for await (const event of run) {
-    if (event.type === 'start') activations = event.memory.activations
-    if (event.type === 'step') noise = Math.sqrt(event.metrics?.samplingVariance ?? 0) / event.gradNorm
-  }
-  const right = model.mlp.forward(test.x).argmax({ axis: -1 }).equal(test.y)
-  return { accuracy: 100 * (await right.cast('float64').mean().item()), activations, noise }
-}
-
 export async function experiment({ seed, pick }: study.Trial): Promise<study.Outcome> {
   const [n, times] = [pick(512, 64), pick(400, 40)]
   const ratios: study.CurvePoint[] = []
@@ -196,13 +138,13 @@ export async function experiment({ seed, pick }: study.Trial): Promise<study.Out
   const cut = pick(4000, 400)
   const part = (from: number, to: number): Rows => ({ x: all.x.slice([[from, to]]), y: all.y.slice([[from, to]]) })
   const [data, test, steps] = [part(0, cut), part(cut, pick(6000, 600)), pick(300, 10)]
-  const exact = await trained(seed, data, test, steps)
-  const sampled = await trained(seed, data, test, steps, { ratio: RATIO })
-  const top = await trained(seed, data, test, steps, { ratio: RATIO, method: 'topK' })
+  const exact = await trainSampled(seed, data, test, steps)
+  const sampled = await trainSampled(seed, data, test, steps, { ratio: RATIO })
+  const top = await trainSampled(seed, data, test, steps, { ratio: RATIO, method: 'topK' })
   // Enough layers for what they keep to be what the plan is full of; the input of the first is the batch itself.
   const layers = 16
   const kept = async (options?: memory.SampledOptions) =>
-    (await trained(seed, data, test, 1, options, layers)).activations
+    (await trainSampled(seed, data, test, 1, options, layers)).activations
   const inputs = layers * 256 * 256 * 4
   const [held, heldBySome] = [await kept(), await kept({ ratio: RATIO })]
   return {
