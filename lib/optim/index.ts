@@ -1,6 +1,7 @@
 import { nearest, SteepestError } from '../errors.js'
 import { adafactor } from './adafactor.js'
 import { adagradNorm } from './adagrad-norm.js'
+import { armijo } from './armijo.js'
 import { lbfgs } from './lbfgs.js'
 import { lionK } from './lion-k.js'
 import { muon } from './muon.js'
@@ -35,6 +36,8 @@ export {
   type SpreadNumbers,
 } from './batch-tests.js'
 export { type CagradOptions, combine, type Combiner } from './combine.js'
+export { armijo, type ArmijoOptions } from './armijo.js'
+export { surrogate, type SurrogateOptions } from './surrogate.js'
 export { multiTask, type MultiTaskOptions } from './multi-task.js'
 export { gradientNoise, type GradientNoiseOptions } from './gradient-noise.js'
 export { lbfgs, type LbfgsOptions } from './lbfgs.js'
@@ -66,6 +69,7 @@ const BUILT_IN: Readonly<Record<string, (options: never) => Optimizer>> = {
   ...RULE_OPTIMIZERS,
   adafactor,
   adagradNorm,
+  armijo,
   lbfgs,
   lionK,
   muon,

@@ -2,7 +2,8 @@ import { optim } from '../../lib/index.js'
 
 /** How an optimizer is tried: with which rates, and what it can not do. */
 export interface Tried {
-  make(options?: optim.RuleOptions): optim.Optimizer
+  /** @param valley whether it is for Rosenbrock's valley, whose curvature is in the hundreds */
+  make(options?: optim.RuleOptions, valley?: boolean): optim.Optimizer
   /** Highest learning rate on problems whose curvature is about one. */
   rate: number
   /** The same for Rosenbrock's valley; by default the tenth. */
@@ -35,6 +36,7 @@ const plain: Record<string, Tried> = {
   signSgd: named('signSgd', 0.02, { valley: 0.02 }),
   adafactor: named('adafactor', 0.1, { valley: 0.1 }),
   adagradNorm: named('adagradNorm', 1, { valley: 1 }),
+  armijo: named('armijo', 2, { valley: 1 }),
   lbfgs: named('lbfgs', 1, { valley: 1, oneRate: true, options: { historySize: 5, maxIter: 4 } }),
   lionK: named('lionK', 0.02, { valley: 0.02 }),
   muon: named('muon', 0.05, { valley: 0.05, options: { auxiliary: { lr: 0.05 } } }),
@@ -62,6 +64,11 @@ export const EVERY: Readonly<Record<string, Tried>> = {
   larc: wrapped(optim.larc),
   lookahead: wrapped(optim.lookahead),
   multiTask: wrapped((o) => optim.multiTask(o, { rho: 0.01 })),
+  surrogate: {
+    make: (o, valley) => optim.surrogate(optim.sgd({ lr: 0.3, ...o }), { eta: valley ? 0.001 : 0.5, innerSteps: 4 }),
+    rate: 0.3,
+    valley: 0.0005,
+  },
   sam: wrapped((o) => optim.sam(o, { rho: 0.01 })),
 }
 
