@@ -52,11 +52,14 @@ MODELS = {
     "roberta-class": lambda: hf.RobertaForSequenceClassification(hf.RobertaConfig(**BERT, num_labels=3)),
     "roberta-token": lambda: hf.RobertaForTokenClassification(hf.RobertaConfig(**BERT, num_labels=6)),
     "t5-gated": lambda: hf.T5ForConditionalGeneration(hf.T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
+    "vit": lambda: hf.ViTForImageClassification(hf.ViTConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=20, patch_size=5, num_labels=4, initializer_range=0.15)),
+    "resnet-basic": lambda: hf.ResNetForImageClassification(hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[2, 1], layer_type="basic", num_labels=4)),
+    "resnet-bottleneck": lambda: hf.ResNetForImageClassification(hf.ResNetConfig(embedding_size=8, hidden_sizes=[16, 24], depths=[1, 2], layer_type="bottleneck", num_labels=3)),
     "t5-relu": lambda: hf.T5ForConditionalGeneration(hf.T5Config(**T5)),
 }
 
 TASKS = {"ForCausalLM": "causal-lm", "LMHeadModel": "causal-lm", "ForMaskedLM": "masked-lm", "ForConditionalGeneration": "seq2seq-lm",
-         "ForSequenceClassification": "sequence-classification", "ForTokenClassification": "token-classification"}
+         "ForImageClassification": "image-classification", "ForSequenceClassification": "sequence-classification", "ForTokenClassification": "token-classification"}
 
 
 def no_dropout(model):
@@ -69,6 +72,10 @@ def no_dropout(model):
 
 
 def batch_of(task, config, rows, time, g):
+    if task == "image-classification":
+        size = getattr(config, "image_size", 33)
+        pixels = torch.randn(rows, config.num_channels, size, size, generator=g)
+        return {"pixel_values": pixels, "labels": torch.randint(0, config.num_labels, (rows,), generator=g)}
     vocab = config.vocab_size
     ids = torch.randint(3, vocab, (rows, time), generator=g)
     batch = {"input_ids": ids}
@@ -102,7 +109,7 @@ def train(model, batches, optimizer):
     opt = torch.optim.AdamW(model.parameters(), lr=optimizer["lr"], betas=optimizer["betas"], eps=optimizer["eps"], weight_decay=optimizer["weightDecay"])
     out = dict(loss=[], gradNorm=[])
     for i, batch in enumerate(batches):
-        given = dict(batch)
+        given = {k: v.to(model.dtype) if k == "pixel_values" else v for k, v in batch.items()}
         if given["labels"].is_floating_point() or model.config.__dict__.get("problem_type") == "multi_label_classification":
             given["labels"] = given["labels"].to(model.dtype)
         result = model(**given)

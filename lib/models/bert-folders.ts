@@ -28,17 +28,21 @@ function taskOf(json: ConfigReader, prefix: string): BertConfig['task'] {
   })
 }
 
+/** Names of the classes in their order. */
+export const labelsOf = (json: ConfigReader): string[] | undefined => {
+  const labels = json.json.id2label as Record<string, string> | undefined
+  return labels && Object.keys(labels).map((_, i) => String(labels[i]))
+}
+
 /** Numbers of the labels, from `id2label` or `num_labels`. */
-function classesOf(json: ConfigReader): number {
+export function classesOf(json: ConfigReader): number {
   const labels = json.json.id2label as Record<string, string> | undefined
   return labels ? Object.keys(labels).length : json.count('num_labels', 2)
 }
 
-/** Names of the classes in their order. */
-const labelsOf = (json: ConfigReader): string[] | undefined => {
-  const labels = json.json.id2label as Record<string, string> | undefined
-  return labels && Object.keys(labels).map((_, i) => String(labels[i]))
-}
+/** How the classes are learned. */
+export const problemOf = (json: ConfigReader, classes: number): ClassTask =>
+  PROBLEMS[json.text('problem_type', classes === 1 ? 'regression' : 'single_label_classification')]
 
 function read(
   json: ConfigReader,
@@ -51,7 +55,7 @@ function read(
   json.only('add_cross_attention', [false])
   json.only('tie_word_embeddings', [true])
   const classes = classesOf(json)
-  const problem = PROBLEMS[json.text('problem_type', classes === 1 ? 'regression' : 'single_label_classification')]
+  const problem = problemOf(json, classes)
   const padId = json.json.pad_token_id ?? defaults.padId
   return {
     vocabSize: json.count('vocab_size'),
@@ -77,7 +81,6 @@ function read(
 
 function write(type: string, prefix: string, config: BertConfig): ConfigJson {
   const head = Object.entries(TASKS).find(([, task]) => task === config.task)![0]
-  const labels = Array.from({ length: config.classes }, (_, i) => [i, config.labels?.[i] ?? `LABEL_${i}`] as const)
   const problem = Object.entries(PROBLEMS).find(([, task]) => task === config.problem)![0]
   return {
     architectures: [`${prefix}${head}`],
@@ -97,13 +100,17 @@ function write(type: string, prefix: string, config: BertConfig): ConfigJson {
     initializer_range: config.initializerRange,
     tie_word_embeddings: true,
     torch_dtype: dtypeName(config.dtype),
-    ...(config.task === 'maskedLm'
-      ? {}
-      : {
-          id2label: Object.fromEntries(labels),
-          label2id: Object.fromEntries(labels.map(([i, name]) => [name, i])),
-        }),
+    ...(config.task === 'maskedLm' ? {} : labelKeys(config)),
     ...(config.task === 'sequence' ? { problem_type: problem } : {}),
+  }
+}
+
+/** `id2label` and `label2id` of a `config.json`. */
+export function labelKeys({ classes, labels }: Pick<BertConfig, 'classes' | 'labels'>): ConfigJson {
+  const named = Array.from({ length: classes }, (_, i) => [i, labels?.[i] ?? `LABEL_${i}`] as const)
+  return {
+    id2label: Object.fromEntries(named),
+    label2id: Object.fromEntries(named.map(([i, name]) => [name, i])),
   }
 }
 

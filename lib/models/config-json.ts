@@ -94,6 +94,8 @@ export interface FolderFormat<M> {
   build(config: ConfigReader, options: BuildOptions): M
   /** The name of one of the model's tensors by its name in the file; null for what need not be read. */
   nameOf(fileName: string, model: M): string | null
+  /** The name in the file of one of the model's tensors, where it is another. */
+  fileNameOf?(name: string): string
   config(model: M): ConfigJson
   /** Whether one of the model's tensors belongs to the head, which may begin anew; absent where a head cannot be chosen. */
   isHead?(name: string): boolean

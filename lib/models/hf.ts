@@ -25,6 +25,7 @@ import {
 } from './config-json.js'
 import { decoderFolders } from './decoder-folders.js'
 import { gpt2Folder } from './gpt2-folder.js'
+import { resnetFolder, vitFolder } from './image-folders.js'
 import { t5Folder } from './t5-folder.js'
 
 export type { ConfigJson, LoadOptions } from './config-json.js'
@@ -35,6 +36,8 @@ const FORMATS: readonly FolderFormat<never>[] = [
   bertFolder,
   robertaFolder,
   t5Folder,
+  vitFolder,
+  resnetFolder,
 ] as never
 
 /** A model that a folder can hold. */
@@ -176,6 +179,10 @@ export async function loadModel<M extends FolderModel = FolderModel>(
   }
 }
 
+/** @internal The name of one of the model's tensors by its name in a file. */
+export const ownName = (model: FolderModel, fileName: string): string =>
+  FORMATS.find((f) => f.keeps(model))?.nameOf(fileName, model as never) ?? fileName
+
 /** `config.json` of a model, as Hugging Face writes it. */
 export function configOf(model: unknown): ConfigJson {
   const format = FORMATS.find((f) => f.keeps(model))
@@ -201,7 +208,9 @@ export async function saveModel(
   const config = configOf(model)
   await nodeFileSystem.makeFolder(dir)
   const { parameters, state } = namedTensors(model)
-  const sources = Object.entries({ ...parameters, ...state }).map(([name, t]): TensorSource => {
+  const format = FORMATS.find((f) => f.keeps(model))
+  const sources = Object.entries({ ...parameters, ...state }).map(([own, t]): TensorSource => {
+    const name = format?.fileNameOf?.(own) ?? own
     const read = async () => {
       const { buffer, byteOffset, byteLength } = toBytes((await readAll([t]))[0], t.dtype)
       return new Uint8Array(buffer, byteOffset, byteLength)

@@ -7,4 +7,6 @@ export { type FolderModel, loadModel, type LoadOptions, saveModel } from './hf.j
 export { Llama, type LlamaConfig } from './llama.js'
 export { Mistral } from './mistral.js'
 export { Qwen2, Qwen3 } from './qwen.js'
+export { ResNet, type ResNetConfig } from './resnet.js'
+export { type ImageBatch, ViT, type ViTConfig } from './vit.js'
 export { T5, type T5Batch, type T5Config } from './t5.js'

@@ -2,15 +2,17 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
-import { argmax, slice, tensor, type Tensor } from '../../lib/index.js'
+import { argmax, random, slice, tensor, type Tensor } from '../../lib/index.js'
+import { openSafetensors } from '../../lib/io/safetensors.js'
 import { Bert } from '../../lib/models/bert.js'
 import { ConfigReader, type ConfigJson } from '../../lib/models/config-json.js'
 import type { Decoder } from '../../lib/models/decoder.js'
 import { decoderFolders } from '../../lib/models/decoder-folders.js'
 import { loadModel, saveModel } from '../../lib/models/hf.js'
 import { Llama } from '../../lib/models/llama.js'
+import { ResNet } from '../../lib/models/resnet.js'
 import { T5 } from '../../lib/models/t5.js'
-import { Context, parameters } from '../../lib/nn/module.js'
+import { Context, namedTensors, parameters } from '../../lib/nn/module.js'
 import { Sampler } from '../../lib/train/gpt/sampler.js'
 
 const SIZES = {
@@ -189,3 +191,32 @@ test('a T5 says where labels are missing', () => {
   const model = new T5({ ...config, ...more, padId: 0, startId: 0, initializerFactor: 1, dtype: 'float32', seed: 0 })
   expect(() => model.loss({ inputIds: ids(row(5)) }, new Context())).toThrow(/needs `labels`/)
 })
+
+test.each(['basic', 'bottleneck'] as const)(
+  'a ResNet of %s blocks moves its statistics in training, and reads them else',
+  async (kind) => {
+    const sizes = { channels: 3, stem: 4, widths: [4, 8], depths: [1, 1], activation: 'relu', classes: 3 } as const
+    const more = {
+      downsampleFirst: false,
+      downsampleInBottleneck: false,
+      problem: 'single',
+      dtype: 'float32',
+      seed: 1,
+    } as const
+    const model = new ResNet({ ...sizes, ...more, kind })
+    const pixelValues = random.normal(random.key(3), [4, 3, 20, 20])
+    const batch = { pixelValues, labels: tensor(Int32Array.of(0, 1, 2, 1)) }
+    const ctx = new Context({ training: true })
+    const [inTraining, outside] = [model.loss(batch, ctx).loss, model.loss(batch, new Context()).loss]
+    expect(Math.abs((await inTraining.item()) - (await outside.item()))).toBeGreaterThan(1e-4)
+    expect(ctx.writes.size).toBe(Object.keys(namedTensors(model).state).length)
+    const dir = folder()
+    await saveModel(dir, model)
+    const file = await openSafetensors(dir)
+    const names = [...file.tensors.keys()]
+    await file.close()
+    expect(names).toContain('resnet.embedder.embedder.normalization.running_mean')
+    const loaded = await loadModel<ResNet>(dir)
+    await near(loaded.logits(batch, new Context()), model.logits(batch, new Context()), 1e-30)
+  },
+)

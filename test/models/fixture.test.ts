@@ -95,7 +95,7 @@ describe('a model of our own', () => {
 
   test('what cannot be compared is said', async () => {
     const { dir, json } = await made()
-    await expect(check(dir, { ...json, task: 'translation' })).rejects.toThrow('seq2seq-lm; got translation')
+    await expect(check(dir, { ...json, task: 'translation' })).rejects.toThrow('image-classification; got translation')
     await expect(check(dir, { ...json, expect: { float16: json.expect.float32 } })).rejects.toThrow(
       'float64 or float32; got float16',
     )
