@@ -5,7 +5,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0x7a1467108cddull;
+constexpr std::uint64_t kTableHash = 0x41f917944743ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -29,6 +29,7 @@ constexpr std::uint64_t kTableHash = 0x7a1467108cddull;
   X(crossEntropy, CrossEntropy) \
   X(crossEntropyBackward, CrossEntropyBackward) \
   X(cumsum, Cumsum) \
+  X(dequantizeBlockwise, DequantizeBlockwise) \
   X(dropout, Dropout) \
   X(dynamicSlice, DynamicSlice) \
   X(dynamicUpdateSlice, DynamicUpdateSlice) \
@@ -54,6 +55,7 @@ constexpr std::uint64_t kTableHash = 0x7a1467108cddull;
   X(pad, Pad) \
   X(putRecords, PutRecords) \
   X(qr, Qr) \
+  X(quantizeBlockwise, QuantizeBlockwise) \
   X(random, Random) \
   X(reduce, Reduce) \
   X(revise, Revise) \
@@ -103,6 +105,7 @@ enum class Op : std::int16_t {
   crossEntropy_,
   crossEntropyBackward_,
   cumsum_,
+  dequantizeBlockwise_,
   dropout_,
   dynamicSlice_,
   dynamicUpdateSlice_,
@@ -128,6 +131,7 @@ enum class Op : std::int16_t {
   pad_,
   putRecords_,
   qr_,
+  quantizeBlockwise_,
   random_,
   reduce_,
   revise_,
@@ -156,7 +160,7 @@ enum class Op : std::int16_t {
   update_,
   whileLoop_,
 };
-constexpr int kOps = 72;
+constexpr int kOps = 74;
 
 // Whether an output may lie exactly where an input lies.
 constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int input) {

@@ -22,6 +22,7 @@ export const KERNELS: readonly string[] = [
   'crossEntropy',
   'crossEntropyBackward',
   'cumsum',
+  'dequantizeBlockwise',
   'dropout',
   'dynamicSlice',
   'dynamicUpdateSlice',
@@ -47,6 +48,7 @@ export const KERNELS: readonly string[] = [
   'pad',
   'putRecords',
   'qr',
+  'quantizeBlockwise',
   'random',
   'reduce',
   'revise',
@@ -130,4 +132,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = '7a1467108cdd'
+export const TABLE_HASH = '41f917944743'

@@ -3,6 +3,9 @@ import { ruleNamed } from './rules.js'
 /** How a weight that is stored in fewer bits than it is computed in gets rounded. */
 export type Rounding = 'nearest' | 'stochastic'
 
+/** How the states of a rule are stored. */
+export type States = 'full' | 'blockwise'
+
 /** Attributes of the op `update` that say which operands it has. */
 export interface UpdateKind {
   readonly rule: string
@@ -11,6 +14,8 @@ export interface UpdateKind {
   readonly rounding: Rounding
   /** bfloat16 weights have hidden low bits. */
   readonly master: boolean
+  /** How states are kept: in the precision of the step, or in eight bits, as codes and units (ops/blockwise.ts). */
+  readonly states: States
 }
 
 /** Positions of its operands: args, what the attributes announce, then of each parameter p, g, what the attributes announce, the slots. */
@@ -29,7 +34,7 @@ export interface UpdateLayout {
 }
 
 export function updateLayout(kind: UpdateKind): UpdateLayout {
-  const slots = ruleNamed(kind.rule).slots.length
+  const slots = ruleNamed(kind.rule).slots.length * (kind.states === 'blockwise' ? 2 : 1)
   let at = 1
   const scale = kind.scale ? at++ : -1
   const key = kind.rounding === 'stochastic' ? at++ : -1

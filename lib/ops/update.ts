@@ -1,12 +1,13 @@
 import { SteepestError } from '../errors.js'
 import { type Aval, sameShape, showAval } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
+import { quantBlocks } from './blockwise.js'
 import { type Attrs, defineOp, FLOATS } from './define.js'
 import { RULES } from './rules.gen.js'
 import { ruleNamed } from './rules.js'
-import { type Rounding, type UpdateKind, updateLayout } from './update-layout.js'
+import { type Rounding, type States, type UpdateKind, updateLayout } from './update-layout.js'
 
-export type { Rounding }
+export type { Rounding, States }
 
 interface UpdateAttrs extends Attrs, UpdateKind {
   readonly hyper: readonly number[]
@@ -39,9 +40,19 @@ function inferOne(attrs: UpdateAttrs, inputs: readonly Aval[]): Aval[] {
     if (low.dtype !== 'uint8' || !sameShape(low.shape, [2, ...p.shape]))
       fail(`the hidden bits of ${showAval(p)} must be uint8[2, …]`, low)
   }
-  for (const slot of inputs.slice(at.firstSlot)) {
-    if (slot.dtype !== compute || !sameShape(slot.shape, p.shape))
-      fail(`a state of ${showAval(p)} must be ${compute} of its shape`, slot)
+  if (attrs.states === 'blockwise') {
+    if (compute !== 'float32') fail('states in eight bits are for float32 and bfloat16 parameters', p)
+    inputs.slice(at.firstSlot).forEach((x, i) => {
+      const units = i % 2 === 1
+      const fits = units ? sameShape(x.shape, [quantBlocks(p.shape)]) : sameShape(x.shape, p.shape)
+      if (x.dtype !== (units ? 'float32' : 'uint8') || !fits)
+        fail(`a state of ${showAval(p)} must be uint8 codes of its shape and a float32 unit for every 256 of them`, x)
+    })
+  } else {
+    for (const slot of inputs.slice(at.firstSlot)) {
+      if (slot.dtype !== compute || !sameShape(slot.shape, p.shape))
+        fail(`a state of ${showAval(p)} must be ${compute} of its shape`, slot)
+    }
   }
   return [p, ...inputs.slice(2)].map(({ shape, dtype }) => ({ shape, dtype }))
 }
@@ -59,6 +70,7 @@ const updateRow = defineOp<UpdateAttrs>({
     check: 'bool',
     rounding: ['nearest', 'stochastic'],
     master: 'bool',
+    states: ['full', 'blockwise'],
     lrScales: 'floats',
     sites: 'ints',
   },
@@ -126,7 +138,10 @@ export interface UpdateOperands {
   readonly grad: Tensor
   /** float64 [k]: learning rate, step count from 1; more may follow. */
   readonly args: Tensor
-  /** The rule's states in its order: float32 (float64 for a float64 weight), of the weight's shape. */
+  /**
+   * The rule's states in its order: float32 (float64 for a float64 weight), of the weight's shape. Where they are kept in eight bits, of each
+   * its codes and its units.
+   */
   readonly slots: readonly Tensor[]
   /** Scalar that multiplies the gradient. */
   readonly scale?: Tensor
@@ -146,6 +161,8 @@ export interface UpdateOptions {
   readonly lrScale?: number
   /** Look for non-finite gradients first, and then change nothing and end the run. Default false. */
   readonly check?: boolean
+  /** How the states are kept. Default `full`. */
+  readonly states?: States
   /** Tells apart the parameters that share a key, in [0, 2^32). Default 0. */
   readonly site?: number
 }
@@ -167,6 +184,7 @@ export function update(
     check: options.check ?? false,
     rounding: key ? 'stochastic' : 'nearest',
     master: low !== undefined,
+    states: options.states ?? 'full',
     lrScales: [options.lrScale ?? 1],
     sites: [options.site ?? 0],
   })

@@ -1,4 +1,5 @@
 import { checkOptions, SteepestError } from '../errors.js'
+import { CODES, quantBlocks } from '../ops/blockwise.js'
 import { RULES } from '../ops/rules.gen.js'
 import { type RuleInfo, ruleNamed } from '../ops/rules.js'
 import { update } from '../ops/update.js'
@@ -8,6 +9,17 @@ import type { Tensor } from '../tensor/tensor.js'
 import { COMMON, makeOptimizer, type Mover, slotsInOrder } from './base.js'
 import { checkHyper } from './options.js'
 import type { Optimizer, RuleOptions } from './optimizer.js'
+
+/** Options of the optimizers that are rules. */
+export interface FusedOptions extends RuleOptions {
+  /**
+   * How states are kept: `8bit` in a quarter of the memory, as bitsandbytes does (blocks of 256 numbers share a unit; a float64 weight keeps
+   * float64 states). A group may differ. Default `32bit`.
+   */
+  states?: '32bit' | '8bit'
+  /** Tensors with fewer elements keep 32-bit states, in [0, ∞). Default 4096. */
+  min8bitSize?: number
+}
 
 /** The 16 low bits of the float32 weight that a bfloat16 weight stands for. */
 const LOW = 'low'
@@ -93,23 +105,40 @@ function hyperOf(who: string, family: Family, rule: RuleInfo, given: Given): Rec
   )
 }
 
-/** @internal Moves parameters by a native rule: one pass over memory each. */
+/** @internal From how many elements on the options ask for states in eight bits. */
+export function eightBitsFrom(who: string, given: Given): number {
+  const { states = '32bit', min8bitSize = 4096 } = given
+  if (states !== '32bit' && states !== '8bit')
+    throw new SteepestError('OPTION', { who, rule: '`states` must be 32bit or 8bit', got: String(states) })
+  if (typeof min8bitSize !== 'number' || !(min8bitSize >= 0))
+    throw new SteepestError('OPTION', { who, rule: '`min8bitSize` must be 0 or more', got: String(min8bitSize) })
+  return states === '8bit' ? min8bitSize : Infinity
+}
+
+/** @internal Moves parameters by a native rule: one pass over memory each. States of `from8bit` elements or more are kept in eight bits. */
 export function moverOf(
   who: string,
   rule: RuleInfo,
   hyper: Readonly<Record<string, number | boolean>>,
   rounding: RuleOptions['rounding'],
+  from8bit = Infinity,
 ): Mover {
   const words = Object.values(hyper).map(Number)
-  const names = rule.slots.map((s) => s.name)
+  const unitsOf = (slot: string) => `${slot}Units`
+  const blockwise = (p: Tensor) => p.dtype !== 'float64' && p.size >= from8bit
+  const namesFor = (p: Tensor) => rule.slots.flatMap(({ name }) => (blockwise(p) ? [name, unitsOf(name)] : [name]))
   const keepsLow = (p: Tensor) => p.dtype === 'bfloat16' && (rounding ?? 'master') === 'master'
   return {
     init(p) {
       const dtype = p.dtype === 'float64' ? 'float64' : 'float32'
       const slots: Record<string, Tensor> = keepsLow(p) ? { [LOW]: zeros([2, ...p.shape], 'uint8') } : {}
-      for (const { name, initial } of rule.slots) {
+      for (const { name, initial, positive } of rule.slots) {
         const own = hyper[`initial${name[0].toUpperCase()}${name.slice(1)}`]
-        slots[name] = full(p.shape, typeof own === 'number' ? own : initial, dtype)
+        const value = typeof own === 'number' ? own : initial
+        if (blockwise(p)) {
+          slots[name] = full(p.shape, value ? CODES.one : CODES.zero[positive ? 'positive' : 'either'], 'uint8')
+          slots[unitsOf(name)] = full([quantBlocks(p.shape)], value, 'float32')
+        } else slots[name] = full(p.shape, value, dtype)
       }
       return slots
     },
@@ -123,6 +152,7 @@ export function moverOf(
           fix: 'Pass { key: random.key(seed) } to update',
         })
       }
+      const names = namesFor(p)
       const [low] = slotsInOrder(who, operands, keepsLow(p) ? [LOW] : [])
       const next = update(
         {
@@ -134,7 +164,7 @@ export function moverOf(
           low,
           slots: slotsInOrder(who, operands, names),
         },
-        { rule: rule.name, hyper: words, lrScale, check, site },
+        { rule: rule.name, hyper: words, lrScale, check, states: blockwise(p) ? 'blockwise' : 'full', site },
       )
       return {
         p: next.param,
@@ -147,15 +177,18 @@ export function moverOf(
   }
 }
 
+const STORAGE = ['states', 'min8bitSize']
+
 /** @internal The optimizer of a rule, from the options that people write. */
-export function fromRule(name: string, options: RuleOptions): Optimizer {
+export function fromRule(name: string, options: FusedOptions): Optimizer {
   const who = `optim.${name}`
   const family = familyOf(name)
-  checkOptions(who, options, [...COMMON, ...family.keys])
-  const { lr: _lr, groups: _groups, clip: _clip, rounding, ...rest } = options as RuleOptions & Given
+  checkOptions(who, options, [...COMMON, ...STORAGE, ...family.keys])
+  const { lr: _lr, groups: _groups, clip: _clip, rounding, ...rest } = options as FusedOptions & Given
   const given = spread(who, rest)
   const rule = choose(who, family, given)
   const hyper = hyperOf(who, family, rule, given)
+  eightBitsFrom(who, given)
   const longest = Number(hyper.maxGradNorm ?? 0)
   return makeOptimizer({
     who,
@@ -164,12 +197,12 @@ export function fromRule(name: string, options: RuleOptions): Optimizer {
     hyper,
     options,
     defaultLr: family.base.lr,
-    groupKeys: family.keys,
+    groupKeys: [...STORAGE, ...family.keys],
     normalize: longest > 0 ? (norm) => reciprocal(maximum(div(norm, longest), 1)) : undefined,
     mover(group) {
       const merged = { ...given, ...spread(who, group) }
       const own = choose(who, family, merged)
-      return moverOf(who, own, hyperOf(who, family, own, merged), rounding)
+      return moverOf(who, own, hyperOf(who, family, own, merged), rounding, eightBitsFrom(who, merged))
     },
   })
 }

@@ -8,12 +8,14 @@ namespace steepest {
 struct UpdateAttrs {
   enum class Rule { kSgd, kSgdMomentum, kAdam, kAdamAmsgrad, kAdamw, kAdamwAmsgrad, kAdamwHf, kLion, kAdagrad, kAdabelief, kDiffgrad, kAdamp, kSgdp, kLamb, kLars, kMove, kSignSgd, kSignum };
   enum class Rounding { kNearest, kStochastic };
+  enum class States { kFull, kBlockwise };
   Rule rule;
   std::vector<double> hyper;
   bool scale;
   bool check;
   Rounding rounding;
   bool master;
+  States states;
   std::vector<double> lrScales;
   std::vector<std::int64_t> sites;
   static UpdateAttrs decode(std::span<const double> words) {
@@ -25,6 +27,7 @@ struct UpdateAttrs {
     a.check = r.boolean();
     a.rounding = static_cast<Rounding>(r.choice(2));
     a.master = r.boolean();
+    a.states = static_cast<States>(r.choice(2));
     a.lrScales = r.numbers();
     a.sites = r.integers();
     r.end();

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cmath>
 
+#include "blockwise.h"
 #include "runtime/kernel.h"
 #include "update_operands.h"
 #include "update_pack.h"
@@ -30,7 +31,7 @@ constexpr std::int64_t kBlock = 1024;
 
 std::int64_t tileOf(std::int64_t total) { return std::clamp((total / 128 + 1023) / 1024 * 1024, kLeast, kTile); }
 
-// Elements of one parameter that a thread moves at a time; whole segments where the rule sums.
+// Elements of one parameter that a thread moves at a time.
 struct Tile {
   int part;
   std::int64_t begin, end;
@@ -55,11 +56,12 @@ class Update final : public Kernel {
   };
 
   void cut();
+  enum class Phase { step, reduce, apply };
   bool finite(const Call& call, double scale) const;
   template <class F>
-  void tiles(const Call& call, F&& f) const {
-    call.pool.run(static_cast<std::int64_t>(tiles_.size()), [&](std::int64_t i, int) {
-      const Tile& tile = tiles_[static_cast<std::size_t>(i)];
+  void each(const std::vector<Tile>& tiles, const Call& call, F&& f) const {
+    call.pool.run(static_cast<std::int64_t>(tiles.size()), [&](std::int64_t i, int) {
+      const Tile& tile = tiles[static_cast<std::size_t>(i)];
       f(operands_.parts[static_cast<std::size_t>(tile.part)], tile.begin, tile.end);
     });
   }
@@ -68,7 +70,7 @@ class Update final : public Kernel {
   template <class T>
   void runAs(const Call& call, double scale) const;
   template <class T, class F>
-  void walk(const Call& call, const Part& part, const Step<T>& step, std::int64_t begin, std::int64_t end, bool moves, F&& f) const;
+  void walk(const Call& call, const Part& part, const Step<T>& step, std::int64_t begin, std::int64_t end, Phase phase, F&& f) const;
   template <class T>
   void twoPhase(const Call& call, const Step<T>& step) const;
   template <class T>
@@ -84,6 +86,7 @@ class Update final : public Kernel {
   const RuleRow* rule_;
   UpdateOperands operands_;
   std::vector<Tile> tiles_;
+  std::vector<Tile> segments_;  // of whole segments, where the rule sums
   std::size_t coefBytes_;
 };
 
@@ -109,74 +112,87 @@ void Update::cut() {
   const std::int64_t most = tileOf(total);
   int at = 0;
   for (const Part& part : operands_.parts) {
-    std::int64_t length = most;
+    for (std::int64_t i = 0; i < part.size; i += most) tiles_.push_back({at, i, std::min(part.size, i + most)});
     if (rule_->finish && part.size > 0) {
-      const std::int64_t cols = part.shape.cols;
-      const std::int64_t whole = std::min(cols, kSegment);
-      length = std::max<std::int64_t>(1, most / whole) * whole;
-    }
-    std::int64_t begin = 0;
-    while (begin < part.size) {
-      std::int64_t end = std::min(part.size, begin + length);
-      // A segment ends with its row.
-      if (rule_->finish && part.shape.cols > kSegment) end = std::min(end, (begin / part.shape.cols + 1) * part.shape.cols);
-      tiles_.push_back({at, begin, end});
-      begin = end;
+      const std::int64_t cols = part.shape.cols, segment = std::min(cols, kSegment);
+      const std::int64_t length = std::max<std::int64_t>(1, most / segment) * segment;
+      for (std::int64_t i = 0, end = 0; i < part.size; i = end) {
+        end = std::min(part.size, i + length);
+        // A segment ends with its row.
+        if (cols > kSegment) end = std::min(end, (i / cols + 1) * cols);
+        segments_.push_back({at, i, end});
+      }
     }
     ++at;
   }
   // What is left when a thread finds nothing more to do is then small.
-  std::stable_sort(tiles_.begin(), tiles_.end(), [](const Tile& a, const Tile& b) { return a.end - a.begin > b.end - b.begin; });
+  const auto longer = [](const Tile& a, const Tile& b) { return a.end - a.begin > b.end - b.begin; };
+  std::stable_sort(tiles_.begin(), tiles_.end(), longer);
+  std::stable_sort(segments_.begin(), segments_.end(), longer);
 }
 
-// Gives f the arrays of [begin, end) in pieces: the whole where nothing is packed, else blocks on the stack.
-// `moves` says whether f writes weights.
+// Calls f(arrays, position, count) for the arrays of [begin, end): for the whole where nothing is packed, else for blocks on the stack.
+// What is packed is written back but in the phase `reduce`, which leaves the states of eight bits for `apply` to move again: the weights
+// are moved by new states that have not been rounded.
 template <class T, class F>
-void Update::walk(const Call& call, const Part& part, const Step<T>& step, std::int64_t begin, std::int64_t end, bool moves, F&& f) const {
+void Update::walk(const Call& call, const Part& part, const Step<T>& step, std::int64_t begin, std::int64_t end, Phase phase, F&& f) const {
   const int slots = rule_->slots;
+  const Storage storage = operands_.storage;
+  const bool blockwise = operands_.blockwise;
   const View* in = &call.in[static_cast<std::size_t>(part.in)];
   const View* out = &call.out[static_cast<std::size_t>(part.out)];
+  const View *slotsIn = in + operands_.slotsAt, *slotsOut = out + operands_.firstOut;
   Arrays<T> a;
   const auto point = [&](std::int64_t i) {
-    for (int k = 0; k < slots; ++k) {
-      a.s[k] = in[operands_.slotsAt + k].as<const T>() + i;
-      a.sOut[k] = out[operands_.firstOut + k].as<T>() + i;
+    for (int k = 0; k < slots && !blockwise; ++k) {
+      a.s[k] = slotsIn[k].as<const T>() + i;
+      a.sOut[k] = slotsOut[k].as<T>() + i;
     }
+    a.p = in[0].as<const T>() + i;
+    a.g = in[1].as<const T>() + i;
+    a.pOut = out[0].as<T>() + i;
   };
-  if (operands_.storage == Storage::plain) {
+  if (storage == Storage::plain && !blockwise) {
     point(begin);
-    a.p = in[0].as<const T>() + begin;
-    a.g = in[1].as<const T>() + begin;
-    a.pOut = out[0].as<T>() + begin;
-    f(a, end - begin);
+    f(a, begin, end - begin);
     return;
   }
   if constexpr (std::is_same_v<T, float>) {
-    alignas(64) float weights[kBlock], grads[kBlock];
+    alignas(64) float weights[kBlock], grads[kBlock], states[kMaxSlots][kBlock];
     const bool narrow = in[1].dtype == DType::bfloat16;
+    const auto mapOf = [&](int k) -> const BlockMap& { return blockMap((rule_->positive >> k & 1) == 0); };
     for (std::int64_t i = begin; i < end; i += kBlock) {
       const std::int64_t n = std::min(kBlock, end - i);
       point(i);
       const bf16* p = in[0].as<const bf16>() + i;
-      if (operands_.storage == Storage::master) {
+      if (storage == Storage::master) {
         const std::uint8_t* low = in[operands_.lowAt].as<const std::uint8_t>() + i;
         unpackMaster(p, low, low + part.size, weights, n);
-      } else {
+      } else if (storage != Storage::plain) {
         unpack(p, weights, n);
       }
-      if (narrow) unpack(in[1].as<const bf16>() + i, grads, n);
-      a.p = a.pOut = weights;
-      a.g = narrow ? grads : in[1].as<const float>() + i;
-      f(a, n);
-      if (!moves) continue;
+      if (storage != Storage::plain) a.p = a.pOut = weights;
+      if (narrow) {
+        unpack(in[1].as<const bf16>() + i, grads, n);
+        a.g = grads;
+      }
+      for (int k = 0; k < slots && blockwise; ++k) {
+        dequantize(mapOf(k), slotsIn[2 * k].as<const std::uint8_t>() + i, slotsIn[2 * k + 1].as<const float>(), i, states[k], n);
+        a.s[k] = a.sOut[k] = states[k];
+      }
+      f(a, i, n);
+      if (phase == Phase::reduce) continue;
       bf16* to = out[0].as<bf16>() + i;
-      if (operands_.storage == Storage::master) {
+      if (storage == Storage::master) {
         std::uint8_t* low = out[1].as<std::uint8_t>() + i;
         packMaster(weights, to, low, low + part.size, n);
-      } else if (operands_.storage == Storage::stochastic) {
+      } else if (storage == Storage::stochastic) {
         packStochastic(weights, to, n, i, step.rounding(part));
-      } else {
+      } else if (storage == Storage::nearest) {
         packNearest(weights, to, n);
+      }
+      for (int k = 0; k < slots && blockwise; ++k) {
+        quantize(mapOf(k), states[k], slotsOut[2 * k].as<std::uint8_t>() + i, slotsOut[2 * k + 1].as<float>() + i / kQuantBlock, n);
       }
     }
   }
@@ -185,7 +201,7 @@ void Update::walk(const Call& call, const Part& part, const Step<T>& step, std::
 // Calls f(part, row, segment of the row, begin, end).
 template <class F>
 void Update::segments(const Call& call, F&& f) const {
-  tiles(call, [&](const Part& part, std::int64_t begin, std::int64_t end) {
+  each(segments_, call, [&](const Part& part, std::int64_t begin, std::int64_t end) {
     const std::int64_t cols = part.shape.cols;
     while (begin < end) {
       const std::int64_t row = begin / cols, next = std::min((row + 1) * cols, begin + kSegment);
@@ -207,8 +223,8 @@ void Update::twoPhase(const Call& call, const Step<T>& step) const {
   segments(call, [&](const Part& part, std::int64_t row, std::int64_t segment, std::int64_t begin, std::int64_t end) {
     double* out = partial(part) + (row * part.segments + segment) * sums;
     for (int k = 0; k < sums; ++k) out[k] = 0;
-    walk<T>(call, part, step, begin, end, false,
-            [&](const Arrays<T>& a, std::int64_t n) { rule.reduce(a, n, step.scale, step.coef(part), out); });
+    walk<T>(call, part, step, begin, end, Phase::reduce,
+            [&](const Arrays<T>& a, std::int64_t, std::int64_t n) { rule.reduce(a, n, step.scale, step.coef(part), out); });
   });
   call.pool.run(static_cast<std::int64_t>(operands_.parts.size()), [&](std::int64_t i, int) {
     const Part& part = operands_.parts[static_cast<std::size_t>(i)];
@@ -224,9 +240,18 @@ void Update::twoPhase(const Call& call, const Step<T>& step) const {
     }
     rule_->finish(attrs_.hyper.data(), part.shape, step.lr * part.lrScale, step.t, to, factor(part));
   });
-  segments(call, [&](const Part& part, std::int64_t row, std::int64_t, std::int64_t begin, std::int64_t end) {
-    walk<T>(call, part, step, begin, end, true,
-            [&](const Arrays<T>& a, std::int64_t n) { rule.apply(a, n, step.scale, step.coef(part), factor(part) + row * factors); });
+  each(tiles_, call, [&](const Part& part, std::int64_t begin, std::int64_t end) {
+    const void* coef = step.coef(part);
+    walk<T>(call, part, step, begin, end, Phase::apply, [&](const Arrays<T>& a, std::int64_t at, std::int64_t n) {
+      double ignored[kMaxSums] = {};
+      if (operands_.blockwise) rule.reduce(a, n, step.scale, coef, ignored);
+      const std::int64_t cols = part.shape.cols;
+      for (std::int64_t i = 0; i < n;) {
+        const std::int64_t row = (at + i) / cols, next = std::min(n, (row + 1) * cols - at);
+        rule.apply(a.from(i), next - i, step.scale, coef, factor(part) + row * factors);
+        i = next;
+      }
+    });
   });
 }
 
@@ -245,16 +270,16 @@ void Update::runAs(const Call& call, double scale) const {
     coef += kCoefBytes;
   }
   if (rule_->finish) return twoPhase<T>(call, step);
-  tiles(call, [&](const Part& part, std::int64_t begin, std::int64_t end) {
-    walk<T>(call, part, step, begin, end, true,
-            [&](const Arrays<T>& a, std::int64_t n) { functions<T>().step(a, n, step.scale, step.coef(part)); });
+  each(tiles_, call, [&](const Part& part, std::int64_t begin, std::int64_t end) {
+    walk<T>(call, part, step, begin, end, Phase::step,
+            [&](const Arrays<T>& a, std::int64_t, std::int64_t n) { functions<T>().step(a, n, step.scale, step.coef(part)); });
   });
 }
 
 bool Update::finite(const Call& call, double scale) const {
   if (!std::isfinite(scale)) return false;
   std::atomic<bool> good{true};
-  tiles(call, [&](const Part& part, std::int64_t begin, std::int64_t end) {
+  each(tiles_, call, [&](const Part& part, std::int64_t begin, std::int64_t end) {
     const View& g = call.in[static_cast<std::size_t>(part.in) + 1];
     const std::int64_t n = end - begin;
     const bool ok = g.dtype == DType::float32   ? allFinite<vf>(g.as<const float>() + begin, n)

@@ -20,8 +20,15 @@ struct Arrays {
   const T* p;
   const T* g;
   T* pOut;
-  const T* s[kMaxSlots];
-  T* sOut[kMaxSlots];
+  const T* s[kMaxSlots] = {};
+  T* sOut[kMaxSlots] = {};
+
+  Arrays from(std::int64_t i) const {
+    Arrays a = *this;
+    a.p += i, a.g += i, a.pOut += i;
+    for (int k = 0; k < kMaxSlots && s[k]; ++k) a.s[k] += i, a.sOut[k] += i;
+    return a;
+  }
 };
 
 // The functions of a rule for one compute type.
@@ -37,6 +44,7 @@ struct RuleFunctions {
 
 struct RuleRow {
   int slots, hypers, sums, factors;
+  std::uint32_t positive;  // bit k: slot k is never negative
   rules::Scope scope;
   void (*finish)(const double* hyper, const rules::RuleShape& shape, double lr, double t, const double* sums, double* factors);
   RuleFunctions<float> f32;
@@ -53,6 +61,15 @@ constexpr int slotsOf() {
   } else {
     return 0;
   }
+}
+
+template <class Rule>
+constexpr std::uint32_t positiveOf() {
+  std::uint32_t bits = 0;
+  if constexpr (requires { Rule::slots; }) {
+    for (int k = 0; k < slotsOf<Rule>(); ++k) bits |= (Rule::slots[k].sign == rules::Sign::positive ? 1u : 0u) << k;
+  }
+  return bits;
 }
 
 template <class Rule>
@@ -126,24 +143,37 @@ STEEPEST_RULE void stepAt(const Arrays<T>& a, std::int64_t i, T scale, const typ
   }
 }
 
+// What takes the slots as `const V*` leaves them: they are not written again.
+template <class Rule, class V, class T>
+constexpr bool reduceLeaves = requires(V x, const V* s, const typename Rule::template Coef<T>& c) { Rule::reduce(x, x, s, c, &x); };
+template <class Rule, class V, class T>
+constexpr bool applyLeaves = requires(V x, const V* s, const typename Rule::template Coef<T>& c) { Rule::apply(x, x, s, c, &x); };
+
 template <class Rule, class V, class T>
 STEEPEST_RULE void reduceAt(const Arrays<T>& a, std::int64_t i, T scale, const typename Rule::template Coef<T>& coef, V* sums) {
   constexpr int n = slotsOf<Rule>();
+  constexpr bool leaves = reduceLeaves<Rule, V, T>;
   V s[n + 1];
-  for (int k = 0; k < n; ++k) s[k] = fetch<V>(a.s[k] + i);
+  if constexpr (!leaves) {
+    for (int k = 0; k < n; ++k) s[k] = fetch<V>(a.s[k] + i);
+  }
   Rule::reduce(fetch<V>(a.p + i), fetch<V>(a.g + i) * V(scale), s, coef, sums);
-  for (int k = 0; k < n; ++k) put(a.sOut[k] + i, s[k]);
+  if constexpr (!leaves) {
+    for (int k = 0; k < n; ++k) put(a.sOut[k] + i, s[k]);
+  }
 }
 
 template <class Rule, class V, class T>
 STEEPEST_RULE void applyAt(const Arrays<T>& a, std::int64_t i, T scale, const typename Rule::template Coef<T>& coef, const V* factors) {
   constexpr int n = slotsOf<Rule>();
   V s[n + 1];
-  for (int k = 0; k < n; ++k) s[k] = fetch<V>(a.sOut[k] + i);
+  for (int k = 0; k < n; ++k) s[k] = fetch<V>((reduceLeaves<Rule, V, T> ? a.s[k] : a.sOut[k]) + i);
   V p = fetch<V>(a.p + i);
   Rule::apply(p, fetch<V>(a.g + i) * V(scale), s, coef, factors);
   put(a.pOut + i, p);
-  for (int k = 0; k < n; ++k) put(a.sOut[k] + i, s[k]);
+  if constexpr (!applyLeaves<Rule, V, T>) {
+    for (int k = 0; k < n; ++k) put(a.sOut[k] + i, s[k]);
+  }
 }
 
 inline double total(vf v) {
@@ -222,6 +252,7 @@ constexpr RuleRow rowOf() {
             hypersOf<Rule>(),
             Rule::kSums,
             Rule::kFactors,
+            positiveOf<Rule>(),
             Rule::kScope,
             [](const double* hyper, const rules::RuleShape& shape, double lr, double t, const double* sums, double* factors) {
               Rule::finish(hyperOf<Rule>(hyper), shape, lr, t, sums, factors);
@@ -229,8 +260,15 @@ constexpr RuleRow rowOf() {
             functionsOf<Rule, float>(),
             functionsOf<Rule, double>()};
   } else {
-    return {
-        slotsOf<Rule>(), hypersOf<Rule>(), 0, 0, rules::Scope::tensor, nullptr, functionsOf<Rule, float>(), functionsOf<Rule, double>()};
+    return {slotsOf<Rule>(),
+            hypersOf<Rule>(),
+            0,
+            0,
+            positiveOf<Rule>(),
+            rules::Scope::tensor,
+            nullptr,
+            functionsOf<Rule, float>(),
+            functionsOf<Rule, double>()};
   }
 }
 

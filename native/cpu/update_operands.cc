@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "blockwise.h"
+
 namespace steepest::STEEPEST_LEVEL {
 namespace {
 
@@ -40,7 +42,8 @@ UpdateOperands readOperands(const Spec& spec, const UpdateAttrs& attrs, const Ru
   if (attrs.scale) o.scaleAt = at++;
   if (stochastic) o.keyAt = at++;
   if (attrs.master) o.lowAt = o.slotsAt++, ++o.firstOut;
-  const int inputs = o.slotsAt + rule.slots, outputs = o.firstOut + rule.slots;
+  o.blockwise = attrs.states == UpdateAttrs::States::kBlockwise;
+  const int arrays = rule.slots * (o.blockwise ? 2 : 1), inputs = o.slotsAt + arrays, outputs = o.firstOut + arrays;
   const std::size_t count = attrs.lrScales.size();
   if (count == 0 || attrs.sites.size() != count) wrong("it must say learning rate and site of every parameter");
   if (spec.in.size() != static_cast<std::size_t>(at) + count * static_cast<std::size_t>(inputs) ||
@@ -61,6 +64,7 @@ UpdateOperands readOperands(const Spec& spec, const UpdateAttrs& attrs, const Ru
   const DType dtype = spec.in[static_cast<std::size_t>(at)].dtype;
   if (!isFloat(dtype)) wrong("a parameter must be a float");
   const DType compute = dtype == DType::float64 ? DType::float64 : DType::float32;
+  if (o.blockwise && compute != DType::float32) wrong("states of eight bits are for float32 and bfloat16 weights");
   if (stochastic) {
     const View& key = spec.in[static_cast<std::size_t>(o.keyAt)];
     if (dtype != DType::bfloat16 || attrs.master) wrong("stochastic rounding is for bfloat16 weights without hidden bits");
@@ -79,9 +83,11 @@ UpdateOperands readOperands(const Spec& spec, const UpdateAttrs& attrs, const Ru
       wrong("the gradient does not fit the parameter");
     if (o.lowAt >= 0 && !halves(p, in[static_cast<std::size_t>(o.lowAt)]))
       wrong("the hidden bits must be uint8[2, ...] of a bfloat16 parameter");
-    for (int i = 0; i < rule.slots; ++i) {
+    for (int i = 0; i < arrays; ++i) {
       const View& s = in[static_cast<std::size_t>(o.slotsAt + i)];
-      if (s.dtype != compute || !sameShape(s, p)) wrong("a state does not fit the parameter");
+      const bool fits = o.blockwise && i % 2 == 1 ? s.dtype == DType::float32 && s.rank == 1 && s.shape[0] == quantBlocks(p.size())
+                                                  : s.dtype == (o.blockwise ? DType::uint8 : compute) && sameShape(s, p);
+      if (!fits) wrong("a state does not fit the parameter");
     }
     for (int i = 0; i < outputs; ++i) {
       const View& from = in[static_cast<std::size_t>(i == 0 ? 0 : i + 1)];

@@ -1,5 +1,6 @@
 // What an instruction of the op `update` moves: any number of parameters by one rule.
 // Operands: args, scale?, key?, then of every parameter its weight, gradient, hidden bits? and slots; outputs: weight, hidden bits?, slots.
+// A slot of eight bits is two operands: codes, and the unit of each block (blockwise.h).
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,7 @@ struct UpdateOperands {
   // Within a parameter's operands.
   int lowAt = -1, slotsAt = 2;
   int firstOut = 1;  // its first slot among the outputs
+  bool blockwise = false;
   std::vector<Part> parts;
   std::vector<double> lrScales;  // those that differ
 };

@@ -66,7 +66,7 @@ struct AdamP {
     project(shape, h.delta, h.wdRatio, h.eps, lr * h.weightDecay, sums, factors);
   }
   template <class V, class T>
-  STEEPEST_RULE static void apply(V& p, V g, V* s, const Coef<T>& c, const V* factors) {
+  STEEPEST_RULE static void apply(V& p, V g, const V* s, const Coef<T>& c, const V* factors) {
     const V u = direction(g, s, c) - factors[0] * p;
     p = fma(V(-c.size), u, factors[1] * p);
   }

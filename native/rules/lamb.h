@@ -69,7 +69,7 @@ struct Lamb {
     factors[0] = lr * trust;
   }
   template <class V, class T>
-  STEEPEST_RULE static void apply(V& p, V, V* s, const Coef<T>& c, const V* factors) {
+  STEEPEST_RULE static void apply(V& p, V, const V* s, const Coef<T>& c, const V* factors) {
     p = p - factors[0] * direction(p, s, c);
   }
 };

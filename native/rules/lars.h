@@ -42,7 +42,7 @@ struct Lars {
     return {T(lr), T(h.weightDecay), T(first ? 0 : h.momentum), T(first ? 1 : 1 - h.dampening), T(h.momentum), h.nesterov};
   }
   template <class V, class T>
-  STEEPEST_RULE static void reduce(V p, V g, V*, const Coef<T>&, V* sums) {
+  STEEPEST_RULE static void reduce(V p, V g, const V*, const Coef<T>&, V* sums) {
     sums[0] = fma(p, p, sums[0]);
     sums[1] = fma(g, g, sums[1]);
   }

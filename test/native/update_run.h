@@ -113,14 +113,14 @@ struct Options {
   UpdateAttrs::Rule rule;
   std::vector<double> hyper;
   double lrScale = 1;
-  bool scale = false, check = false, stochastic = false, master = false;
+  bool scale = false, check = false, stochastic = false, master = false, blockwise = false;
   double site = 0;
   int parameters = 1;  // the next has twice the learning rate and the next site, and so on
 
   std::vector<double> words() const {
     std::vector<double> w{static_cast<double>(static_cast<int>(rule)), static_cast<double>(hyper.size())};
     w.insert(w.end(), hyper.begin(), hyper.end());
-    for (double x : {scale ? 1. : 0., check ? 1. : 0., stochastic ? 1. : 0., master ? 1. : 0.}) w.push_back(x);
+    for (double x : {scale ? 1. : 0., check ? 1. : 0., stochastic ? 1. : 0., master ? 1. : 0., blockwise ? 1. : 0.}) w.push_back(x);
     w.push_back(parameters);
     for (int i = 0; i < parameters; ++i) w.push_back(lrScale * (1 + i));
     w.push_back(parameters);

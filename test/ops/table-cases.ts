@@ -1,5 +1,6 @@
 import { concat, eye, pad } from '../../lib/ops/assemble.js'
 import { attention } from '../../lib/ops/attention.js'
+import { dequantizeBlockwise, quantizeBlockwise } from '../../lib/ops/blockwise.js'
 import { stopGradient } from '../../lib/ops/control.js'
 import { conv2d } from '../../lib/ops/conv.js'
 import { add, cast, mul } from '../../lib/ops/elementwise.js'
@@ -267,6 +268,12 @@ export const tableCases: Record<string, TableCase> = {
     rows: ['random', 'splitKey', 'foldKey'],
     f: () => random.normal(random.split(random.foldIn(key, 3), 2), [5]),
     shapes: [],
+    smooth: false,
+  },
+  blockwise: {
+    rows: ['quantizeBlockwise', 'dequantizeBlockwise'],
+    f: (x) => dequantizeBlockwise(quantizeBlockwise(cast(x, 'float32'))),
+    shapes: [[3, 300]],
     smooth: false,
   },
   dropout: { rows: ['dropout'], f: (x) => dropout(x, { p: 0.3, key }), shapes: [[5, 33]] },

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { optimCheckers } from '../../lib/cli/fixtures/optim.js'
 import type { Comparison } from '../../lib/cli/fixtures/checker.js'
+import { dequantizeBlockwise, optim, readAll, tensor, type Tensor } from '../../lib/index.js'
 import { normals, references } from './reference.js'
 
 const checked = (json: unknown): Promise<Comparison[]> => {
@@ -69,5 +70,70 @@ describe('the checker of optimizer files', () => {
     expect(holds(await checked({ name: 'learning-rate schedules', cases }))).toEqual([true])
     cases[0].expect[2] = 1.9
     expect(holds(await checked({ name: 'learning-rate schedules', cases }))).toEqual([false])
+  })
+})
+
+describe('the checkers of eight bits', () => {
+  const codes = tensor(Uint8Array.from({ length: 256 }, (_, i) => i))
+  const mapOf = (signed: boolean) => dequantizeBlockwise({ codes, units: tensor([1]) }, { signed }).read()
+  const hyper = { max_exponent_bits: 7, total_bits: 8 }
+
+  test('hold for the values and not for others', async () => {
+    const expected = { signed: [...(await mapOf(true))], unsigned: [...(await mapOf(false))] }
+    const file = { name: '8-bit dynamic quantisation maps', hyper, expect: expected }
+    expect((await checked(file)).map((c) => c.ok)).toEqual([true, true])
+    file.expect.unsigned[200] = Math.fround(file.expect.unsigned[200] * (1 + 2 ** -22))
+    expect((await checked(file)).map((c) => c.ok)).toEqual([true, false])
+    await expect(checked({ ...file, hyper: { ...hyper, total_bits: 4 } })).rejects.toThrow('total_bits')
+  })
+
+  test('hold for the nearest codes and not for others', async () => {
+    const values = await mapOf(true)
+    const input = [...Float32Array.from(normals(4, 300))]
+    const absmax = [0, 256].map((i) => Math.max(...input.slice(i, i + 256).map(Math.abs)))
+    const scaled = input.map((x, i) => Math.fround(x / absmax[i >> 8]))
+    const nearest = scaled.map((x) =>
+      values.reduce((best, v, i) => (Math.abs(x - v) < Math.abs(x - values[best]) ? i : best), 0),
+    )
+    const dequant = nearest.map((c, i) => Math.fround(values[c] * absmax[i >> 8]))
+    const file = {
+      name: 'blockwise 8-bit quantise/dequantise',
+      cases: [
+        { blocksize: 256, signed: true, input, expect: { codes: nearest, absmax, dequant }, near_tie_positions: [7] },
+      ],
+    }
+    expect((await checked(file)).map((c) => c.ok ?? c.error <= c.bound)).toEqual([true, true, true])
+    nearest[7]++
+    expect((await checked(file)).map((c) => c.ok ?? c.error <= c.bound)).toEqual([true, true, true])
+    nearest[8]++
+    expect((await checked(file)).map((c) => c.ok ?? c.error <= c.bound)).toEqual([false, true, true])
+    file.cases[0].blocksize = 64
+    await expect(checked(file)).rejects.toThrow('blocksize')
+  })
+
+  test('hold for a run with rounded states and not for one of another optimizer', async () => {
+    const init = normals(1, 500)
+    const grads = [1, 2, 3].map((t) => [normals(t, 500)])
+    const optimizer = optim.adamw({ lr: 0.01, states: '8bit', min8bitSize: 0 })
+    const params = [tensor(Float32Array.from(init))]
+    let at: { params: Tensor[]; state: optim.OptimizerState } = { params, state: optimizer.init(params) }
+    for (const [g] of grads) at = optimizer.update(at.params, [tensor(Float32Array.from(g))], at.state)
+    const { m, mUnits } = at.state.slots
+    const [weights, codes1, absmax1] = (await readAll([at.params[0], m[0], mUnits[0]])).map((x) => [[...x]])
+    const file = {
+      name: '8-bit blockwise AdamW',
+      hyper: { lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01, blocksize: 256 },
+      params: [{ shape: [500], init }],
+      grads,
+      expect: { 3: weights },
+      state: { 3: { codes1, absmax1 } },
+    }
+    expect(holds(await checked(file))).toEqual([true, true, true])
+    expect(holds(await checked({ ...file, hyper: { ...file.hyper, betas: [0.5, 0.999] } }))).toEqual([
+      false,
+      false,
+      false,
+    ])
+    await expect(checked({ ...file, state: { 3: { codes3: codes1 } } })).rejects.toThrow('codes3')
   })
 })
