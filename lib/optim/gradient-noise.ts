@@ -1,13 +1,11 @@
 import { checkOptions, SteepestError } from '../errors.js'
-import { arange } from '../ops/assemble.js'
-import { add, cast, div, equal, mul, pow, sqrt, where } from '../ops/elementwise.js'
+import { add, cast, div, mul, pow, sqrt } from '../ops/elementwise.js'
 import { random } from '../ops/random.js'
-import { scalar } from '../ops/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { checkPositive } from './options.js'
 import type { ClipOptions, Optimizer } from './optimizer.js'
 import { checkClip, clipped } from './clip.js'
-import { wrapGradients } from './wrap.js'
+import { seedKey, wrapGradients } from './wrap.js'
 
 /** Hyper-parameters of `gradientNoise`. */
 export interface GradientNoiseOptions {
@@ -25,10 +23,6 @@ export interface GradientNoiseOptions {
 
 /** Keeps this noise apart from other random numbers of the same seed. */
 const STREAM = 0x6e6f6973
-
-/** The key of a seed, as a part of the graph. */
-const keyOf = (seed: number): Tensor =>
-  where(equal(arange(2), 0), scalar(seed | 0, 'int32'), scalar(Math.floor(seed / 2 ** 32) | 0, 'int32'))
 
 /** Standard deviation at the step (counted from 1): √(eta / step^gamma). */
 const spread = (t: Tensor, eta: number, gamma: number): Tensor => sqrt(div(eta, pow(t, gamma)))
@@ -57,7 +51,7 @@ export function gradientNoise(base: Optimizer, options: GradientNoiseOptions = {
     hyper: { eta, gamma, seed },
     change(grads, moved, { t }) {
       const sigma = spread(t, eta, gamma)
-      const stepKey = random.foldIn(random.foldIn(keyOf(seed), STREAM), cast(t, 'int32'))
+      const stepKey = random.foldIn(random.foldIn(seedKey(seed), STREAM), cast(t, 'int32'))
       const noisy = moved.map(({ name, site }): [string, Tensor] => {
         const g = grads[name]
         const dtype = g.dtype === 'float64' ? 'float64' : 'float32'

@@ -2,6 +2,7 @@ import { nearest, SteepestError } from '../errors.js'
 import { adafactor } from './adafactor.js'
 import { adagradNorm } from './adagrad-norm.js'
 import { armijo } from './armijo.js'
+import { blockCoordinate } from './block-coordinate.js'
 import { lbfgs } from './lbfgs.js'
 import { lionK } from './lion-k.js'
 import { muon } from './muon.js'
@@ -36,6 +37,9 @@ export {
   type SpreadNumbers,
 } from './batch-tests.js'
 export { type CagradOptions, combine, type Combiner } from './combine.js'
+export { blockCoordinate, type BlockCoordinateOptions } from './block-coordinate.js'
+export type { BlockRule } from './block-select.js'
+export { forestBlock, solveForest, type SparseSymmetric } from './forest.js'
 export { armijo, type ArmijoOptions } from './armijo.js'
 export { surrogate, type SurrogateOptions } from './surrogate.js'
 export { multiTask, type MultiTaskOptions } from './multi-task.js'
@@ -70,6 +74,7 @@ const BUILT_IN: Readonly<Record<string, (options: never) => Optimizer>> = {
   adafactor,
   adagradNorm,
   armijo,
+  blockCoordinate,
   lbfgs,
   lionK,
   muon,

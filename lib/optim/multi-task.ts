@@ -13,7 +13,7 @@ import type { Objective, ObjectivePart } from './objective.js'
 import type { Optimizer, ParameterGroup } from './optimizer.js'
 import { needsObjective } from './sam.js'
 import { stepOn } from './through.js'
-import { movedOf, wideOf } from './wrap.js'
+import { movedOf, seedKey, wideOf } from './wrap.js'
 
 type Named = Record<string, Tensor>
 
@@ -103,7 +103,7 @@ export function multiTask(base: Optimizer, options: MultiTaskOptions = {}): Opti
       })
       const gram = (list: readonly Named[]): Tensor =>
         stack(list.map((a) => stack(list.map((b) => product(body(a), body(b))))))
-      const key = () => objective.key ?? random.key(0)
+      const key = () => objective.key ?? seedKey(0)
       const joined = (list: readonly Named[]): Named =>
         own.size === 0
           ? {}

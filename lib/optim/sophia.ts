@@ -13,7 +13,7 @@ import type { Objective } from './objective.js'
 import { checkPositive } from './options.js'
 import type { Optimizer, OptimizerState, RuleOptions, StepContext, Stepped } from './optimizer.js'
 import { needsObjective } from './sam.js'
-import { movedOf, wideOf } from './wrap.js'
+import { movedOf, seedKey, wideOf } from './wrap.js'
 
 /** Hyper-parameters that both Sophias have. */
 interface SophiaOptions extends RuleOptions {
@@ -110,7 +110,7 @@ function make(variant: Variant): Optimizer {
     const { h: held, ...slots } = state.slots
     const args = argsOf(who, base.lr, state, context)
     const t = argument(args, 1)
-    const key = random.foldIn(context.key ?? objective.key ?? random.key(0), cast(t, 'int32'))
+    const key = random.foldIn(context.key ?? objective.key ?? seedKey(0), cast(t, 'int32'))
     const { loss, grads } = objective.valueAndGrad(params)
     const moved = movedOf(base, params)
     const byName = Object.fromEntries(gradsByName(who, params, grads, new Map(moved.map((m) => [m.p, m.name]))))

@@ -1,7 +1,9 @@
 import { SteepestError } from '../errors.js'
 import { namedTensors, withTensors } from '../nn/module.js'
+import { arange } from '../ops/assemble.js'
 import { assign } from '../ops/control.js'
-import { cast, mul, where } from '../ops/elementwise.js'
+import { cast, equal, mul, where } from '../ops/elementwise.js'
+import { scalar } from '../ops/shape.js'
 import { bytesOf } from '../tensor/dtype.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { argsOf, argument, gradsByName } from './base.js'
@@ -37,6 +39,10 @@ export function movedOf(optimizer: Optimizer, params: unknown): Moved[] {
     moves.has(name) ? [{ name, p, site }] : [],
   )
 }
+
+/** The key of a seed, as a part of the graph. */
+export const seedKey = (seed: number): Tensor =>
+  where(equal(arange(2), 0), scalar(seed | 0, 'int32'), scalar(Math.floor(seed / 2 ** 32) | 0, 'int32'))
 
 /** The dtype that a parameter is computed in. */
 export const wideOf = (p: Tensor): 'float32' | 'float64' => (p.dtype === 'float64' ? 'float64' : 'float32')

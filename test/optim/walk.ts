@@ -36,6 +36,17 @@ const plain: Record<string, Tried> = {
   signSgd: named('signSgd', 0.02, { valley: 0.02 }),
   adafactor: named('adafactor', 0.1, { valley: 0.1 }),
   adagradNorm: named('adagradNorm', 1, { valley: 1 }),
+  blockCoordinate: {
+    make: (o, valley) =>
+      optim.blockCoordinate(
+        (valley
+          ? { blockSize: 2, update: 'newton', ...o }
+          : { blockSize: 3, lipschitz: undefined, ...o }) as optim.BlockCoordinateOptions,
+      ),
+    rate: 1,
+    valley: 1,
+    oneRate: true,
+  },
   armijo: named('armijo', 2, { valley: 1 }),
   lbfgs: named('lbfgs', 1, { valley: 1, oneRate: true, options: { historySize: 5, maxIter: 4 } }),
   lionK: named('lionK', 0.02, { valley: 0.02 }),
@@ -74,7 +85,16 @@ export const EVERY: Readonly<Record<string, Tried>> = {
 
 /** Functions of `optim` that give no optimizer. */
 export const OTHERS = new Set([
-  ...['clipByGlobalNorm', 'defineOptimizer', 'gaussNewton', 'globalNorm', 'gradientSpread', 'hutchinson'],
+  ...[
+    'clipByGlobalNorm',
+    'defineOptimizer',
+    'forestBlock',
+    'solveForest',
+    'gaussNewton',
+    'globalNorm',
+    'gradientSpread',
+    'hutchinson',
+  ],
   ...['neededBatch', 'newtonSchulz'],
   ...['objective', 'optimizerNamed', 'schedule'],
 ])
