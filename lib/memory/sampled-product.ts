@@ -26,12 +26,21 @@ export interface Sample {
   readonly probe: Tensor
 }
 
-const last = (t: Tensor): Tensor => swapAxes(t, -1, -2)
+/** @internal The last two axes in each other's place. */
+export const last = (t: Tensor): Tensor => swapAxes(t, -1, -2)
 
-/** aᵀ·b where both are [..., n, ·], laid out as [b's, a's] where `flipped`. */
-function gradientProduct(a: Tensor, b: Tensor, outDtype: DType, flipped: boolean): Tensor {
-  const plain = { scale: 1, bias: false, residual: false, activation: 'none', preactivation: false, outDtype } as const
-  return flipped ? last(matmulRow([last(b), a], plain)[0]) : matmulRow([last(a), b], plain)[0]
+const plain = (a: Tensor, b: Tensor, outDtype: DType): Tensor =>
+  matmulRow([a, b], { scale: 1, bias: false, residual: false, activation: 'none', preactivation: false, outDtype })[0]
+
+/**
+ * How an estimated product of x [..., n, d] and g is laid out. `rows`: xᵀ·g with g [..., n, f]; `flipped`: the same, in memory as gᵀ·x;
+ * `columns`: g·x with g [..., f, n].
+ */
+export type Form = 'rows' | 'flipped' | 'columns'
+
+function productOf(x: Tensor, g: Tensor, form: Form, outDtype: DType): Tensor {
+  if (form === 'columns') return plain(g, x, outDtype)
+  return form === 'flipped' ? last(plain(last(g), x, outDtype)) : plain(last(x), g, outDtype)
 }
 
 let warned = false
@@ -45,30 +54,57 @@ function warnExact(): void {
   })
 }
 
-/** Inputs: x [n, d], g [n, f], rows [k, d], indices [k]. The value is the estimate of xᵀ·g, every derivative that of xᵀ·g itself. */
-const gradientOp = (dtype: DType, flipped: boolean, order: Order): OpDef => ({
+/**
+ * Inputs: x, g, the kept rows of x times their weights [..., k, d], where they are [..., k]. The value is the estimate of the product of x and g,
+ * every derivative that of the product itself.
+ */
+const gradientOp = (dtype: DType, form: Form, order: Order): OpDef => ({
   name: 'sampledGradient',
   kind: 'composite',
-  doc: 'A weight gradient from some of its rows.',
+  doc: 'A gradient from some of the rows that it is a sum over.',
   attrs: {},
-  infer: ([x, g]) => [{ shape: [x.shape[1], g.shape[1]], dtype }],
-  define: ([, g, rows, indices]) => [
-    gradientProduct(rows, takeRow([g, indices], { axis: 0, batchDims: 0 })[0], dtype, flipped),
-  ],
+  infer: ([x, g]) => {
+    const [lead, d] = [x.shape.slice(0, -2), x.shape[x.shape.length - 1]]
+    return [
+      {
+        shape: form === 'columns' ? [...lead, g.shape[lead.length], d] : [...lead, d, g.shape[lead.length + 1]],
+        dtype,
+      },
+    ]
+  },
+  define: ([, g, rows, indices]) => {
+    const batchDims = g.rank - 2
+    const axis = form === 'columns' ? g.rank - 1 : g.rank - 2
+    return [productOf(rows, takeRow([g, indices], { axis, batchDims })[0], form, dtype)]
+  },
   vjp: ({ inputs: [x, g], grads: [cotangent], needs }) => {
     warnExact()
     order.second = true
     const c = cast(cotangent!, x.dtype)
-    const attrs = { scale: 1, bias: false, residual: false, activation: 'none', preactivation: false } as const
-    const product = (a: Tensor, b: Tensor) => matmulRow([a, b], { ...attrs, outDtype: x.dtype })[0]
-    return [needs[0] ? product(g, last(c)) : null, needs[1] ? product(x, c) : null, null, null]
+    const [dx, dg] =
+      form === 'columns'
+        ? [() => plain(last(g), c, x.dtype), () => plain(c, last(x), x.dtype)]
+        : [() => plain(g, last(c), x.dtype), () => plain(x, c, x.dtype)]
+    return [needs[0] ? dx() : null, needs[1] ? dg() : null, null, null]
   },
   batch: (ctx) => {
     warnExact()
     const [x, g] = everyBatched(ctx)
-    return [gradientProduct(x, g, dtype, flipped)]
+    return [productOf(x, g, form, dtype)]
   },
 })
+
+/** @internal The estimate of a product of x and g from rows of x, or, within a second derivative, the product itself. */
+export function estimate(x: Tensor, g: Tensor, form: Form, { rows, indices, order }: Omit<Sample, 'probe'>): Tensor {
+  if (order.second) return productOf(x, g, form, x.dtype)
+  return makeNode(gradientOp(x.dtype, form, order), [x, g, rows, indices], {})[0]
+}
+
+/** @internal A sampled product under vmap is the product of its first two inputs. */
+export function exactBatch(ctx: BatchContext<unknown>, { op, attrs }: Node): Tensor[] {
+  warnExact()
+  return op.batch!({ ...ctx, inputs: ctx.inputs.slice(0, 2), batched: ctx.batched.slice(0, 2), attrs })
+}
 
 /**
  * The product of a node with the value, input gradient and probes of the exact one, and a weight gradient from the sampled rows.
@@ -105,19 +141,14 @@ export function sampledProduct(
       let dw: Tensor | null = null
       if (needs[weightAt]) {
         // For W·x the gradient is that of xᵀ·Wᵀ, turned back.
-        const [over, cotangent, swapped] = [asRows(x), asRows(narrow), turned !== flipped]
-        const made = order.second
-          ? gradientProduct(over, cotangent, a.dtype, swapped)
-          : makeNode(gradientOp(a.dtype, swapped, order), [over, cotangent, kept, at], {})[0]
+        const form = turned !== flipped ? 'flipped' : 'rows'
+        const made = estimate(asRows(x), asRows(narrow), form, { rows: kept, indices: at, order })
         dw = turned ? last(made) : made
       }
       const squares = needs[4] ? rowNorms(asRows(narrow), { squared: true }) : null
       return [...(turned ? [dw, dx] : [dx, dw]), null, null, squares]
     },
-    batch: (ctx: BatchContext<object>) => {
-      warnExact()
-      return matmul.batch!({ ...ctx, inputs: ctx.inputs.slice(0, 2), batched: ctx.batched.slice(0, 2), attrs })
-    },
+    batch: (ctx) => exactBatch(ctx, node),
   }
   return makeNode(op, [...inputs, rows, indices, probe], {})
 }

@@ -8,6 +8,7 @@ import { sum } from '../ops/reduce.js'
 import { rowNorms, sampleRows, type SampleRowsOptions, takeScaled } from '../ops/sampling.js'
 import { alias, swapAxes, zeros } from '../ops/shape.js'
 import type { Node, Tensor } from '../tensor/tensor.js'
+import { sampledPair } from './sampled-attention.js'
 import { NormRecords } from './sampled-norms.js'
 import { type Sample, sampledProduct } from './sampled-product.js'
 
@@ -24,7 +25,10 @@ interface Product {
 }
 
 /** The parameter that an operand is, seen through views and casts. */
-function parameterOf(t: Tensor, names: ReadonlyMap<Tensor, string>): { name: string; flipped: boolean } | undefined {
+export function parameterOf(
+  t: Tensor,
+  names: ReadonlyMap<Tensor, string>,
+): { name: string; flipped: boolean } | undefined {
   let at = t
   let flipped = false
   for (;;) {
@@ -66,6 +70,13 @@ export interface Sampling extends Omit<SampleRowsOptions, 'k' | 'gains' | 'site'
   readonly norms: Tensor | null
 }
 
+/** What is to be sampled. */
+export interface Found {
+  readonly products: readonly Product[]
+  /** Products of two activations. */
+  readonly pairs: readonly Node[]
+}
+
 /** Rows that several products share. */
 interface Site {
   readonly products: Product[]
@@ -98,14 +109,15 @@ interface Watched {
 }
 
 /**
- * The same graph with the weight gradients of these products estimated from some of their rows. It is for a graph that is not differentiated
+ * The same graph with the weight gradients of products, and the gradients of pairs, estimated from some of their rows. It is for a graph that is not differentiated
  * yet.
  *
+ * @param found its nodes
  * @param map receives what stands for each tensor; what it has already stays as it is
  */
 export function sampleProducts(
   graph: Graph,
-  products: readonly Product[],
+  { products, pairs }: Found,
   sampling: Sampling,
   ctx: Context,
   map: Map<Tensor, Tensor>,
@@ -147,10 +159,12 @@ export function sampleProducts(
   }
 
   const byNode = new Map(products.map((p) => [p.node, p]))
+  const both = new Set(pairs)
   const out = rebuild(
     graph,
     (node, inputs) => {
       const site = sites.get(node)
+      if (both.has(node)) return sampledPair(node, inputs, keep, key, how, () => ctx.site(), order)
       if (!site) return undefined
       const { weightAt, flipped } = byNode.get(node)!
       const x = inputs[1 - weightAt]

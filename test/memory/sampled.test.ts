@@ -11,8 +11,9 @@ import { random } from '../../lib/ops/random.js'
 import { HostArray } from '../../lib/train/host.js'
 import { type FitOptions, train } from '../../lib/train/train.js'
 import { type Trainable, Trainer } from '../../lib/train/trainer.js'
-import { compile, customVjp, grad, hvp, jvp, valueAndGrad, vmap } from '../../lib/transform/index.js'
+import { customVjp, grad, hvp, jvp, vmap } from '../../lib/transform/index.js'
 import { noise } from '../ops/differences.js'
+import { expectMean, gradients, numbers } from './sampled-mean.js'
 
 const folders: string[] = []
 afterAll(() => {
@@ -50,52 +51,8 @@ const batchOf = (step: number, rows = ROWS): Pair => ({
   x: tensor(uneven(rows, 6, 100 + step), { shape: [rows, 6], dtype: 'float64' }),
   y: tensor(uneven(rows, 3, 200 + step), { shape: [rows, 3], dtype: 'float64' }),
 })
-const numbers = async (named: Record<string, Tensor>) =>
-  Object.fromEntries(
-    await Promise.all(Object.entries(named).map(async ([k, t]) => [k, [...(await t.read())]] as const)),
-  )
-
-/** Gradients of a model by the names of its parameters, outside of a training loop. */
-async function gradients(model: Trainable, batch: Pair, key = random.key(9)) {
-  const params = parameters(model)
-  const loss = (p: Record<string, Tensor>) =>
-    nn.withTensors(model, p).loss(batch as never, new Context({ training: true, key })).loss
-  const [value, grads] = valueAndGrad(loss)(params)
-  return { loss: await value.item(), grads: await numbers(grads) }
-}
-
-/** The mean of many sampled gradients is the exact one, within five standard errors. */
-async function expectMean(model: Trainable, net: Trainable, names: readonly string[], batch: Pair): Promise<void> {
-  const times = 2000
-  const exact = (await gradients(net, batch)).grads
-  const params = parameters(model)
-  const one = compile((p: Record<string, Tensor>, key: Tensor) => {
-    const loss = (q: Record<string, Tensor>) =>
-      nn.withTensors(model, q).loss(batch as never, new Context({ training: true, key })).loss
-    const grads = grad(loss)(p)
-    return names.map((k) => grads[k])
-  })
-  const sums = names.map((k) => exact[k].map(() => [0, 0]))
-  for (let i = 0; i < times; i++) {
-    const list = await Promise.all(one(params, tensor([i, 77], { dtype: 'int32' })).map((t) => t.read()))
-    list.forEach((g, n) =>
-      g.forEach((v, e) => {
-        sums[n][e][0] += v
-        sums[n][e][1] += v * v
-      }),
-    )
-  }
-  let spread = 0
-  names.forEach((k, n) =>
-    sums[n].forEach(([s, s2], e) => {
-      const center = s / times
-      const deviation = Math.sqrt(Math.max(0, s2 / times - center ** 2) / times)
-      spread = Math.max(spread, deviation)
-      expect(Math.abs(center - exact[k][e])).toBeLessThan(5 * deviation + 1e-15)
-    }),
-  )
-  expect(spread).toBeGreaterThan(0)
-}
+/** Bytes: room for all examples of these tests. */
+const cache = 4096
 
 describe('memory.sampled', () => {
   test('is the same model with sampled weight gradients, and all else exact', async () => {
@@ -121,6 +78,25 @@ describe('memory.sampled', () => {
     const net = new Net()
     const model = memory.sampled(net, { ratio: 0.3, method, draw })
     await expectMean(model, net, ['left.weight', 'right.weight', 'out.weight'], batchOf(1))
+  })
+
+  test.each(['stale', 'zero', 'partly missing'])('%s norms leave the mean as it is', async (kind) => {
+    const net = new Net()
+    const model = memory.sampled(net, { ratio: 0.3, cache })
+    const ids = tensor(
+      Array.from({ length: ROWS }, (_, i) => 3 * i),
+      { dtype: 'int32' },
+    )
+    // Records of 4 numbers: the example, the width, and the norms of both sites.
+    const records = new Float32Array(cache / 4)
+    const old = noise(2 * ROWS, 21)
+    for (let i = 0; i < ROWS; i++) {
+      if (kind === 'partly missing' && i % 3 === 0) continue
+      const norms = kind === 'zero' ? [0, 0] : [Math.exp(3 * old[2 * i]), Math.exp(3 * old[2 * i + 1])]
+      records.set([3 * i + 1, 4, ...norms], ((3 * i) % (cache / 16)) * 4)
+    }
+    const known = nn.withTensors(model, { 'sampling.norms': tensor(records) })
+    await expectMean(known, net, ['left.weight', 'right.weight', 'out.weight'], batchOf(1), { ids })
   })
 
   test('keeps one choice for products that share their input', () => {
@@ -236,9 +212,6 @@ async function trained(model: Trainable, options: Partial<FitOptions> = {}, step
   const state = { ...parameters(model), ...(sampling?.norms ? { norms: sampling.norms } : {}) }
   return { metrics, path, state: await numbers(state) }
 }
-
-/** Bytes: room for all examples of these runs. */
-const cache = 4096
 
 describe('training', () => {
   test('remembers norms by example, and tells the error of its gradient', async () => {
