@@ -57,6 +57,7 @@ export {
   hutchinson,
   type HutchinsonOptions,
 } from './curvature.js'
+export { tract, type TractOptions } from './tract.js'
 export { sophiaG, type SophiaGOptions, sophiaH, type SophiaHOptions } from './sophia.js'
 export { soap, type SoapOptions } from './soap.js'
 export { normalizedGd, type NormalizedGdOptions } from './normalized-gd.js'

@@ -33,6 +33,8 @@ export interface Site {
   readonly width: number
   /** How the weight's elements, in their order, are seen as [G, K, N]: factors of two places go together only where this agrees. */
   readonly layout: string
+  /** The factor that comes from what the weight meets; the other comes from the gradient. */
+  readonly met: 'a' | 'b'
   /** `at` gives what stands in the place of a tensor of the graph. */
   readonly factors: (at: (t: Tensor) => Tensor, gradient: Tensor) => Factors
 }
@@ -91,6 +93,7 @@ function matmulSite(node: Node, which: 0 | 1, image: Image): Site | undefined {
       image.order === 'other'
         ? 'other'
         : `${groups ? count : 1}x${image.order === 'turned' ? `${n}x${k}` : `${k}x${n}`}`,
+    met: (which === 1) === (image.order === 'turned') ? 'b' : 'a',
     factors: (at, gradient) => {
       const x = at(other)
       // y = x·W: dW = xᵀ·dy. y = W·x: dW = dy·xᵀ, with positions along the last axis.
@@ -112,6 +115,7 @@ function takeSite(node: Node, image: Image): Site | undefined {
     size: table.size,
     width: table.shape[1],
     layout: `1x${table.shape.join('x')}`,
+    met: 'a',
     factors: (at, gradient) => ({
       a: reshape(at(indices), [-1]),
       b: reshape(gradient, [1, -1, table.shape[1]]),
@@ -137,6 +141,7 @@ function convSite(node: Node, image: Image): Site | undefined {
     size: w.size,
     width: outputs + groups * depth,
     layout: image.order === 'other' ? 'other' : `${groups}x${outputs / groups}x${depth}`,
+    met: forward ? 'b' : 'a',
     factors: (at, gradient) => {
       const [image, slope] = forward ? [at(x), gradient] : [gradient, at(x)]
       const { slopes, seen } = weightFactors(image, slope, w.shape.slice(2), geometry)
