@@ -87,6 +87,8 @@ export interface StepContext extends Omit<UpdateContext, 'scale'> {
 export interface Stepped<P> extends Updated<P> {
   /** The loss at the parameters that the step began with, a scalar. */
   loss: Tensor
+  /** Numbers of the step to tell, scalars by name. */
+  metrics?: Readonly<Record<string, Tensor>>
 }
 
 /** Moves parameters by their gradients. Pure: gives new tensors; inside a compiled step they take the place of the old ones in memory. */

@@ -17,6 +17,8 @@ export interface StepSource {
   /** Where the source stands, as JSON: what the next `next()` depends on. */
   state?(): unknown
   restore?(state: unknown): void | Promise<void>
+  /** Gets the numbers of every step before the next is asked for; a loop then keeps no second step under way. */
+  observe?(metrics: Readonly<Record<string, number>>): void
   close?(): void | Promise<void>
 }
 

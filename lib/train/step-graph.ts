@@ -208,7 +208,7 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
     tracer.output(['loss'], next.loss)
     updated(next)
     write((k) => told.writes[k])
-    report(told.reports)
+    report({ ...told.reports, ...next.metrics })
     return tracer.graph
   }
 

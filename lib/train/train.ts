@@ -279,7 +279,7 @@ class Loop {
 
     while (!ended) {
       // Fill the queue, but never past a step after which the state is looked at.
-      while (next < last && this.queued.length <= AHEAD && !options.signal?.aborted) {
+      while (next < last && this.queued.length <= (source.observe ? 0 : AHEAD) && !options.signal?.aborted) {
         const ahead = this.queued.at(-1)
         if (ahead && pauses(ahead.step)) break
         const data = await source.next()
@@ -320,6 +320,7 @@ class Loop {
         yield this.tell({ type: 'warning', step: head.step, message: `${message}; its update was left out` })
         result = { loss: Number.NaN, gradNorm: Number.NaN, metrics: {} }
       }
+      source.observe?.(result.metrics)
       this.step = head.step
       this.tokens += head.tokens
       loss = result.loss

@@ -69,6 +69,7 @@ const wrapped = (wrap: (o: optim.Optimizer) => optim.Optimizer, more: Partial<Tr
 /** Everything that gives an optimizer; a wrapper once around a plain rule. */
 export const EVERY: Readonly<Record<string, Tried>> = {
   ...plain,
+  adaptiveBatch: wrapped((o) => optim.adaptiveBatch(o, { test: 'augmented' })),
   asam: wrapped((o) => optim.asam(o, { rho: 0.01 })),
   averaged: wrapped((o) => optim.averaged(o, { decay: 0.9, warmup: true })),
   gradientNoise: wrapped((o) => optim.gradientNoise(o, { eta: 1e-6 })),
