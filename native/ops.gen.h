@@ -5,7 +5,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0x41f917944743ull;
+constexpr std::uint64_t kTableHash = 0xa841c0527ba2ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -19,6 +19,8 @@ constexpr std::uint64_t kTableHash = 0x41f917944743ull;
   X(attentionDropout, AttentionDropout) \
   X(avgPool, AvgPool) \
   X(avgPoolBackward, AvgPoolBackward) \
+  X(batchNorm, BatchNorm) \
+  X(batchNormBackward, BatchNormBackward) \
   X(categorical, Categorical) \
   X(cholesky, Cholesky) \
   X(concat, Concat) \
@@ -95,6 +97,8 @@ enum class Op : std::int16_t {
   attentionDropout_,
   avgPool_,
   avgPoolBackward_,
+  batchNorm_,
+  batchNormBackward_,
   categorical_,
   cholesky_,
   concat_,
@@ -160,13 +164,15 @@ enum class Op : std::int16_t {
   update_,
   whileLoop_,
 };
-constexpr int kOps = 74;
+constexpr int kOps = 76;
 
 // Whether an output may lie exactly where an input lies.
 constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int input) {
   switch (op) {
     case Op::accumulate_: return true;
     case Op::assign_: return true;
+    case Op::batchNorm_: return (output == 0 && input == 0);
+    case Op::batchNormBackward_: return (output == 0 && input == 1);
     case Op::cholesky_: return (output == 0 && input == 0);
     case Op::crossEntropyBackward_: return (output == 0 && input == 0);
     case Op::dropout_: return (output == 0 && input == 0);

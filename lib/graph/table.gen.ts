@@ -12,6 +12,8 @@ export const KERNELS: readonly string[] = [
   'attentionDropout',
   'avgPool',
   'avgPoolBackward',
+  'batchNorm',
+  'batchNormBackward',
   'categorical',
   'cholesky',
   'concat',
@@ -132,4 +134,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = '41f917944743'
+export const TABLE_HASH = 'a841c0527ba2'

@@ -1,7 +1,6 @@
 import { checkOptions } from '../errors.js'
 import { add, cast, mul, rsqrt, sub } from '../ops/elementwise.js'
-import { groupNorm, layerNorm, rmsNorm } from '../ops/norm.js'
-import { mean, variance } from '../ops/reduce.js'
+import { batchNorm, groupNorm, layerNorm, rmsNorm } from '../ops/norm.js'
 import { ones, reshape, zeros } from '../ops/shape.js'
 import { stopGradient } from '../ops/control.js'
 import type { DType } from '../tensor/dtype.js'
@@ -93,20 +92,17 @@ export class BatchNorm extends Module {
   }
 
   forward(x: Tensor, ctx: Context): Tensor {
-    const shape = x.shape.map((d, i) => (i === 1 ? d : 1))
-    const axes = x.shape.map((_, i) => i).filter((i) => i !== 1)
-    let center = this.runningMean
-    let spread = this.runningVar
     if (ctx.training) {
-      center = mean(x, { axis: axes })
-      spread = variance(x, { axis: axes })
+      const { y, mean, variance } = batchNorm(x, this.weight, this.bias, { eps: this.eps })
       const n = x.size / x.shape[1]
       const keep = (old: Tensor, now: Tensor) =>
-        add(mul(old, 1 - this.momentum), mul(cast(stopGradient(now), old.dtype), this.momentum))
-      ctx.write(this.runningMean, keep(this.runningMean, center))
-      ctx.write(this.runningVar, keep(this.runningVar, mul(spread, n / Math.max(1, n - 1))))
+        cast(add(mul(old, 1 - this.momentum), mul(stopGradient(now), this.momentum)), old.dtype)
+      ctx.write(this.runningMean, keep(this.runningMean, mean))
+      ctx.write(this.runningVar, keep(this.runningVar, mul(variance, n / Math.max(1, n - 1))))
+      return y
     }
-    const scale = mul(rsqrt(add(spread, this.eps)), this.weight)
-    return add(mul(sub(x, reshape(center, shape)), reshape(scale, shape)), reshape(this.bias, shape))
+    const shape = x.shape.map((d, i) => (i === 1 ? d : 1))
+    const scale = mul(rsqrt(add(this.runningVar, this.eps)), this.weight)
+    return add(mul(sub(x, reshape(this.runningMean, shape)), reshape(scale, shape)), reshape(this.bias, shape))
   }
 }

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
-import { cast, mul } from '../../lib/ops/elementwise.js'
-import { groupNorm, layerNorm, rmsNorm } from '../../lib/ops/norm.js'
-import { tensor } from '../../lib/ops/shape.js'
+import { add, cast, mul } from '../../lib/ops/elementwise.js'
+import { batchNorm, groupNorm, layerNorm, rmsNorm } from '../../lib/ops/norm.js'
+import { reshape, tensor } from '../../lib/ops/shape.js'
 import { sum } from '../../lib/ops/reduce.js'
 import type { DType } from '../../lib/tensor/dtype.js'
 import type { Shape } from '../../lib/tensor/shape.js'
@@ -135,5 +135,63 @@ describe.each(norms)('%s against float64', (_, f, shape, n) => {
     const narrow = gradients(x, w, b)
     const wanted = gradients(wide(x), wide(w), wide(b))
     for (let i = 0; i < 3; i++) await expectClose(wide(narrow[i]), wanted[i], bound)
+  })
+})
+
+describe('batchNorm', () => {
+  const shapes: Shape[] = [
+    [3, 2, 5],
+    [2, 3, 3, 2],
+    [4, 3],
+    [3, 2, 2],
+    [2, 1, 17],
+    [1, 2, 4, 1],
+    [0, 2, 4],
+  ]
+
+  test('gives the numbers of its formula, and the statistics', async () => {
+    const x = tensor([1, 2, 3, 6, 0, 0, 0, 0, 5, 2, 1, 4, 1, 1, 1, 1], { shape: [2, 2, 4], dtype: 'float64' })
+    const { y, mean, variance } = batchNorm(
+      x,
+      tensor([2, 3], { dtype: 'float64' }),
+      tensor([1, 0], { dtype: 'float64' }),
+      {
+        eps: 0.5,
+      },
+    )
+    const [numbers, m, v] = [await y.read(), await mean.read(), await variance.read()]
+    expect([...m]).toEqual([3, 0.5])
+    expect([...v]).toEqual([3, 0.25])
+    const wanted = [-2, -1, 0, 3, 2, -1, -2, 1].map((c) => (2 * c) / Math.sqrt(3.5) + 1)
+    ;[0, 1, 2, 3, 8, 9, 10, 11].forEach((at, i) => expect(numbers[at]).toBeCloseTo(wanted[i], 14))
+    ;[4, 5, 12, 13].forEach((at, i) => expect(numbers[at]).toBeCloseTo((i < 2 ? -1.5 : 1.5) / Math.sqrt(0.75), 14))
+  })
+
+  test.each(shapes)('derivatives and vmap at %j', async (...shape) => {
+    const channels = [shape[1]]
+    await checkDerivatives(
+      (x, weight, bias) => batchNorm(x, weight, bias, { eps: 0.01 }).y,
+      [random(shape, 1), random(channels, 2), random(channels, 3)],
+    )
+    if (shape[0] === 0) return
+    await checkDerivatives(
+      (x) => {
+        const ones = tensor(new Float64Array(shape[1]).fill(1))
+        const { y, mean, variance } = batchNorm(x, ones, ones, { eps: 0.01 })
+        return mul(
+          add(sum(y, { axis: 0 }), reshape(mul(mean, variance), [-1, ...shape.slice(2).map(() => 1)])),
+          variance.size,
+        )
+      },
+      [random(shape, 1)],
+    )
+  })
+
+  test('says what is wrong', () => {
+    const [x, w] = [random([2, 3, 4], 1), random([3], 1)]
+    expect(() => batchNorm(x, random([2], 1), w)).toThrow('weight and bias must have the shape [3]')
+    expect(() => batchNorm(random([3], 1), w, w)).toThrow('[N, C, …]')
+    expect(() => batchNorm(x, random([3], 1, 'float32'), w)).toThrow('weight and bias must be float64')
+    expect(() => batchNorm(x, w, w, { epsilon: 1 } as never)).toThrow(/unknown option `epsilon`/)
   })
 })

@@ -4,6 +4,7 @@ import { dequantizeBlockwise, quantizeBlockwise } from '../../lib/ops/blockwise.
 import { stopGradient } from '../../lib/ops/control.js'
 import { conv2d } from '../../lib/ops/conv.js'
 import { add, cast, mul } from '../../lib/ops/elementwise.js'
+import { batchNorm } from '../../lib/ops/batchnorm.js'
 import { groupNorm } from '../../lib/ops/groupnorm.js'
 import { hadamard } from '../../lib/ops/hadamard.js'
 import {
@@ -246,6 +247,12 @@ export const tableCases: Record<string, TableCase> = {
     rows: ['groupNorm', 'groupNormBackward'],
     f: (x, weight, bias) => groupNorm(x, 2, { weight, bias }),
     shapes: [[2, 6, 5], [6], [6]],
+    bound: 32,
+  },
+  batchNorm: {
+    rows: ['batchNorm', 'batchNormBackward'],
+    f: (x, weight, bias) => batchNorm(x, weight, bias).y,
+    shapes: [[4, 3, 5], [3], [3]],
     bound: 32,
   },
   crossEntropy: {
