@@ -1,30 +1,16 @@
 import { SteepestError } from '../errors.js'
-import { assign } from '../ops/control.js'
-import {
-  add,
-  cast,
-  div,
-  greaterEqual,
-  maximum,
-  mul,
-  pow,
-  reciprocal,
-  sqrt,
-  square,
-  sub,
-  where,
-} from '../ops/elementwise.js'
-import { norm, sum } from '../ops/reduce.js'
+import { add, cast, div, mul, reciprocal, sub } from '../ops/elementwise.js'
+import { norm } from '../ops/reduce.js'
 import { full } from '../ops/shape.js'
 import { argument } from '../optim/base.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import type { Tensor } from '../tensor/tensor.js'
+import { biasOf, limited, norms, requireProportional, TINY } from './growth.js'
 import { checkChoice, checkRange } from './options.js'
 import { type Given, projectedMover } from './projected.js'
 import { checkProjection, projecting, type ProjectionOptions } from './projection-options.js'
-import type { Space } from './projection.js'
 import { wideOf } from './small.js'
-import { type Inner, wrapOptimizer } from './wrap.js'
+import { wrapOptimizer } from './wrap.js'
 
 /** Options of `fira`. */
 export interface FiraOptions extends ProjectionOptions {
@@ -36,24 +22,6 @@ export interface FiraOptions extends ProjectionOptions {
   residual?: 'paper' | 'code'
   /** What is outside grows by this factor per step at most (γ), in (1, ∞); null: by any. Default 1.01. */
   limiter?: number | null
-}
-
-const TINY = 1e-8
-
-/**
- * What the rule's step is a multiple of: for Hugging Face's AdamW the bias correction, which Fira leaves out where it compares norms.
- */
-function biasOf({ parts, hyper }: Inner, args: Tensor): Tensor | undefined {
-  if (parts.name !== 'adamwHf' || hyper.correctBias === false) return undefined
-  const t = argument(args, 1)
-  const left = (beta: unknown) => sub(1, pow(full([], Number(beta), 'float64'), t))
-  return div(sqrt(left(hyper.beta2)), left(hyper.beta1))
-}
-
-/** Norms of the vectors that one scale is for. */
-function norms(space: Space, x: Tensor, scaling: 'column' | 'matrix'): Tensor {
-  if (scaling === 'matrix') return norm(x)
-  return sqrt(sum(square(x), { axis: space.left ? 0 : 1, keepDims: true }))
 }
 
 /** @internal Fira, with given bases where a test has some. */
@@ -77,14 +45,7 @@ export function firaWith(base: Optimizer, options: FiraOptions, given?: Given): 
     match,
     hyper: { rank: checked.rank, updateGap: checked.updateGap, alpha },
     mover(inner) {
-      if (inner.decay.kind === 'own') {
-        throw new SteepestError('ARGUMENT', {
-          who,
-          rule: 'the rule inside must make steps that are proportional to the learning rate and do not look at the weights',
-          got: inner.parts.name,
-          fix: 'Take Adam, AdamW, SGD, Lion or another such rule',
-        })
-      }
+      requireProportional(who, inner)
       return projectedMover({
         who,
         inner,
@@ -98,19 +59,16 @@ export function firaWith(base: Optimizer, options: FiraOptions, given?: Given): 
           const bias = biasOf(inner, args)
           // The step at a learning rate of one: what the paper calls the corrected gradient, with its sign turned.
           const { step: turned, slots } = move(r, { lr: bias ? reciprocal(bias) : full([], 1, 'float64') })
-          const factor = div(norms(projector.space!, turned, scaling), add(norms(projector.space!, r, scaling), TINY))
+          const [own, given] = [turned, r].map((x) => norms(projector, x, scaling === 'matrix'))
           const inside = up(residual === 'code' ? mul(r, alpha) : r)
-          const outside = mul(sub(by ? mul(g, by) : g, inside), factor)
-          const size = norm(outside)
+          const outside = mul(sub(by ? mul(g, by) : g, inside), div(own, add(given, TINY)))
           const rate = mul(argument(args, 0), o.lrScale)
           const whole = cast(bias ? mul(rate, bias) : rate, dtype)
-          const grown =
-            before && limiter !== null ? div(maximum(div(size, add(before, TINY)), limiter), limiter) : undefined
-          const divisor = grown && where(greaterEqual(before, 0), grown, 1)
+          const limit = limiter !== null ? limited(norm(outside), before, limiter) : undefined
           const back = up(mul(turned, mul(whole, alpha)))
           return {
-            step: sub(back, mul(outside, divisor ? div(whole, divisor) : whole)),
-            slots: { ...slots, ...(divisor ? { norm: assign(before, div(size, divisor)) } : {}) },
+            step: sub(back, mul(outside, limit ? div(whole, limit.divisor) : whole)),
+            slots: { ...slots, ...(limit ? { norm: limit.norm } : {}) },
           }
         },
       })

@@ -49,3 +49,18 @@ export function galoreWith(base: Optimizer, options: GaloreOptions, given?: Give
 export function galore(optimizer: Optimizer, options: GaloreOptions = {}): Optimizer {
   return galoreWith(optimizer, options)
 }
+
+/** Options of `qgalore`. */
+export type QgaloreOptions = Omit<GaloreOptions, 'lazy'>
+
+/**
+ * Q-GaLore: GaLore whose bases are held in 4 bits (`basisBits`) and chosen less and less often where they hardly turn. Combine it with an
+ * optimizer whose states are small too.
+ *
+ * State per matrix: as GaLore, the basis in r·s/2 bytes and 8 for each 256 of its numbers. Source: Zhang et al., "Q-GaLore", arXiv 2407.08296.
+ *
+ * @example memory.qgalore(optim.adamw({ lr: 0.01 }), { rank: 128 })
+ */
+export function qgalore(optimizer: Optimizer, options: QgaloreOptions = {}): Optimizer {
+  return galoreWith(optimizer, { basisBits: 4, ...options, lazy: true })
+}

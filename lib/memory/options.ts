@@ -54,9 +54,9 @@ export function checkRange(
 }
 
 /** One of some words. */
-export function checkChoice<T extends string>(who: string, name: string, value: T, choices: readonly T[]): T {
+export function checkChoice<T extends string | number>(who: string, name: string, value: T, choices: readonly T[]): T {
   if (choices.includes(value)) return value
-  const near = nearest(String(value), choices)
+  const near = nearest(String(value), choices.map(String))
   throw new SteepestError('OPTION', {
     who,
     rule: `\`${name}\` must be ${choices.slice(0, -1).join(', ')} or ${choices[choices.length - 1]}`,

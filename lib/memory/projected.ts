@@ -117,6 +117,7 @@ export function projectedMover(method: ProjectedParts): Mover {
           ...states.slice(1).map((_, i) => begun[ruleSlots[i]]),
         ]
       },
+      projector.gapOf && ((states) => projector.gapOf!(states.slice(0, count))),
     )
     const rest = [...fresh.states.slice(count), ...all.slice(changing)]
     const age = resets ? rest[0] : undefined

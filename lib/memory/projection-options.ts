@@ -1,7 +1,9 @@
 import { checkOptions } from '../errors.js'
 import { checkChoice, checkFlag, checkWhole, type Match } from './options.js'
 import { PROJ_TYPES, type ProjType, spaceOf } from './projection.js'
+import type { ProjectedParts } from './projected.js'
 import { basisProjector } from './projector.js'
+import { lazyProjector, quantizedProjector } from './quantized.js'
 
 /** Options of methods that project gradients to a space of singular vectors. */
 export interface ProjectionOptions {
@@ -22,6 +24,13 @@ export interface ProjectionOptions {
   method?: 'power' | 'svd'
   /** Rounds of power iteration; the first choice takes twice as many and two more. Default 1. */
   rounds?: number
+  /** Bits in which bases are held, 4, 8 or 32 (the dtype that is computed in); 4 and 8 with a scale and a zero for each 256 numbers. Default 32. */
+  basisBits?: 4 | 8 | 32
+  /**
+   * Whether the gap of a matrix doubles when its first basis vector hardly turns: when the mean of its last five |cosines| is 0.4 or more, as in
+   * Q-GaLore. Default false.
+   */
+  lazy?: boolean
   /** Whether matrices take turns, so that no step has to choose all spaces. Default true; the authors' code has false. */
   stagger?: boolean
 }
@@ -29,13 +38,24 @@ export interface ProjectionOptions {
 /** @internal Options that are complete and checked. */
 export type Projecting = Required<Omit<ProjectionOptions, 'match'>>
 
-const KEYS = ['rank', 'updateGap', 'projType', 'match', 'states', 'method', 'rounds', 'stagger'] as const
+const KEYS = [
+  'rank',
+  'updateGap',
+  'projType',
+  'match',
+  'states',
+  'method',
+  'rounds',
+  'basisBits',
+  'lazy',
+  'stagger',
+] as const
 
 /** @internal The options of a projecting method, checked. */
 export function checkProjection(who: string, options: ProjectionOptions, more: readonly string[]): Projecting {
   checkOptions(who, options, [...KEYS, ...more])
   const { rank = 128, updateGap = 200, projType = 'std', states = 'keep' } = options
-  const { method = 'power', rounds = 1, stagger = true } = options
+  const { method = 'power', rounds = 1, stagger = true, basisBits = 32, lazy = false } = options
   return {
     rank: checkWhole(who, 'rank', rank),
     updateGap: checkWhole(who, 'updateGap', updateGap),
@@ -43,15 +63,25 @@ export function checkProjection(who: string, options: ProjectionOptions, more: r
     states: checkChoice(who, 'states', states, ['keep', 'reset', 'rotate']),
     method: checkChoice(who, 'method', method, ['power', 'svd']),
     rounds: checkWhole(who, 'rounds', rounds),
+    basisBits: checkChoice(who, 'basisBits', basisBits, [4, 8, 32]),
+    lazy: checkFlag(who, 'lazy', lazy),
     stagger: checkFlag(who, 'stagger', stagger),
   }
 }
 
 /** @internal What these options are to a projected mover. */
-export const projecting = ({ rank, updateGap, projType, states, method, rounds, stagger }: Projecting) => ({
-  refresh: { gap: updateGap, stagger },
-  states,
-  seed: 0,
-  projector: (rows: number, cols: number, dtype: 'float32' | 'float64') =>
-    basisProjector(spaceOf(projType, rank, rows, cols), { method, rounds }, dtype),
-})
+export function projecting(options: Projecting): Pick<ProjectedParts, 'refresh' | 'states' | 'seed' | 'projector'> {
+  const { rank, updateGap, projType, states, method, rounds, basisBits, lazy, stagger } = options
+  return {
+    refresh: { gap: updateGap, stagger },
+    states,
+    seed: 0,
+    projector(rows, cols, dtype) {
+      const space = spaceOf(projType, rank, rows, cols)
+      const whole = basisProjector(space, { method, rounds }, dtype)
+      const shapes = [...(space.left ? [[rows, space.rank]] : []), ...(space.right ? [[cols, space.rank]] : [])]
+      const held = basisBits === 32 ? whole : quantizedProjector(whole, shapes, basisBits)
+      return lazy ? lazyProjector(held, { gap: updateGap, threshold: 0.4, window: 5 }) : held
+    },
+  }
+}

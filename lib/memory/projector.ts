@@ -41,6 +41,10 @@ export interface Projector {
   up(held: readonly Tensor[], low: Tensor): Tensor
   /** The matrix with what the small tensor stands for in the place of what it has of the space. */
   put(held: readonly Tensor[], outside: Tensor, low: Tensor): Tensor
+  /** The first basis, where it is one of bases. */
+  basisOf?(held: readonly Tensor[]): Tensor
+  /** Steps to the next choice, an int32 scalar, where that is not fixed. */
+  gapOf?(held: readonly Tensor[]): Tensor
   /** A small tensor of before in the coordinates of now. */
   turn?(before: readonly Tensor[], now: readonly Tensor[], low: Tensor, squares: boolean): Tensor
 }
@@ -77,7 +81,34 @@ export function basisProjector(space: Space, { method, rounds }: BasisChoice, dt
     down,
     up,
     put: (held, outside, low) => add(outside, up(held, sub(low, down(held, outside)))),
+    basisOf: (held) => held[0],
     turn: (before, now, low, squares) => rotate(space, toBases(before), toBases(now), low, squares),
+  }
+}
+
+/**
+ * A space of normal random directions, of variance 1/rank, on one side: drawn from a key again whenever they are needed, so that nothing but the
+ * key is kept. For comparisons of norms: `up` is the transpose of `down`, not its inverse.
+ */
+export function seededProjector(space: Space, dtype: 'float32' | 'float64'): Projector {
+  const length = space.left ? space.rows : space.cols
+  const bases = ([key]: readonly Tensor[]): Bases => {
+    const directions = random.normal(key, [length, space.rank], { dtype, std: 1 / Math.sqrt(space.rank) })
+    return space.left ? { left: directions } : { right: directions }
+  }
+  const down: Projector['down'] = (held, x) => project(space, bases(held), x)
+  const up: Projector['up'] = (held, low) => projectBack(space, bases(held), low)
+  return {
+    low: space.low,
+    slots: ['directions'],
+    looks: false,
+    whole: false,
+    space,
+    first: (key) => [key],
+    choose: ({ key }) => [key],
+    down,
+    up,
+    put: (held, outside, low) => add(outside, up(held, sub(low, down(held, outside)))),
   }
 }
 

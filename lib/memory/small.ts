@@ -98,12 +98,14 @@ export function refreshed(
   due: Tensor,
   states: readonly Tensor[],
   f: (first: Tensor, ...states: Tensor[]) => readonly Tensor[],
+  gapOf?: (states: readonly Tensor[]) => Tensor,
 ): { states: Tensor[]; due: Tensor } {
   const first = less(due, 0)
-  const renew = (count: Tensor, ...old: Tensor[]): Tensor[] => [
-    where(less(count, 0), firstGap(refresh, site), scalar(refresh.gap, 'int32')),
-    ...f(first, ...old),
-  ]
+  const renew = (count: Tensor, ...old: Tensor[]): Tensor[] => {
+    const next = f(first, ...old)
+    const gap = gapOf ? gapOf(next) : scalar(refresh.gap, 'int32')
+    return [where(less(count, 0), firstGap(refresh, site), gap), ...next]
+  }
   const [count, ...next] = revise(lessEqual(due, 0), [due, ...states], (...all) =>
     g ? revise(tells(g), all, (c, ...old) => renew(c, ...old)) : renew(...(all as [Tensor, ...Tensor[]])),
   )

@@ -103,4 +103,16 @@ export const METHODS: readonly MethodCase[] = [
         switchEvery: 2,
       }),
   },
+  { name: 'apollo', make: (lr = 0.02) => memory.apollo(adamw(lr), small) },
+  {
+    name: 'apollo mini as its authors have it',
+    make: (lr = 0.02) =>
+      memory.apolloMini(optim.adamwHf({ lr, groups: FROZEN }), { scale: 4, updateGap: 3, stagger: false }),
+  },
+  { name: 'qgalore', make: (lr = 0.02) => memory.qgalore(adamw(lr), space) },
+  {
+    name: 'galore of both sides in 8 bits, rotated',
+    make: (lr = 0.02) => memory.galore(adamw(lr), { ...space, projType: 'full', basisBits: 8, states: 'rotate' }),
+  },
+  { name: 'adalomo', make: (lr = 0.02) => memory.adalomo({ lr: 2 * lr, groups: FROZEN }) },
 ]
