@@ -81,7 +81,6 @@ function read(
 
 function write(type: string, prefix: string, config: BertConfig): ConfigJson {
   const head = Object.entries(TASKS).find(([, task]) => task === config.task)![0]
-  const problem = Object.entries(PROBLEMS).find(([, task]) => task === config.problem)![0]
   return {
     architectures: [`${prefix}${head}`],
     model_type: type,
@@ -101,9 +100,14 @@ function write(type: string, prefix: string, config: BertConfig): ConfigJson {
     tie_word_embeddings: true,
     torch_dtype: dtypeName(config.dtype),
     ...(config.task === 'maskedLm' ? {} : labelKeys(config)),
-    ...(config.task === 'sequence' ? { problem_type: problem } : {}),
+    ...(config.task === 'sequence' ? problemKey(config.problem) : {}),
   }
 }
+
+/** `problem_type` of a `config.json`. */
+export const problemKey = (problem: ClassTask): ConfigJson => ({
+  problem_type: Object.entries(PROBLEMS).find(([, task]) => task === problem)![0],
+})
 
 /** `id2label` and `label2id` of a `config.json`. */
 export function labelKeys({ classes, labels }: Pick<BertConfig, 'classes' | 'labels'>): ConfigJson {

@@ -66,7 +66,7 @@ export interface LoadOptions {
   readonly dtype?: DType
   /** Share of activations that is dropped in training; 0 where not given, whatever the folder says. */
   readonly dropout?: number
-  /** What is to come out of a BERT or RoBERTa, whatever the folder says; weights that it has not begin anew. */
+  /** What is to come out, whatever the folder says; weights of it that the folder has not begin anew. */
   readonly head?: Head
 }
 

@@ -1,3 +1,5 @@
+import type { CausalLM } from './causal.js'
+import { classifying } from './classifier.js'
 import { join } from 'node:path'
 import { native } from '../addon.js'
 import { checkOptions, nearest, SteepestError } from '../errors.js'
@@ -31,8 +33,7 @@ import { t5Folder } from './t5-folder.js'
 export type { ConfigJson, LoadOptions } from './config-json.js'
 
 const FORMATS: readonly FolderFormat<never>[] = [
-  gpt2Folder,
-  ...decoderFolders,
+  ...[gpt2Folder, ...decoderFolders].map((f) => classifying(f as FolderFormat<never> as FolderFormat<CausalLM>)),
   bertFolder,
   robertaFolder,
   t5Folder,
@@ -150,7 +151,7 @@ export async function loadModel<M extends FolderModel = FolderModel>(
   if (options.head && !format.isHead) {
     throw new SteepestError('OPTION', {
       who: dir,
-      rule: 'a head can be chosen for BERT and RoBERTa',
+      rule: 'this model has no head that tells classes',
       got: format.type,
       fix: 'Give rows with a label as `prompt` and `completion`',
     })

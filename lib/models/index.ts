@@ -1,5 +1,6 @@
 export { Bert, type BertBatch, type BertConfig, Roberta } from './bert.js'
 export { CausalLM, type TokenBatch } from './causal.js'
+export { CausalClassifier, type ClassifierConfig } from './classifier.js'
 export { Decoder, type DecoderConfig } from './decoder.js'
 export { Gemma2, Gemma3 } from './gemma.js'
 export { GPT2, type GPT2Config } from './gpt2.js'

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { byteTokenizer } from '../../lib/data/tokenizers.js'
-import { Bert, type BertConfig, GPT2, loadModel, saveModel, T5 } from '../../lib/models/index.js'
+import { Bert, type BertConfig, type CausalClassifier, GPT2, loadModel, saveModel, T5 } from '../../lib/models/index.js'
+import { parameters } from '../../lib/nn/module.js'
 import { HostArray } from '../../lib/train/host.js'
 import type { TrainEvent } from '../../lib/train/events.js'
 import { ClassMetrics, MultiLabelMetrics, NumberMetrics } from '../../lib/train/finetune/metrics.js'
@@ -99,6 +100,14 @@ describe('fine-tuning', () => {
     expect(again.config).toMatchObject({ task: 'sequence', classes: 2, labels: ['no', 'yes'] })
   })
 
+  test('a GPT-2 learns classes by its last token', async () => {
+    const events = await run({ model: 'gpt', data: 'classes.jsonl', lr: 3e-3, epochs: 4, out: 'g' })
+    expect(evals(events).at(-1)!.metrics!.accuracy).toBe(1)
+    const again = await loadModel<CausalClassifier>(join(cwd, 'g/model'))
+    expect(again.config).toMatchObject({ classes: 2, labels: ['no', 'yes'] })
+    expect(Object.keys(parameters(again)).filter((k) => !k.startsWith('transformer.'))).toEqual(['score.weight'])
+  })
+
   test('numbers are learned where labels are numbers', async () => {
     writeFileSync(
       join(cwd, 'numbers.jsonl'),
@@ -135,9 +144,8 @@ describe('fine-tuning', () => {
     ['a model that is not there', { model: 'nothing', data: 'pairs.jsonl' }, /nothing/],
     ['data that are not there', { model: 'gpt', data: 'nothing.jsonl' }, /must be a file/],
     ['neither', {}, /a model folder must be named/],
-    ['labels for a GPT-2', { model: 'gpt', data: 'classes.jsonl' }, /a head can be chosen for BERT and RoBERTa/],
     ['answers for a BERT', { model: 'bert', data: 'pairs.jsonl' }, /a Bert learns rows of `text` and `label`/],
-    ['labels for a T5', { model: 't5', data: 'classes.jsonl' }, /a head can be chosen/],
+    ['labels for a T5', { model: 't5', data: 'classes.jsonl' }, /has no head that tells classes/],
   ])('%s is one sentence, and nothing is written', async (_, options, message) => {
     await expect(run({ ...options, out: 'bad' })).rejects.toThrow(message)
     expect(existsSync(join(cwd, 'bad'))).toBe(false)

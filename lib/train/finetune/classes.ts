@@ -59,7 +59,8 @@ function tokensOf(
   const other = second === undefined ? [] : [...tokenizer.encode(second)]
   const roberta =
     before.length > 0 && after.length > 0 && before[0] !== after[0] && tokenizer.decode([after[0]]) === '</s>'
-  const middle = second === undefined ? [] : roberta ? [...after, ...after] : after
+  const between = after.length > 0 ? after : [...tokenizer.encode('\n')]
+  const middle = second === undefined ? [] : roberta ? [...after, ...after] : between
   const room = context - before.length - middle.length - after.length
   let [a, b] = [[...bare], other]
   const cut = a.length + b.length > room
