@@ -24,6 +24,8 @@ const SHARE: Readonly<Record<string, number>> = {
 const OTHER = 0.1
 /** Operations that one step of an elementwise chain takes for one number, functions such as tanh among them. */
 const STEP_FLOPS = 4
+/** Share of the steps on which state is revised, where it is revised at some steps only: bases, blocks of parameters. */
+const DUE = 0.02
 /** Milliseconds that any instruction takes. */
 const LEAST = 0.003
 
@@ -50,5 +52,5 @@ const shareOf = ({ op, inputs }: Instruction): number => {
 export function millisecondsOf(i: Instruction, speed: Speed = TYPICAL): number {
   const moved = [...i.inputs, ...i.outputs].reduce((n, o) => n + sizeOf(o.shape) * bytesOf(o.dtype), 0)
   const work = flopsOf(i) / (speed.flops * shareOf(i))
-  return LEAST + Math.max(work, moved / speed.bytes)
+  return LEAST + (i.op.name === 'revise' ? DUE : 1) * Math.max(work, moved / speed.bytes)
 }

@@ -34,6 +34,11 @@ export function eagerQueue(): { queue: Queue; arena: NativeArena } {
   return eager
 }
 
+/** Gives the scratch of what was evaluated back to the system; it comes again when it is needed. Nothing may be under way. */
+export function releaseScratch(): void {
+  eager?.arena.release()
+}
+
 /** Waits until what is written into the tensors is there. */
 export async function settled(tensors: readonly Tensor[]): Promise<void> {
   for (const t of tensors) {

@@ -91,7 +91,7 @@ function movesFrom(model: Model, state: Outcome): Move[] {
 /** Milliseconds that count for nothing: of two free moves the larger is taken. */
 const FREE = 1e-3
 
-/** Simulations of a search for one target, and of one round of many: what they have not found by then they do not find. */
+/** Simulations of a search for one target, and of one round of many, beside one for each value: what is not found by then is not found. */
 const SEARCH = 1000
 const ROUND_SEARCH = 400
 /** Computing more than this share of the program again is no use. */
@@ -103,7 +103,7 @@ const MOST = 1
  */
 function descend(model: Model, from: Drops, target: number, simulations: number): Outcome | undefined {
   let state = simulate(model, from, target)
-  let left = simulations
+  let left = simulations + model.recipes.length
   // What moves cost when they were last looked at, which the moves before them change little; at first, what their like cost.
   const worth = new Map<string, number>()
   const worthOf = ({ key, like }: Move): number => worth.get(key) ?? worth.get(like) ?? -1

@@ -190,7 +190,7 @@ export function fromRule(name: string, options: FusedOptions): Optimizer {
   const hyper = hyperOf(who, family, rule, given)
   eightBitsFrom(who, given)
   const longest = Number(hyper.maxGradNorm ?? 0)
-  return makeOptimizer({
+  const optimizer = makeOptimizer({
     who,
     name,
     rule: rule.name,
@@ -205,4 +205,6 @@ export function fromRule(name: string, options: FusedOptions): Optimizer {
       return moverOf(who, own, hyperOf(who, family, own, merged), rounding, eightBitsFrom(who, merged))
     },
   })
+  if (given.states === '8bit' || rule.slots.length === 0) return optimizer
+  return { ...optimizer, in8bits: () => fromRule(name, { ...options, states: '8bit' }) }
 }

@@ -124,6 +124,8 @@ export interface Optimizer {
   step?<P>(objective: Objective<P>, params: P, state: OptimizerState, context?: StepContext): Stepped<P>
   /** The weights to evaluate, use and save; the same as those that are trained but for schedule-free optimizers. */
   evalParams<P>(params: P, state: OptimizerState): P
+  /** The same optimizer with its states in eight bits; absent where it cannot keep them so, or does already. */
+  in8bits?(): Optimizer
   /** Bytes of state that `init` allocates, by slot. */
   stateBytes(params: unknown): Record<string, number>
 }

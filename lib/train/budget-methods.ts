@@ -1,3 +1,4 @@
+import { badam, galore, sampled } from '../memory/index.js'
 import type { Setup } from './budget-setup.js'
 
 /** What a run may do to fit into its memory. */
@@ -14,7 +15,28 @@ export interface MemoryMethod {
 }
 
 /** The methods that there are, the mildest first. */
-export const METHODS: readonly MemoryMethod[] = []
+export const METHODS: readonly MemoryMethod[] = [
+  {
+    name: 'states8bit',
+    label: 'optimizer states in 8 bits',
+    apply: (setup) => (setup.optimizer.in8bits ? { ...setup, optimizer: setup.optimizer.in8bits() } : undefined),
+  },
+  {
+    name: 'sampled',
+    label: 'weight gradients from 30% of the rows (sampled)',
+    apply: (setup) => ({ ...setup, model: sampled(setup.model, { ratio: 0.3 }) }),
+  },
+  {
+    name: 'lowrank',
+    label: 'low-rank states (GaLore)',
+    apply: (setup) => (setup.optimizer.step ? undefined : { ...setup, optimizer: galore(setup.optimizer) }),
+  },
+  {
+    name: 'blocks',
+    label: 'one block at a time (BAdam)',
+    apply: (setup) => (setup.optimizer.step ? undefined : { ...setup, optimizer: badam(setup.optimizer) }),
+  },
+]
 
 /** All choices of some of the methods, those of fewer first, then the milder. */
 export function combinations(methods: readonly MemoryMethod[]): readonly (readonly MemoryMethod[])[] {

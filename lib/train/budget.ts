@@ -89,13 +89,23 @@ export class Budget {
   private candidate(methods: readonly MemoryMethod[], split: number): Candidate | undefined {
     const key = `${split} ${methods.map((m) => m.name).join()}`
     if (!this.known.has(key)) {
-      let setup: Setup | undefined = { ...this.setup, split }
-      for (const method of methods) setup = setup && method.apply(setup)
-      const names = [...methods.map((m) => m.label), ...(split > 1 ? [`micro-batches in ${split} parts`] : [])]
       const same = methods.length === 0 && split === 1
-      this.known.set(key, setup && (same ? this.plain : new Candidate(setup, names, this.data)))
+      this.known.set(key, same ? this.plain : this.made(methods, split))
     }
     return this.known.get(key)
+  }
+
+  private made(methods: readonly MemoryMethod[], split: number): Candidate | undefined {
+    const names = [...methods.map((m) => m.label), ...(split > 1 ? [`micro-batches in ${split} parts`] : [])]
+    let setup: Setup | undefined = { ...this.setup, split }
+    try {
+      for (const method of methods) setup = setup && method.apply(setup)
+      return setup && new Candidate(setup, names, this.data)
+    } catch (error) {
+      // A method that finds nothing in this model to act on is none for it.
+      if (methods.length > 0 && error instanceof SteepestError) return undefined
+      throw error
+    }
   }
 
   private quickest(methods: readonly MemoryMethod[], budget: number): { candidate: Candidate; fit: Fit } | undefined {
@@ -138,13 +148,12 @@ export class Budget {
     throw new MemoryError(who, budget, this.table(allow))
   }
 
-  /** Every method, alone and all together: as much memory as it takes with nothing computed again, and as little as it can do with. */
+  /** Every method: as much memory as it takes with nothing computed again, and as little as it can do with. */
   table(allow: readonly Allowed[] = []): MemoryRow[] {
-    const all = METHODS.map((m) => [m])
-    const sets = [[], ...all, ...(METHODS.length > 1 ? [[...METHODS]] : [])]
-    const splits = [1, ...this.splits.slice(-1).filter((n) => n > 1)]
+    const sets = [[], ...METHODS.map((m) => [m])]
+    const most = this.splits[this.splits.length - 1]
     return sets.flatMap((methods) =>
-      splits.flatMap((split): MemoryRow[] => {
+      (methods.length === 0 && most > 1 ? [1, most] : [1]).flatMap((split): MemoryRow[] => {
         const candidate = this.candidate(methods, split)
         if (!candidate) return []
         const row = (point: { total: number; milliseconds: number }, recomputed: number): MemoryRow => ({

@@ -1,4 +1,4 @@
-import { finalBuf } from '../graph/instruction.js'
+import { type Buf, finalBuf } from '../graph/instruction.js'
 import type { Plan as GraphPlan } from '../graph/place.js'
 import type { Tensor } from '../tensor/tensor.js'
 import type { MemoryByHolder } from './events.js'
@@ -18,11 +18,8 @@ export function planFlops(plan: GraphPlan): number {
   return flops
 }
 
-/** What holds the arena at its fullest moment: gradients (what updates read), scratch, and the rest. */
-function arenaAtPeak(plan: GraphPlan): { gradients: number; workspace: number; activations: number } {
-  const gradients = new Set(
-    plan.instructions.filter((i) => i.op.updates).flatMap((i) => i.inputs.slice(1, 2).map((o) => finalBuf(o.buf))),
-  )
+/** What lives in the arena at its fullest moment. */
+export function liveAtPeak(plan: GraphPlan): Buf[] {
   const live = plan.bufs.filter((b) => b.space === 'arena' && !b.into && b.last >= 0 && b.bytes > 0)
   let peak = { at: 0, bytes: -1 }
   const change = new Float64Array(plan.instructions.length + 1)
@@ -35,9 +32,19 @@ function arenaAtPeak(plan: GraphPlan): { gradients: number; workspace: number; a
     now += d
     if (now > peak.bytes) peak = { at, bytes: now }
   })
+  return live.filter((b) => b.first <= peak.at && b.last >= peak.at)
+}
+
+export const largestPlan = (plans: readonly GraphPlan[]): GraphPlan =>
+  plans.reduce((a, b) => (b.arenaBytes > a.arenaBytes ? b : a))
+
+/** What holds the arena at its fullest moment: gradients (what updates read), scratch, and the rest. */
+function arenaAtPeak(plan: GraphPlan): { gradients: number; workspace: number; activations: number } {
+  const gradients = new Set(
+    plan.instructions.filter((i) => i.op.updates).flatMap((i) => i.inputs.slice(1, 2).map((o) => finalBuf(o.buf))),
+  )
   const out = { gradients: 0, workspace: 0, activations: 0 }
-  for (const b of live) {
-    if (b.first > peak.at || b.last < peak.at) continue
+  for (const b of liveAtPeak(plan)) {
     if (gradients.has(b)) out.gradients += b.bytes
     else if (b.label.startsWith('workspace')) out.workspace += b.bytes
     else out.activations += b.bytes
@@ -79,7 +86,7 @@ export function planMemory(
   weighted = false,
 ): { memory: MemoryByHolder; flops: number } {
   const plans = trainer.plan(microBatches[0], microBatches.length, weighted)
-  const largest = plans.reduce((a, b) => (b.arenaBytes > a.arenaBytes ? b : a))
+  const largest = largestPlan(plans)
   const held = heldMemory(trainer, microBatches)
   const arena = arenaAtPeak(largest)
   const memory = {

@@ -14,6 +14,7 @@ import { toSource, type StepData, type StepSource } from './data.js'
 import type { Batch } from './host.js'
 import { eventLine, type Plan, type StopReason, type TrainEvent } from './events.js'
 import { planMemory } from './memory.js'
+import { explainMemory } from './memory-error.js'
 import { Run, type TrainResult } from './run.js'
 import { PeekedSource, splitEvaluation, splitSource } from './split.js'
 import { restoreTensors, stateSources } from './state.js'
@@ -208,6 +209,9 @@ class Loop {
     return (performance.now() - this.startedAt) / 1000
   }
 
+  /** The data that the run has come to. */
+  private seen: StepData | undefined
+
   /** Why a line of the log could not be written; the run ends at the next step. */
   private logFailure: unknown
 
@@ -229,7 +233,8 @@ class Loop {
       const result = yield* this.loop()
       await this.endLog()
       return result
-    } catch (error) {
+    } catch (thrown) {
+      const error = explainMemory(thrown, trainer, this.seen)
       const code = error instanceof SteepestError ? error.code : 'NATIVE'
       const message =
         error instanceof SteepestError ? error.sentence : error instanceof Error ? error.message : String(error)
@@ -290,6 +295,7 @@ class Loop {
           break
         }
         next++
+        this.seen = data
         if (!started) {
           started = true
           yield this.startEvent(data)

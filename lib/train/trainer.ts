@@ -1,7 +1,7 @@
 import { native, type NativeArena, type NativeBuffer } from '../addon.js'
 import { hash32 } from '../data/permutation.js'
 import { SteepestError } from '../errors.js'
-import { evaluate, pendingOf, settled } from '../graph/evaluate.js'
+import { evaluate, pendingOf, releaseScratch, settled } from '../graph/evaluate.js'
 import { build, type Executable, FaultError, lowerGraph, Queue } from '../graph/executable.js'
 import type { Lowered } from '../graph/instruction.js'
 import type { PlanOptions } from '../graph/plan.js'
@@ -107,7 +107,7 @@ export class Trainer {
 
   constructor(
     readonly model: Trainable,
-    options: TrainerOptions,
+    readonly options: TrainerOptions,
   ) {
     const { parameters, state } = namedTensors(model)
     if (Object.keys(parameters).length === 0) {
@@ -161,6 +161,8 @@ export class Trainer {
     const fresh = all.filter((t) => t.storage === undefined)
     if (fresh.length > 0) evaluate(fresh)
     await settled(all)
+    // What initial weights needed is not held beside the arena of the steps.
+    if (fresh.length > 0) releaseScratch()
     for (const part of ['only', 'first'] as const) {
       for (const [name, t] of Object.entries(stateOf(this.spec, part)))
         if (t.storage) this.memory.set(name, pendingOf(t).buffer)

@@ -49,7 +49,8 @@ test('methods are checked by name, with the near one told', () => {
 describe('a budget', () => {
   const budget = new Budget(setupOf(), stepOf(16))
   const [plain] = budget.table()
-  const least = Math.min(...budget.table().map((row) => row.total))
+  const exact = budget.table().filter((row) => row.exact)
+  const least = Math.min(...exact.map((row) => row.total))
 
   test('that is enough changes nothing', () => {
     const choice = budget.choose(plain.total)
@@ -88,6 +89,33 @@ describe('a budget', () => {
       for (const row of table) expect(message).toContain(row.method)
       expect(message).toMatch(/does not fit/)
     }
+  })
+
+  test('that exact means do not keep is kept by what is allowed, as little of it as does', () => {
+    const wide = () => new GPT2({ vocabSize: 2000, context: CONTEXT, layers: 2, heads: 2, width: 128, seed: 3 })
+    const own = new Budget(setupOf(wide()), stepOf(2))
+    const exact = Math.min(
+      ...own
+        .table()
+        .filter((row) => row.exact)
+        .map((row) => row.total),
+    )
+    const eight = Math.min(
+      ...own
+        .table()
+        .filter((row) => row.method.includes('8 bits'))
+        .map((row) => row.total),
+    )
+    expect(eight).toBeLessThan(exact)
+    const budget = Math.ceil((eight + exact) / 2)
+    expect(() => own.choose(budget)).toThrow(/Allow what changes the numbers/)
+    const choice = own.choose(budget, ['sampled', 'states8bit'])
+    expect(choice.exact).toBe(false)
+    expect(choice.total).toBeLessThanOrEqual(budget)
+    expect(choice.methods.join()).toMatch(/8 bits/)
+    expect(choice.methods.join()).not.toMatch(/sampled/)
+    // Where exact means do, nothing else is taken, whatever is allowed.
+    expect(own.choose(exact, ['states8bit', 'lowrank', 'sampled', 'blocks']).exact).toBe(true)
   })
 
   test('has a curve on which less memory costs more time', () => {

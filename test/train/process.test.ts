@@ -32,6 +32,20 @@ describe.runIf(linux)('memory', () => {
     expect(measured).toBeGreaterThanOrEqual(planned * 0.95 - 32 * MB)
   })
 
+  test('an error of the system that has no more names what holds it and what would need less', {
+    timeout: 120_000,
+  }, async () => {
+    const script = join(here, 'children/short.mjs')
+    const { stdout } = await promisify(execFile)('bash', ['-c', `ulimit -v 2200000; "${process.execPath}" "${script}"`])
+    const { code, message } = JSON.parse(stdout) as { code: string; message: string }
+    expect(code).toBe('OUT_OF_MEMORY')
+    expect(message).toMatch(/transformer\.h\.\*\.mlp\.c_fc \(values of a step\) [\d.]+ MB/)
+    const sizes = [
+      ...message.matchAll(/(micro-batches in \d+ parts|recomputation|states in 8 bits)[^:;]*: ([\d.]+) MB/g),
+    ]
+    expect(sizes).toHaveLength(3)
+  })
+
   test('does not grow over ten thousand small steps', { timeout: 120_000 }, async () => {
     const { early, late } = await child<{ early: number; late: number }>('growth', long ? '50000' : '10000')
     expect(late - early).toBeLessThan(16 * MB)

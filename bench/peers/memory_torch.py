@@ -1,0 +1,101 @@
+"""A model of bench/memory.mjs in PyTorch: prints a line of JSON with the peak of the process, the time of a step and the losses."""
+
+import json
+import math
+import re
+import sys
+import time
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+o = json.loads(sys.argv[1])
+layers, width, heads, vocab, batch, context = (o[k] for k in ("layers", "width", "heads", "vocab", "batch", "context"))
+torch.set_num_threads(o["threads"])
+torch.manual_seed(0)
+
+
+def resident(key):
+    return 1024 * int(re.search(rf"^{key}:\s+(\d+)", open("/proc/self/status").read(), re.M).group(1))
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.c_attn = nn.Linear(width, 3 * width)
+        self.c_proj = nn.Linear(width, width)
+        self.ln_2 = nn.LayerNorm(width)
+        self.fc = nn.Linear(width, 4 * width)
+        self.proj = nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        b, t, c = x.shape
+        q, k, v = self.c_attn(self.ln_1(x)).split(c, dim=2)
+        q, k, v = (y.view(b, t, heads, c // heads).transpose(1, 2) for y in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.c_proj(y.transpose(1, 2).reshape(b, t, c))
+        return x + self.proj(F.gelu(self.fc(self.ln_2(x)), approximate="tanh"))
+
+
+class GPT(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wte = nn.Embedding(vocab, width)
+        self.wpe = nn.Embedding(context, width)
+        self.h = nn.ModuleList(Block() for _ in range(layers))
+        self.ln_f = nn.LayerNorm(width)
+        for name, p in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(p)
+            elif p.dim() > 1:
+                nn.init.normal_(p, std=0.02 / (math.sqrt(2 * layers) if "proj" in name else 1))
+
+    def forward(self, ids, targets):
+        x = self.wte(ids) + self.wpe.weight[: ids.shape[1]]
+        for block in self.h:
+            x = checkpoint(block, x, use_reentrant=False) if o.get("checkpoint") else block(x)
+        logits = self.ln_f(x) @ self.wte.weight.T
+        return F.cross_entropy(logits.view(-1, vocab), targets.view(-1))
+
+
+def tokens(step):
+    state = 12345 + step
+
+    def draw():
+        nonlocal state
+        state = (1103515245 * state + 12345) % 2147483648
+        return (state >> 16) % 997
+
+    inputs, targets = [], []
+    for _ in range(batch):
+        token = draw()
+        for _ in range(context):
+            inputs.append(token)
+            token = draw() if draw() % 4 == 0 else (token * 31 + 7) % 997
+            targets.append(token)
+    return (torch.tensor(t).view(batch, context) for t in (inputs, targets))
+
+
+torch.ones(64, 64) @ torch.ones(64, 64)
+before = resident("VmRSS")
+model = GPT()
+decayed = [p for p in model.parameters() if p.dim() > 1]
+others = [p for p in model.parameters() if p.dim() <= 1]
+groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+optimizer = torch.optim.AdamW(groups, lr=3e-4, fused=True)
+losses, seconds = [], []
+for step in range(o["steps"]):
+    ids, targets = tokens(step)
+    began = time.perf_counter()
+    loss = model(ids, targets)
+    loss.backward()
+    if o["clip"]:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), o["clip"])
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    losses.append(float(loss.detach()))
+    seconds.append(time.perf_counter() - began)
+print(json.dumps({"peak": resident("VmHWM") - before, "seconds": seconds, "losses": losses}))
