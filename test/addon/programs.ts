@@ -9,8 +9,10 @@ import type { Tensor } from '../../lib/tensor/tensor.js'
 import { Trainer } from '../../lib/train/trainer.js'
 import { compile, cond, grad, scan, whileLoop } from '../../lib/transform/index.js'
 import { revise } from '../../lib/transform/revise.js'
+import { allCases, type OpCase } from '../ops/check.js'
+import { lossOf } from '../ops/check-derivatives.js'
+import { type FloatType, isSmooth, numbersOf, outputsOf, tensorOf } from '../ops/check-values.js'
 import { random } from '../ops/differences.js'
-import { tableCases } from '../ops/table-cases.js'
 
 /** A program as the addon gets it. */
 export interface Recorded {
@@ -22,30 +24,49 @@ export interface Recorded {
 const { mul, sum } = ops
 type Pair = { i: Tensor; x: Tensor }
 
-/** The value of f, and where it has some the gradients of Σ f². */
-function withGradients(f: (...xs: Tensor[]) => Tensor, xs: readonly Tensor[], smooth = true): Tensor[] {
+/** The value of f and the gradients of Σ f². */
+function withGradients(f: (...xs: Tensor[]) => Tensor, xs: readonly Tensor[]): Tensor[] {
   const loss = (...v: Tensor[]) => sum(ops.square(f(...v)))
-  return smooth && xs.length > 0
-    ? [f(...xs), ...(grad(loss, { argnums: xs.map((_, i) => i) })(...xs) as unknown as Tensor[])]
-    : [f(...xs)]
+  return [f(...xs), ...(grad(loss, { argnums: xs.map((_, i) => i) })(...xs) as unknown as Tensor[])]
 }
 
-/** The cases of the op table: every row with a kernel, its derivatives, and second derivatives in float64. */
-const fromTable = Object.values(tableCases).flatMap((c) =>
-  (['float64', ...(c.dtypes ?? ['float32', 'bfloat16'])] as DType[]).map((dtype) => () => {
-    const xs = c.shapes.map((shape, i) => random(shape, 31 + i, dtype))
-    const first = (x: Tensor) => withGradients(c.f, [x, ...xs.slice(1)])[1]
-    const second =
-      dtype === 'float64' && c.smooth !== false && xs.length > 0
-        ? [grad((x: Tensor) => sum(ops.square(first(x))))(xs[0])]
-        : []
-    return [...withGradients(c.f, xs, c.smooth !== false), ...second]
-  }),
-)
+/**
+ * Of the cases of the op table one for every set of rows: its first arguments in every dtype, with its derivatives, and second derivatives in
+ * float64.
+ */
+async function fromTable(): Promise<(() => Tensor[])[]> {
+  const chosen = new Map<string, OpCase>()
+  for (const { cases } of await allCases()) {
+    for (const c of cases) if (!chosen.has(c.ops.join())) chosen.set(c.ops.join(), c)
+  }
+  return [...chosen.values()].flatMap((c) =>
+    (['float64', ...(c.dtypes ?? ['float32', 'bfloat16'])] as FloatType[]).map((dtype) => () => {
+      const [args] = c.at
+      const inputs = args.map((a, i) => tensorOf(a, numbersOf(a, 31 + i, dtype), dtype))
+      const smooth = args.flatMap((a, i) => (isSmooth(a) ? [i] : []))
+      const outputs = [...outputsOf(c, inputs)]
+      if (c.derivatives === 'none' || smooth.length === 0) return outputs
+      const gradient = (xs: readonly Tensor[]): readonly Tensor[] =>
+        grad((v: readonly Tensor[]) =>
+          lossOf(
+            outputsOf(
+              c,
+              inputs.map((t, i) => (smooth.includes(i) ? v[smooth.indexOf(i)] : t)),
+            ),
+          ),
+        )(xs)
+      const at = smooth.map((i) => inputs[i])
+      const second =
+        dtype === 'float64' && c.derivatives !== 'first'
+          ? grad((xs: readonly Tensor[]) => sum(ops.square(gradient(xs)[0])))(at)
+          : []
+      return [...outputs, ...gradient(at), ...second]
+    }),
+  )
+}
 
 /** Chains of elementwise steps in every layout, and programs within programs. */
 const computations: (() => Tensor[])[] = [
-  ...fromTable,
   ...(['float32', 'bfloat16', 'float64'] as DType[]).map(
     (dtype) => () =>
       withGradients(
@@ -118,7 +139,7 @@ export async function recordPrograms(): Promise<Recorded[]> {
     }
   } as typeof Program
   try {
-    for (const compute of computations) await readAll(compute())
+    for (const compute of [...(await fromTable()), ...computations]) await readAll(compute())
     for (const dtype of ['float32', 'bfloat16'] as DType[]) await train(dtype)
   } finally {
     addon.Program = Program

@@ -8,6 +8,10 @@ import type { DType } from '../../lib/tensor/dtype.js'
 import type { Tensor } from '../../lib/tensor/tensor.js'
 import { grad } from '../../lib/transform/index.js'
 import { checkDerivatives, checkVmap, expectClose, random } from './differences.js'
+import { cases as rowCases } from './cases/attention.js'
+import { checkCases } from './check.js'
+
+checkCases(rowCases)
 
 /** Sizes: batch, queries, keys, heads, heads of keys, depth. */
 type Sizes = readonly [number, number, number, number, number, number]

@@ -1,6 +1,10 @@
 import { expect, test } from 'vitest'
 import { cast, dequantizeBlockwise, grad, quantizeBlockwise, sum, tensor } from '../../lib/index.js'
 import { normals } from '../optim/reference.js'
+import { cases } from './cases/blockwise.js'
+import { checkCases } from './check.js'
+
+checkCases(cases)
 
 const codes = tensor(Uint8Array.from({ length: 256 }, (_, i) => i))
 const units = tensor([1])

@@ -1,5 +1,6 @@
 import { expect } from 'vitest'
 import { readAll } from '../../lib/graph/evaluate.js'
+import { schedule } from '../../lib/graph/graph.js'
 import { add, cast, mul } from '../../lib/ops/elementwise.js'
 import { sum } from '../../lib/ops/reduce.js'
 import { tensor } from '../../lib/ops/shape.js'
@@ -111,6 +112,35 @@ async function checkTangents(
   expect(Math.abs(forward - backward), `jvp ${forward}, vjp ${backward}`).toBeLessThanOrEqual(
     1e-11 * Math.max(1, Math.abs(forward)),
   )
+}
+
+/** The rows that the case names stand in the graph of its value or of its first or second gradients. */
+export function checkRows(c: OpCase, args: readonly Arg[]): void {
+  const inputs = args.map((a, i) => tensorOf(a, numbersOf(a, i + 1, 'float64'), 'float64'))
+  const smooth = args.flatMap((a, i) => (isSmooth(a) ? [i] : []))
+  const outputs = outputsOf(c, inputs)
+  const gradient = (xs: readonly Tensor[]): readonly Tensor[] =>
+    grad((v: readonly Tensor[]) =>
+      lossOf(
+        outputsOf(
+          c,
+          inputs.map((t, i) => (smooth.includes(i) ? v[smooth.indexOf(i)] : t)),
+        ),
+      ),
+    )(xs)
+  const differentiated = c.derivatives !== 'none' && smooth.length > 0
+  const at = smooth.map((i) => inputs[i])
+  const first = differentiated ? gradient(at) : []
+  const second =
+    differentiated && c.derivatives !== 'first'
+      ? grad((xs: readonly Tensor[]) =>
+          gradient(xs)
+            .map((g) => sum(g))
+            .reduce((a, b) => add(a, b)),
+        )(at)
+      : []
+  const names = new Set(schedule([...outputs, ...first, ...second]).map((node) => node.op.name))
+  expect(c.ops.filter((name) => !names.has(name))).toEqual([])
 }
 
 /** Asking for the gradient is an error at trace time. */

@@ -2,6 +2,10 @@ import { describe, expect, test } from 'vitest'
 import { hadamard } from '../../lib/ops/hadamard.js'
 import { tensor } from '../../lib/ops/shape.js'
 import { checkDerivatives, expectClose, random } from './differences.js'
+import { cases as rowCases } from './cases/hadamard.js'
+import { checkCases } from './check.js'
+
+checkCases(rowCases)
 
 describe('hadamard', () => {
   test('is Sylvester’s matrix, and its own inverse', async () => {

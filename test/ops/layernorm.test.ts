@@ -8,6 +8,10 @@ import type { Shape } from '../../lib/tensor/shape.js'
 import type { Tensor } from '../../lib/tensor/tensor.js'
 import { grad } from '../../lib/transform/index.js'
 import { checkDerivatives, expectClose, random } from './differences.js'
+import { cases as rowCases } from './cases/layernorm.js'
+import { checkCases } from './check.js'
+
+checkCases(rowCases)
 
 const shapes: Shape[] = [[5], [1, 3], [4, 7], [2, 3, 17], [0, 4], [2, 2, 1]]
 

@@ -10,6 +10,10 @@ import type { Tensor } from '../../lib/tensor/tensor.js'
 import { grad } from '../../lib/transform/index.js'
 import { checkDerivatives, expectClose, random } from './differences.js'
 import { expectSameBits } from './threads.js'
+import { cases as rowCases } from './cases/linalg.js'
+import { checkCases } from './check.js'
+
+checkCases(rowCases)
 
 const dual = (x: Tensor): Tensor => swapAxes(x, -1, -2)
 const identity = (x: Tensor): Tensor => eye(x.shape[x.rank - 1], { dtype: x.dtype })

@@ -11,6 +11,10 @@ import { sizeOf } from '../../lib/tensor/shape.js'
 import type { Tensor } from '../../lib/tensor/tensor.js'
 import { grad, vmap } from '../../lib/transform/index.js'
 import { checkDerivatives, expectClose, random } from './differences.js'
+import { cases as rowCases } from './cases/loss.js'
+import { checkCases } from './check.js'
+
+checkCases(rowCases)
 
 /** Labels in [0, classes), every fourth of them −100. */
 const labelsOf = (shape: Shape, classes: number, ignored = true): Tensor =>

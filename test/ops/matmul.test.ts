@@ -7,6 +7,10 @@ import type { Shape } from '../../lib/tensor/shape.js'
 import type { Tensor } from '../../lib/tensor/tensor.js'
 import { jvp, vjp } from '../../lib/transform/index.js'
 import { checkDerivatives, checkVmap, expectClose, random } from './differences.js'
+import { cases as rowCases } from './cases/matmul.js'
+import { checkCases } from './check.js'
+
+checkCases(rowCases)
 
 const pairs: [Shape, Shape][] = [
   [[3], [3]],

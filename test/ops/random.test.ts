@@ -8,6 +8,10 @@ import type { Tensor } from '../../lib/tensor/tensor.js'
 import { checkpoint, grad, vmap } from '../../lib/transform/index.js'
 import { checkDerivatives, expectClose, random } from './differences.js'
 import { expectSameBits } from './threads.js'
+import { cases as rowCases } from './cases/random.js'
+import { checkCases } from './check.js'
+
+checkCases(rowCases)
 
 const N = 1 << 18
 const key = R.key(2026)

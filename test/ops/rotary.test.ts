@@ -6,6 +6,10 @@ import { slice, tensor, transpose } from '../../lib/ops/shape.js'
 import { readAll } from '../../lib/graph/evaluate.js'
 import type { Shape } from '../../lib/tensor/shape.js'
 import { checkDerivatives, checkVmap, expectClose, random } from './differences.js'
+import { cases as rowCases } from './cases/rotary.js'
+import { checkCases } from './check.js'
+
+checkCases(rowCases)
 
 const shapes: Shape[] = [
   [2, 3, 2, 4],

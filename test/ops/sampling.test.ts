@@ -6,6 +6,10 @@ import { broadcastTo, tensor, transpose } from '../../lib/ops/shape.js'
 import type { Tensor } from '../../lib/tensor/tensor.js'
 import { checkDerivatives, expectClose, noise, random as numbers } from './differences.js'
 import { expectSameBits } from './threads.js'
+import { cases as rowCases } from './cases/sampling.js'
+import { checkCases } from './check.js'
+
+checkCases(rowCases)
 
 const list = async (t: Tensor) => [...(await t.read())]
 const MANY = 100_000

@@ -5,6 +5,10 @@ import { logSoftmax, softmax } from '../../lib/ops/norm.js'
 import { tensor } from '../../lib/ops/shape.js'
 import type { Shape } from '../../lib/tensor/shape.js'
 import { checkDerivatives, expectClose, random } from './differences.js'
+import { cases as rowCases } from './cases/softmax.js'
+import { checkCases } from './check.js'
+
+checkCases(rowCases)
 
 const shapes: [Shape, number][] = [
   [[1], 0],

@@ -5,6 +5,10 @@ import { tensor, transpose } from '../../lib/ops/shape.js'
 import type { Tensor } from '../../lib/tensor/tensor.js'
 import { checkDerivatives, checkVmap, random } from './differences.js'
 import { expectSameBits } from './threads.js'
+import { cases as rowCases } from './cases/sort.js'
+import { checkCases } from './check.js'
+
+checkCases(rowCases)
 
 const list = async (t: Tensor) => [...(await t.read())]
 

@@ -4,6 +4,10 @@ import { tensor } from '../../lib/ops/shape.js'
 import { vmap } from '../../lib/transform/index.js'
 import { checkDerivatives, expectClose, random } from './differences.js'
 import { expectSameBits } from './threads.js'
+import { cases as rowCases } from './cases/sparse.js'
+import { checkCases } from './check.js'
+
+checkCases(rowCases)
 
 const ints = (values: number[] | number[][]) => tensor(values, { dtype: 'int32' })
 // Unsorted, with a place that occurs twice and an entry that is padding.

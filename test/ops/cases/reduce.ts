@@ -159,7 +159,7 @@ export const cases: OpCase[] = [
   ...reduction('prod', prod, (xs) => xs.reduce((p, x) => p * x, 1), kinds),
   ...reduction('max', max, (xs) => Math.max(...xs), { nothing: false }),
   ...reduction('min', min, (xs) => Math.min(...xs), { nothing: false }),
-  ...reduction('logSumExp', logSumExp, (xs) => Math.log(total(xs.map(Math.exp)))),
+  ...reduction('logSumExp', logSumExp, (xs) => Math.log(total(xs.map(Math.exp))), { op: 'logSumExp' }),
   ...reduction('norm', norm, (xs) => Math.hypot(...xs), { nothing: false, low: 0.5, high: 1.5 }),
   ...reduction(
     'norm of order 1',

@@ -98,7 +98,7 @@ export const cases: OpCase[] = [
     expected: (x, y) => Array.from(x.data, (v, i) => v * y.data[i]),
   },
   {
-    ops: ['constant', 'input', 'buffer'],
+    ops: ['constant', 'buffer'],
     f: (x) => add(add(x, full([3], 0.5, x.dtype)), tensor([1, 2, 3], { dtype: x.dtype })),
     at: [[arg([3])], [arg([2, 3])]],
     expected: (x) => Array.from(x.data, (v, i) => v + 0.5 + 1 + (i % 3)),
