@@ -2,6 +2,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { openSafetensors } from '../../lib/io/safetensors.js'
 import { byteTokenizer } from '../../lib/data/tokenizers.js'
 import { Bert, type BertConfig, type CausalClassifier, GPT2, loadModel, saveModel, T5 } from '../../lib/models/index.js'
 import { parameters } from '../../lib/nn/module.js'
@@ -107,6 +108,54 @@ describe('fine-tuning', () => {
     expect(again.config).toMatchObject({ classes: 2, labels: ['no', 'yes'] })
     expect(Object.keys(parameters(again)).filter((k) => !k.startsWith('transformer.'))).toEqual(['score.weight'])
   })
+
+  test('low-rank additions are learned alone, merged into the model, and kept as PEFT has them', async () => {
+    const events = await run({ model: 'bert', data: 'classes.jsonl', lr: 1e-2, epochs: 6, lora: 4, out: 'l' })
+    expect(evals(events).at(-1)!.loss).toBeLessThan(evals(events)[0].loss)
+    const [before, after] = await Promise.all(['bert', 'l/model'].map((dir) => loadModel<Bert>(join(cwd, dir))))
+    const numbers = async (model: Bert, name: string) => [...(await parameters(model)[name].read())]
+    const [query, words] = [
+      'bert.encoder.layer.0.attention.self.query.weight',
+      'bert.embeddings.word_embeddings.weight',
+    ]
+    expect(await numbers(after, words)).toEqual(await numbers(before, words))
+    const adapter = await openSafetensors(join(cwd, 'l/adapter/adapter_model.safetensors'))
+    const read = async (part: string, size: number) => {
+      const out = new Float32Array(size)
+      const name = `base_model.model.${query.replace('weight', `lora_${part}.weight`)}`
+      await adapter.readInto(name, new Uint8Array(out.buffer))
+      return out
+    }
+    const [a, b] = [await read('A', 4 * 32), await read('B', 32 * 4)]
+    await adapter.close()
+    const config = JSON.parse(readFileSync(join(cwd, 'l/adapter/adapter_config.json'), 'utf8'))
+    expect(config).toMatchObject({ peft_type: 'LORA', task_type: 'SEQ_CLS', r: 4, lora_alpha: 8 })
+    const [was, is] = [await numbers(before, query), await numbers(after, query)]
+    is.forEach((w, at) => {
+      const [i, j] = [Math.floor(at / 32), at % 32]
+      let sum = 0
+      for (let k = 0; k < 4; k++) sum += b[i * 4 + k] * a[k * 32 + j]
+      expect(Math.abs(w - was[at] - 2 * sum)).toBeLessThan(1e-5)
+    })
+  })
+
+  test.each<FinetuneOptions>([{ sampled: 0.5 }, { lowrank: 'galore', rank: 8 }, { lowrank: 'frugal' }])(
+    'learns with %j',
+    async (method) => {
+      const out = JSON.stringify(method).replace(/\W/g, '')
+      const events = await run({
+        model: 'gpt',
+        data: 'pairs.jsonl',
+        lr: 1e-2,
+        steps: 30,
+        evalEvery: 10,
+        out,
+        ...method,
+      })
+      const losses = evals(events).map((e) => e.loss)
+      expect(losses.at(-1)).toBeLessThan(0.7 * losses[0])
+    },
+  )
 
   test('numbers are learned where labels are numbers', async () => {
     writeFileSync(

@@ -24,6 +24,12 @@ export const finetuneOptions = [
   { key: 'stopAfter', type: 'integer', min: 1, group: 'run', doc: 'step to stop after, saved, as Ctrl+C would' },
   { key: 'patience', type: 'integer', min: 1, group: 'run', doc: 'evaluations without a better loss before the run stops', chosen: 'never' },
 
+  { key: 'lora', type: 'integer', min: 1, max: 65_536, group: 'method', doc: 'rank of additions to the weights, which alone are learned', chosen: 'all weights are learned' },
+  { key: 'loraAlpha', type: 'number', above: 0, group: 'method', doc: 'the additions count alpha / rank', chosen: 'twice the rank' },
+  { key: 'sampled', type: 'number', above: 0, max: 1, group: 'method', doc: 'share of the rows that weight gradients are made of (WTA-CRS)', chosen: 'all' },
+  { key: 'lowrank', type: 'choice', choices: ['galore', 'fira', 'frugal', 'apollo', 'badam'], group: 'method', doc: 'where the states of the optimizer live', chosen: 'on all weights' },
+  { key: 'rank', type: 'integer', min: 1, max: 65_536, default: 64, group: 'method', doc: 'rank of galore, fira and apollo' },
+
   { key: 'optimizer', type: 'text', default: 'adamw', group: 'optimizer', doc: 'update rule, by name', value: 'NAME' },
   { key: 'lr', type: 'number', above: 0, default: 5e-5, group: 'optimizer', doc: 'learning rate at the top of the schedule' },
   { key: 'warmup', type: 'integer', min: 0, group: 'optimizer', doc: 'steps in which the learning rate rises', chosen: 'a twentieth of the steps' },

@@ -4,17 +4,23 @@ import { native } from '../../addon.js'
 import { loadTokenizer } from '../../data/index.js'
 import { type Placed, readExamples } from '../../data/examples.js'
 import { SteepestError } from '../../errors.js'
-import { checkpointSteps } from '../../io/checkpoint.js'
-import { atomicFolder, nodeFileSystem } from '../../io/files.js'
+import { checkpointSteps, loadCheckpoint } from '../../io/checkpoint.js'
+import { atomicFolder, atomicWriteFile, nodeFileSystem } from '../../io/files.js'
 import { readSmallFile } from '../../io/read.js'
 import { type JsonRecord, readState } from '../../io/state.js'
 import { configText } from '../../models/config-json.js'
-import { configOf, type FolderModel, loadModel } from '../../models/hf.js'
-import { noDecay, optimizerNamed, schedule } from '../../optim/index.js'
-import { parameters } from '../../nn/module.js'
+import * as memory from '../../memory/index.js'
+import { configOf, type FolderModel, loadModel, saveModel } from '../../models/hf.js'
+import { saveAdapter } from '../../models/peft.js'
+import { parameters, withTensors } from '../../nn/module.js'
+import { fromStorage } from '../../ops/shape.js'
+import { noDecay, type Optimizer, optimizerNamed, schedule } from '../../optim/index.js'
+import { bytesOf } from '../../tensor/dtype.js'
+import type { Tensor } from '../../tensor/tensor.js'
 import type { Plan, PreparedRun, TrainEvent } from '../events.js'
 import { findCheckpoint, freshFolder, shellQuoted } from '../gpt/prepare.js'
 import { type Metrics, train } from '../train.js'
+import type { Trainable } from '../trainer.js'
 import { type Classes, classesOf, headOf } from './classes.js'
 import { ClassMetrics, MultiLabelMetrics, NumberMetrics } from './metrics.js'
 import type { FinetuneOptions } from './options.js'
@@ -75,6 +81,56 @@ async function writeModel(from: string, to: string, files: Readonly<Record<strin
 
 /** Options of one call, which a run that goes on does not take over. */
 const NOT_KEPT = { resume: undefined, out: undefined, stopAfter: undefined, threads: undefined, showData: undefined }
+
+/** The optimizer with its states where the options want them. */
+function inSmallSpace(optimizer: Optimizer, { lowrank, rank = 64 }: FinetuneOptions): Optimizer {
+  switch (lowrank) {
+    case 'galore':
+    case 'fira':
+    case 'apollo':
+      return memory[lowrank](optimizer, { rank })
+    case 'frugal':
+    case 'badam':
+      return memory[lowrank](optimizer)
+    default:
+      return optimizer
+  }
+}
+
+/** A head that begins anew is learned whole. */
+const HEADS = /^(score|classifier|bert\.pooler)\./
+
+const adaptedBy = (model: FolderModel, rank: number, alpha = 2 * rank): memory.Lora<FolderModel> =>
+  memory.lora(model, { rank, alpha, train: HEADS })
+
+/** The model with the additions of a checkpoint in its weights, and the additions as PEFT keeps them. */
+async function writeAdapted(
+  from: string,
+  out: string,
+  adapted: memory.Lora<FolderModel>,
+  folder: string,
+  files: Readonly<Record<string, Uint8Array>>,
+): Promise<void> {
+  const checkpoint = await loadCheckpoint(from)
+  try {
+    const wanted = parameters(adapted)
+    const loaded: Record<string, Tensor> = {}
+    for (const { name, readPieces } of checkpoint.model) {
+      const t = wanted[name]
+      if (!t) continue
+      const buffer = new (native().Buffer)(t.size * bytesOf(t.dtype))
+      await readPieces((bytes, offset) => buffer.write(bytes, offset), t.dtype)
+      loaded[name] = fromStorage({ buffer, bytes: buffer.bytes }, t)
+    }
+    const best = withTensors(adapted, loaded)
+    const model = join(out, 'model')
+    await saveModel(model, best.merged())
+    for (const [name, content] of Object.entries(files)) await atomicWriteFile(join(model, name), content)
+    await saveAdapter(join(out, 'adapter'), best, folder)
+  } finally {
+    await checkpoint.close()
+  }
+}
 
 interface Loaded {
   model: FolderModel
@@ -151,10 +207,14 @@ export async function prepareFinetune(
   const evalEvery = options.evalEvery ?? Math.max(1, Math.ceil(steps / 10))
   const saveEvery = options.saveEvery ?? evalEvery
   const warmup = Math.min(options.warmup ?? Math.ceil(steps / 20), steps)
-  const optimizer = optimizerNamed(options.optimizer ?? 'adamw', {
+  const plain = optimizerNamed(options.optimizer ?? 'adamw', {
     lr: schedule({ kind: 'linear', lr, warmup, steps }),
     ...(weightDecay > 0 ? { weightDecay, groups: [noDecay] } : {}),
   })
+  const optimizer = inSmallSpace(plain, options)
+  const adapted = options.lora === undefined ? undefined : adaptedBy(model, options.lora, options.loraAlpha)
+  const whole: Trainable = adapted ?? model
+  const trained = options.sampled === undefined ? whole : memory.sampled(whole, { ratio: options.sampled })
   const out = given.out ?? (resumed ? dirname(resumed.dir) : freshFolder(cwd, basename(file, extname(file))))
   if (!resumed && (await checkpointSteps(path(out))).length > 0)
     throw new SteepestError('OPTION', {
@@ -183,7 +243,7 @@ export async function prepareFinetune(
   const kept = { ...options, model: folder, data: file, steps, evalEvery, saveEvery, ...NOT_KEPT }
 
   async function* events({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent> {
-    const run = train(model, loader, {
+    const run = train(trained, loader, {
       optimizer,
       clip: options.clip ?? 1,
       seed,
@@ -212,7 +272,8 @@ export async function prepareFinetune(
       }
       const ended = event.reason === 'done' || event.reason === 'earlyStopping'
       const best = ended ? await bestCheckpoint(path(out)) : undefined
-      if (best) await writeModel(best, join(path(out), 'model'), files)
+      if (best && adapted) await writeAdapted(best, path(out), adapted, folder, files)
+      else if (best) await writeModel(best, join(path(out), 'model'), files)
       yield best
         ? { ...event, path: join(path(out), 'model') }
         : { ...event, resume: `steepest finetune --resume ${shellQuoted(out)}` }
