@@ -1,7 +1,7 @@
-import { compile, nn, optim, random, readAll, type Tensor, tensor, valueAndGrad } from 'steepest'
+import { compile, nn, optim, random, readAll, Tensor, tensor, valueAndGrad } from 'steepest'
 
-/** One loss of parameters on a batch; a scalar. */
-export type Loss<P, B> = (params: P, batch: B) => Tensor
+/** The loss of parameters on a batch, a scalar, or all that a model says of it. */
+export type Loss<P, B> = (params: P, batch: B) => Tensor | optim.Outputs
 
 /** What training left. */
 export interface Fitted<P> {
@@ -29,6 +29,10 @@ export async function learn<P, B>(options: {
   onStep?: (step: number, params: P, state: optim.OptimizerState) => Promise<void> | void
 }): Promise<Fitted<P>> {
   const { loss, optimizer, steps, batchOf, seed = 0, onStep } = options
+  const scalar = (p: P, batch: B): Tensor => {
+    const out = loss(p, batch)
+    return out instanceof Tensor ? out : out.loss
+  }
   const step = compile(
     (params: P, state: optim.OptimizerState, batch: B, lr: Tensor, key: Tensor) => {
       if (optimizer.step) {
@@ -39,7 +43,7 @@ export async function learn<P, B>(options: {
           { lr, key },
         )
       }
-      const [value, grads] = valueAndGrad(loss)(params, batch)
+      const [value, grads] = valueAndGrad(scalar)(params, batch)
       return { ...optimizer.update(params, grads, state, { lr, key }), loss: value }
     },
     { donate: [0, 1] },

@@ -1,0 +1,124 @@
+import { compile, grad, optim, perExampleGrads, random, type study, type Tensor, tensor } from 'steepest'
+import { logSlope } from './support/numbers.js'
+
+export const claim: study.Claim = {
+  title: 'AdAdaGrad: Adaptive Batch Size Schemes for Adaptive Gradient Methods',
+  by: 'Lau, Liu, Kolar 2024',
+  source: 'arXiv 2402.11215',
+  says:
+    'AdaGrad-Norm whose batch grows whenever the spread of the gradients within it is too large for their mean makes the squared gradient fall ' +
+    'as 1/K over K steps, on losses that are smooth and not convex, where small batches of one size are slower.',
+  criteria: [
+    { number: 'adaptive', what: 'slope of the log mean squared gradient by log steps, adaptive', atMost: -0.9 },
+    { number: 'small', what: 'the same with batches of 8', atLeast: -0.8 },
+    { number: 'final', what: 'squared gradient after 400 steps over that with batches of 8', atMost: 0.02 },
+  ],
+  reports: {
+    large: 'the same slope with batches of 2048',
+    overLarge: 'squared gradient after 400 steps over that with batches of 2048',
+    samples: 'examples that the adaptive run looked at, over those of batches of 2048',
+    last: 'last batch of the adaptive run',
+  },
+  notShown: 'Networks on images, the inner-product tests, and that test accuracy is that of small batches.',
+}
+
+const [DIM, STEPS, FIRST, LARGE] = [50, 400, 8, 2048]
+
+interface Data {
+  x: Tensor
+  y: Tensor
+  n: number
+}
+
+/** Logistic regression with a penalty that is not convex, Σ w²/(1 + w²) / 100; labels of a random model, some of them wrong. */
+async function data(seed: number, n: number): Promise<Data> {
+  const draw = (i: number, shape: number[]) => random.normal(random.foldIn(random.key(seed), i), shape, { dtype: 'float64' })
+  const x = draw(0, [n, DIM])
+  const y = x.matmul(draw(1, [DIM])).add(draw(2, [n]).mul(2)).sign()
+  await y.read()
+  return { x, y, n }
+}
+type Weights = { w: Tensor }
+type Example = { x: Tensor; y: Tensor }
+const penalty = (w: Tensor): Tensor => w.square().div(w.square().add(1)).sum().mul(0.01)
+const lossOf = ({ w }: Weights, { x, y }: Example): Tensor => x.matmul(w).mul(y).neg().softplus().mean().add(penalty(w))
+const lossOfOne = ({ w }: Weights, { x, y }: Example): Tensor => x.mul(w).sum().mul(y).neg().softplus().add(penalty(w))
+
+interface Ran {
+  /** Squared norm of the full gradient before each step. */
+  squares: number[]
+  batches: number[]
+}
+
+/** AdaGrad-Norm with batches that grow by the norm test of η, or stay as they are where η is infinite. */
+async function run({ x, y, n }: Data, seed: number, first: number, eta: number, steps: number): Promise<Ran> {
+  const optimizer = optim.adagradNorm({ lr: 1 })
+  // One program for each size: sizes are powers of two times 8, the next above what the test asks for.
+  const step = compile((params: Weights, state: optim.OptimizerState, rows: Tensor) => {
+    const batch = { x: x.take(rows), y: y.take(rows) }
+    const grads = perExampleGrads(lossOfOne)(params, batch)
+    const mean = { w: grads.w.mean({ axis: 0 }) }
+    const full = grad(lossOf)(params, { x, y }).w.square().sum()
+    return { ...optimizer.update(params, mean, state), spread: optim.gradientSpread(grads), full }
+  })
+  let params: Weights = { w: tensor(new Float64Array(DIM)) }
+  let state = optimizer.init(params)
+  let size = first
+  const ran: Ran = { squares: [], batches: [] }
+  for (let t = 0; t < steps; t++) {
+    const rows = random.integers(random.foldIn(random.key(seed + 7), t), [size], 0, n)
+    const next = step(params, state, rows)
+    const { spread, full } = next
+    params = next.params
+    state = next.state
+    ran.squares.push(await full.item())
+    ran.batches.push(size)
+    if (eta === Infinity) continue
+    const [variance, meanSquare] = [await spread.variance.item(), await spread.meanSquare.item()]
+    const wanted = optim.neededBatch({ variance, meanSquare, innerVariance: 0, orthogonalVariance: 0 }, { test: 'norm', eta })
+    while (size < wanted && size < n) size = Math.min(n, 2 * size)
+  }
+  return ran
+}
+
+/** The mean squared gradient of the first K steps, by K. */
+const means = (squares: readonly number[], at: readonly number[]): study.CurvePoint[] =>
+  at.map((x) => ({ x, y: squares.slice(0, x).reduce((a, b) => a + b, 0) / x }))
+
+async function all({ seed, pick }: study.Trial, eta: number) {
+  const [examples, steps] = [await data(seed, pick(20_000, 400)), pick(STEPS, 12)]
+  const at = pick([20, 50, 100, 200, 400], [4, 8, 12])
+  const adaptive = await run(examples, seed, FIRST, eta, steps)
+  const small = await run(examples, seed, FIRST, Infinity, steps)
+  const large = await run(examples, seed, pick(LARGE, 64), Infinity, steps)
+  const last = (ran: Ran) => ran.squares[steps - 1]
+  const curve = (ran: Ran) => means(ran.squares, at)
+  return {
+    numbers: {
+      adaptive: logSlope(curve(adaptive)),
+      small: logSlope(curve(small)),
+      final: last(adaptive) / last(small),
+      large: logSlope(curve(large)),
+      overLarge: last(adaptive) / last(large),
+      samples: adaptive.batches.reduce((a, b) => a + b, 0) / (steps * large.batches[0]),
+      last: adaptive.batches[steps - 1],
+    },
+    curves: { adaptive: curve(adaptive), 'batches of 8': curve(small), 'batches of 2048': curve(large) },
+  }
+}
+
+export const experiment = (trial: study.Trial): Promise<study.Outcome> => all(trial, 0.5)
+
+export const control: study.Control = {
+  what: 'the test never asks for more, so that the batch stays at 8',
+  fails: ['adaptive', 'final'],
+  experiment: (trial) => all(trial, Infinity),
+}
+
+export const plot: study.Plot = {
+  x: 'steps K',
+  y: 'mean squared gradient of K steps',
+  logX: true,
+  logY: true,
+  curves: ['adaptive', 'batches of 8', 'batches of 2048'],
+}
