@@ -206,5 +206,6 @@ export function fromRule(name: string, options: FusedOptions): Optimizer {
     },
   })
   if (given.states === '8bit' || rule.slots.length === 0) return optimizer
-  return { ...optimizer, in8bits: () => fromRule(name, { ...options, states: '8bit' }) }
+  // The same object: what wrappers know of an optimizer goes by it.
+  return Object.assign(optimizer, { in8bits: () => fromRule(name, { ...options, states: '8bit' }) })
 }
