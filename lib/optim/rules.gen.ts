@@ -134,7 +134,7 @@ export interface AdabeliefOptions extends FusedOptions {
   beta1?: number
   /** Share of the old spread. In [0, 1); default 0.999. */
   beta2?: number
-  /** Added to the root; without rectification also to the stored spread, at every step. In [0, ∞); default 1e-16. */
+  /** Added to the root, and to the stored spread at every step. In [0, ∞); default 1e-16. */
   eps?: number
   /** Decay of the weight. In [0, ∞); default 0. */
   weightDecay?: number
@@ -146,6 +146,8 @@ export interface AdabeliefOptions extends FusedOptions {
   rectify?: boolean
   /** With rectification, steps along the mean while the spread is not known; else none. Default true. */
   degeneratedToSgd?: boolean
+  /** AdaBelief whose steps never grow when the spread falls; without rectification. */
+  amsgrad?: boolean
   /** Both betas at once, as papers write them. */
   betas?: readonly [number, number]
 }

@@ -6,7 +6,7 @@
 namespace steepest {
 
 struct UpdateAttrs {
-  enum class Rule { kSgd, kSgdMomentum, kAdam, kAdamAmsgrad, kAdamw, kAdamwAmsgrad, kAdamwHf, kLion, kAdagrad, kAdabelief, kDiffgrad, kAdamp, kSgdp, kLamb, kLars, kMove, kSignSgd, kSignum };
+  enum class Rule { kSgd, kSgdMomentum, kAdam, kAdamAmsgrad, kAdamw, kAdamwAmsgrad, kAdamwHf, kLion, kAdagrad, kAdabelief, kAdabeliefAmsgrad, kDiffgrad, kAdamp, kSgdp, kLamb, kLars, kMove, kSignSgd, kSignum };
   enum class Rounding { kNearest, kStochastic };
   enum class States { kFull, kBlockwise };
   Rule rule;
@@ -21,7 +21,7 @@ struct UpdateAttrs {
   static UpdateAttrs decode(std::span<const double> words) {
     UpdateAttrs a{};
     AttrReader r(words);
-    a.rule = static_cast<Rule>(r.choice(18));
+    a.rule = static_cast<Rule>(r.choice(19));
     a.hyper = r.numbers();
     a.scale = r.boolean();
     a.check = r.boolean();

@@ -22,7 +22,7 @@ struct AdaBelief {
   struct Hyper {
     double beta1 = 0.9;            // [0, 1) Share of the old mean of the gradient.
     double beta2 = 0.999;          // [0, 1) Share of the old spread.
-    double eps = 1e-16;            // [0, inf) Added to the root; without rectification also to the stored spread, at every step.
+    double eps = 1e-16;            // [0, inf) Added to the root, and to the stored spread at every step.
     double weightDecay = 0;        // [0, inf) Decay of the weight.
     Flag weightDecouple = true;    // Decay the weight itself before the step, not through the gradient.
     Flag fixedDecay = false;       // Decoupled decay is not multiplied by the learning rate.
@@ -55,7 +55,7 @@ struct AdaBelief {
             T(1 - h.beta1),
             T(h.beta2),
             T(1 - h.beta2),
-            T(h.rectify ? 0 : h.eps),
+            T(h.eps),
             T(h.rectify ? 1 : 1 / std::sqrt(bias2)),
             T(h.eps),
             T(size),

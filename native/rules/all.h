@@ -2,6 +2,7 @@
 #pragma once
 
 #include "adabelief.h"
+#include "adabelief_amsgrad.h"
 #include "adagrad.h"
 #include "adam.h"
 #include "adam_amsgrad.h"
@@ -31,6 +32,7 @@
   X(Lion)                 \
   X(Adagrad)              \
   X(AdaBelief)            \
+  X(AdaBeliefAmsgrad)     \
   X(DiffGrad)             \
   X(AdamP)                \
   X(Sgdp)                 \

@@ -64,7 +64,7 @@ struct Reference {
           else
             g += h[3] * p[i];
           s[0][i] = h[0] * s[0][i] + (1 - h[0]) * g;
-          s[1][i] = h[1] * s[1][i] + (1 - h[1]) * (g - s[0][i]) * (g - s[0][i]) + (rectify ? 0 : h[2]);
+          s[1][i] = h[1] * s[1][i] + (1 - h[1]) * (g - s[0][i]) * (g - s[0][i]) + h[2];
           const double size = lr / (1 - std::pow(h[0], t)), left = std::pow(h[1], t);
           const double most = 2 / (1 - h[1]) - 1, sma = most - 2 * t * left / (1 - left);
           if (!rectify) {

@@ -77,6 +77,43 @@ export const references = {
       },
     }
   },
+  adabelief(
+    n: number,
+    o: {
+      betas?: [number, number]
+      eps?: number
+      weightDecay?: number
+      weightDecouple?: boolean
+      fixedDecay?: boolean
+      rectify?: boolean
+      degeneratedToSgd?: boolean
+      amsgrad?: boolean
+    } = {},
+  ): Reference {
+    const { betas: [b1, b2] = [0.9, 0.999], eps = 1e-16, weightDecay = 0, weightDecouple = true } = o
+    const { fixedDecay = false, rectify = true, degeneratedToSgd = true, amsgrad = false } = o
+    const [m, v, top] = [zeros(n), zeros(n), zeros(n)]
+    return {
+      step(p, grad, lr, t) {
+        const [one, two] = [1 - b1 ** t, 1 - b2 ** t]
+        const most = 2 / (1 - b2) - 1
+        const sma = most - (2 * t * b2 ** t) / two
+        for (let i = 0; i < n; i++) {
+          let g = grad[i]
+          if (weightDecouple) p[i] *= 1 - weightDecay * (fixedDecay ? 1 : lr)
+          else g += weightDecay * p[i]
+          m[i] = b1 * m[i] + (1 - b1) * g
+          v[i] = b2 * v[i] + (1 - b2) * (g - m[i]) ** 2 + eps
+          top[i] = Math.max(top[i], v[i])
+          if (!rectify) p[i] -= ((lr / one) * m[i]) / (Math.sqrt(amsgrad ? top[i] : v[i]) / Math.sqrt(two) + eps)
+          else if (sma >= 5) {
+            const r = Math.sqrt((((two * (sma - 4)) / (most - 4)) * (sma - 2) * most) / (sma * (most - 2)))
+            p[i] -= ((lr * r) / one) * (m[i] / (Math.sqrt(v[i]) + eps))
+          } else if (degeneratedToSgd) p[i] -= (lr / one) * m[i]
+        }
+      },
+    }
+  },
   lion(n: number, o: { betas?: [number, number]; weightDecay?: number } = {}): Reference {
     const { betas: [b1, b2] = [0.9, 0.99], weightDecay = 0 } = o
     const m = zeros(n)

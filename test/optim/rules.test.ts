@@ -8,7 +8,7 @@ interface Case {
   reference: (n: number) => Reference
 }
 
-const c = <O extends object>(name: 'sgd' | 'adam' | 'adamw' | 'adamwHf' | 'lion', options: O): Case => ({
+const c = <O extends object>(name: 'sgd' | 'adam' | 'adamw' | 'adamwHf' | 'adabelief' | 'lion', options: O): Case => ({
   name: `${name} ${JSON.stringify(options)}`,
   make: (lr) => optim.optimizerNamed(name, { lr, ...options }),
   reference: (n) => (references[name] as (n: number, o: object) => Reference)(n, options),
@@ -28,6 +28,12 @@ const cases: Case[] = [
   c('adamwHf', {}),
   c('adamwHf', { betas: [0.8, 0.95], eps: 1e-3, weightDecay: 0.3 }),
   c('adamwHf', { correctBias: false, eps: 1e-2 }),
+  c('adabelief', {}),
+  c('adabelief', { eps: 1e-6, betas: [0.8, 0.9], weightDecay: 0.1 }),
+  c('adabelief', { eps: 1e-4, betas: [0.8, 0.7], weightDecay: 0.1, weightDecouple: false, degeneratedToSgd: false }),
+  c('adabelief', { rectify: false, eps: 1e-8, weightDecay: 0.01, fixedDecay: true }),
+  c('adabelief', { rectify: false, eps: 1e-8, amsgrad: true, betas: [0.9, 0.8] }),
+  c('adabelief', { amsgrad: true, eps: 1e-5, betas: [0.9, 0.8] }),
   c('lion', {}),
   c('lion', { betas: [0.95, 0.98], weightDecay: 1 }),
 ]
@@ -81,4 +87,42 @@ describe.each(cases)('$name', ({ make, reference }) => {
     expect(await readAll(Object.values(inPlace.params))).toEqual(got)
     expect(await eager.state.step.item()).toBe(6)
   })
+})
+
+test('Schedule-Free AdamW with a mean of the gradient inside is what loops do', async () => {
+  const [n, lr, steps, inner] = [9, 0.05, 12, 0.8]
+  const [b1, b2, decay, warm] = [0.9, 0.95, 0.1, 4]
+  const y = normals(1, n)
+  const [z, m, v] = [[...y], new Array<number>(n).fill(0), new Array<number>(n).fill(0)]
+  let [highest, total] = [0, 0]
+  const opt = optim.scheduleFreeAdamw({
+    lr,
+    betas: [b1, b2],
+    weightDecay: decay,
+    warmupSteps: warm,
+    r: 0.5,
+    innerMomentum: inner,
+  })
+  let params = { y: tensor(Float64Array.from(y)) }
+  let state = opt.init(params)
+  for (let t = 1; t <= steps; t++) {
+    const g = normals(t + 1, n)
+    ;({ params, state } = opt.update(params, { y: tensor(Float64Array.from(g)) }, state))
+    const rate = lr * Math.min(1, t / warm)
+    highest = Math.max(highest, rate)
+    const weight = t ** 0.5 * highest ** 2
+    total += weight
+    const c = weight / total
+    for (let i = 0; i < n; i++) {
+      m[i] = inner * m[i] + (1 - inner) * g[i]
+      v[i] = b2 * v[i] + (1 - b2) * g[i] ** 2
+      const u = m[i] / (1 - inner ** t) / (Math.sqrt(v[i] / (1 - b2 ** t)) + 1e-8) + decay * y[i]
+      y[i] += c * (z[i] - y[i]) + rate * (b1 * (1 - c) - 1) * u
+      z[i] -= rate * u
+    }
+  }
+  const [got, mean] = await readAll([params.y, state.slots.m.y])
+  expect(worst(got, y)).toBeLessThan(1e-12)
+  expect(worst(mean, m)).toBeLessThan(1e-12)
+  expect(optim.scheduleFreeAdamw().init(params).slots).not.toHaveProperty('m')
 })
