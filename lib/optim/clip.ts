@@ -30,7 +30,7 @@ export function globalNorm(tensors: readonly Tensor[], { order = 2 }: { order?: 
 
 /** Throws unless one way of clipping is asked for. */
 export function checkClip(who: string, clip: ClipOptions): ClipOptions {
-  checkOptions(`${who}: clip`, clip, ['globalNorm', 'norm', 'value', 'order'])
+  checkOptions(`${who}: clip`, clip, ['globalNorm', 'norm', 'value', 'order', 'eps'])
   const ways = (['globalNorm', 'norm', 'value'] as const).filter((way) => clip[way] !== undefined)
   if (ways.length !== 1) {
     throw new SteepestError('OPTION', {
@@ -41,11 +41,12 @@ export function checkClip(who: string, clip: ClipOptions): ClipOptions {
   }
   checkPositive(`${who}: clip`, ways[0], clip[ways[0]])
   if (clip.order !== undefined) checkPositive(`${who}: clip`, 'order', clip.order)
+  if (clip.eps !== undefined) checkPositive(`${who}: clip`, 'eps', clip.eps)
   return clip
 }
 
-/** min(1, max / (norm + 1e-6)): what gradients of that norm are multiplied by, a scalar of the norm's dtype. */
-export const clipScale = (norm: Tensor, max: number): Tensor => minimum(div(max, add(norm, 1e-6)), 1)
+/** min(1, max / (norm + eps)): what gradients of that norm are multiplied by, a scalar of the norm's dtype. */
+export const clipScale = (norm: Tensor, max: number, eps = 1e-6): Tensor => minimum(div(max, add(norm, eps)), 1)
 
 const times = (a: Tensor, b: Tensor | undefined): Tensor => (b ? mul(a, cast(b, a.dtype)) : a)
 
@@ -65,7 +66,7 @@ export function clipped(
   const order = clip?.order ?? 2
   if (clip?.globalNorm !== undefined) {
     const norm = times(globalNorm(Object.values(grads), { order }), scale)
-    const factor = times(clipScale(norm, clip.globalNorm), scale)
+    const factor = times(clipScale(norm, clip.globalNorm, clip.eps), scale)
     return { grads, scale: () => factor, norm }
   }
   if (clip?.norm !== undefined) {
@@ -73,7 +74,7 @@ export function clipped(
     const factors = Object.fromEntries(
       Object.entries(grads).map(([name, g]) => [
         name,
-        times(clipScale(times(globalNorm([g], { order }), scale), max), scale),
+        times(clipScale(times(globalNorm([g], { order }), scale), max, clip.eps), scale),
       ]),
     )
     return { grads, scale: (name) => factors[name], norm: undefined }

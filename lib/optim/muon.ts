@@ -13,7 +13,7 @@ import type { LearningRate, Optimizer, ParameterGroup, RuleOptions } from './opt
 import { routed } from './route.js'
 import { adamw } from './rules.gen.js'
 
-/** How the step of a matrix [a, b] is scaled: √max(1, a/b), 0.2 √max(a, b), √(a/b), or not at all. */
+/** How the step of a matrix [a, b] is scaled. */
 export type MuonScale = 'original' | 'matchRmsAdamw' | 'spectral' | 'none'
 
 /** Hyper-parameters of the AdamW that moves what Muon does not. */
@@ -41,11 +41,14 @@ export interface MuonOptions extends RuleOptions {
   nesterov?: boolean
   /** Decoupled decay: the weight is multiplied by 1 − lr · this before the step, in [0, ∞). Default 0, `torch`: 0.1. */
   weightDecay?: number
-  /** Default `original`. */
+  /**
+   * How the step of a matrix [a, b] is scaled: by √max(1, a/b) (`original`), 0.2 √max(a, b) (`matchRmsAdamw`), √(a/b) (`spectral`), or not
+   * (`none`). Default `original`.
+   */
   scale?: MuonScale
   /** Rounds of `newtonSchulz`. Default 5. */
   steps?: number
-  /** Its coefficients. */
+  /** Its coefficients. Default 3.4445, −4.775, 2.0315. */
   coefficients?: readonly [number, number, number]
   /** Its guard of the norm. Default 1e-7. */
   eps?: number

@@ -27,6 +27,8 @@ export interface ClipOptions {
   value?: number
   /** Order of the norm in (0, ∞]; default 2, `Infinity` is the largest absolute value. */
   order?: number
+  /** Added to a norm, above 0. Default 1e-6. */
+  eps?: number
 }
 
 /** Options of every optimizer. */
@@ -35,6 +37,7 @@ export interface RuleOptions {
   lr?: LearningRate
   /** Parameters with settings of their own. */
   groups?: readonly ParameterGroup[]
+  /** Shortens gradients before they are used: `{ globalNorm }`, `{ norm }` of each tensor or `{ value }`, with an `order` of the norm. Default none. */
   clip?: ClipOptions
   /**
    * How a bfloat16 weight keeps what it moves by less than its last bit: `master` (default) hides the 16 low bits of a float32 weight

@@ -8,6 +8,8 @@ export interface Tried {
   rate: number
   /** The same for Rosenbrock's valley; by default the tenth. */
   valley?: number
+  /** It looks at the layer that sees the data, so only models are tried. */
+  needsData?: true
   /** All parameters have one learning rate. */
   oneRate?: true
 }
@@ -76,6 +78,7 @@ export const EVERY: Readonly<Record<string, Tried>> = {
   larc: wrapped(optim.larc),
   lookahead: wrapped(optim.lookahead),
   multiTask: wrapped((o) => optim.multiTask(o, { rho: 0.01 })),
+  tract: wrapped((o) => optim.tract(o, { lambda: 1 }), { needsData: true }),
   surrogate: {
     make: (o, valley) => optim.surrogate(optim.sgd({ lr: 0.3, ...o }), { eta: valley ? 0.001 : 0.5, innerSteps: 4 }),
     rate: 0.3,
