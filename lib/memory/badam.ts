@@ -140,6 +140,7 @@ export function badamWith(base: Optimizer, options: BadamOptions, given?: Turn):
     name: `badam(${parts.name})`,
     hyper: { ...parts.hyper, switchEvery },
     together,
+    in8bits: base.in8bits && (() => badamWith(base.in8bits!(), options, given)),
   })
   const init: Optimizer['init'] = (params) => {
     if (made.moved(params).length > 0) return made.init(params)

@@ -1,3 +1,4 @@
+import { SteepestError } from '../errors.js'
 import { assign } from '../ops/control.js'
 import { add, cast, sub, where } from '../ops/elementwise.js'
 import { random } from '../ops/random.js'
@@ -109,7 +110,7 @@ export function projectedMover(method: ProjectedParts): Mover {
         const held = old.slice(0, count)
         const now = injected ?? projector.choose({ g, held, first, key: random.foldIn(keyOf(name), t) })
         const states = old.slice(count)
-        if (!resets) return [...now, ...states.map((s, i) => turned(projector, held, now, s, ruleSlots[i], first))]
+        if (!resets) return [...now, ...states.map((s, i) => turned(who, projector, held, now, s, ruleSlots[i], first))]
         const begun = states.length > 1 ? firstOf(p, name, projector) : {}
         return [
           ...now,
@@ -192,6 +193,7 @@ export function projectedMover(method: ProjectedParts): Mover {
 
 /** A state in the coordinates of a new choice; one that has not the small shape stays as it is. */
 function turned(
+  who: string,
   { low, turn }: Projector,
   before: readonly Tensor[],
   now: readonly Tensor[],
@@ -200,6 +202,13 @@ function turned(
   first: Tensor,
 ): Tensor {
   if (!turn || !sameShape(state.shape, low)) return state
+  if (state.dtype === 'uint8') {
+    throw new SteepestError('OPTION', {
+      who: `${who}: ${slot}`,
+      rule: 'states in eight bits cannot be turned into new coordinates',
+      fix: "Say states: 'keep' or 'reset'",
+    })
+  }
   // Before the first choice there is nothing to turn, and 0 stays 0.
   return where(first, state, turn(before, now, state, SQUARES.has(slot)))
 }

@@ -52,11 +52,12 @@ export function innerOf(parts: Parts, group: Readonly<Record<string, unknown>>):
 /** @internal An optimizer made of the parts of another, which must have parameters to take. */
 export function wrapped(
   base: Optimizer,
-  { name, match, make }: Pick<Method, 'name' | 'match'> & { make: (parts: Parts) => Optimizer },
+  method: Pick<Method, 'name' | 'match'> & { make: (parts: Parts) => Optimizer },
 ): Optimizer {
+  const { name, match, make } = method
   const who = `memory.${name}`
   const takes = taker(who, match)
-  const made = make(requireParts(who, base))
+  const made = make({ ...requireParts(who, base), in8bits: base.in8bits && (() => wrapped(base.in8bits!(), method)) })
   const init: Optimizer['init'] = (params) => {
     const moved = new Set(made.moved(params))
     const named = Object.entries(namedTensors(params).parameters)

@@ -53,6 +53,8 @@ export interface Parts {
   readonly mover: (group: Readonly<Record<string, unknown>>) => Mover
   /** Moves all parameters together, where they share states. */
   readonly together?: Together
+  /** The same optimizer with its states in eight bits. */
+  readonly in8bits?: () => Optimizer
 }
 
 /** States by slot and parameter, or by whatever name a shared state has. */
@@ -249,6 +251,7 @@ export function makeOptimizer(parts: Parts): Optimizer {
     init,
     update,
     evalParams: (params) => params,
+    ...(parts.in8bits ? { in8bits: parts.in8bits } : {}),
     stateBytes,
   }
   made.set(optimizer, parts)

@@ -190,7 +190,8 @@ export function fromRule(name: string, options: FusedOptions): Optimizer {
   const hyper = hyperOf(who, family, rule, given)
   eightBitsFrom(who, given)
   const longest = Number(hyper.maxGradNorm ?? 0)
-  const optimizer = makeOptimizer({
+  const canBeSmall = given.states !== '8bit' && rule.slots.length > 0
+  return makeOptimizer({
     who,
     name,
     rule: rule.name,
@@ -204,8 +205,6 @@ export function fromRule(name: string, options: FusedOptions): Optimizer {
       const own = choose(who, family, merged)
       return moverOf(who, own, hyperOf(who, family, own, merged), rounding, eightBitsFrom(who, merged))
     },
+    in8bits: canBeSmall ? () => fromRule(name, { ...options, states: '8bit' }) : undefined,
   })
-  if (given.states === '8bit' || rule.slots.length === 0) return optimizer
-  // The same object: what wrappers know of an optimizer goes by it.
-  return Object.assign(optimizer, { in8bits: () => fromRule(name, { ...options, states: '8bit' }) })
 }

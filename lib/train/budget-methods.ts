@@ -19,7 +19,11 @@ export const METHODS: readonly MemoryMethod[] = [
   {
     name: 'states8bit',
     label: 'optimizer states in 8 bits',
-    apply: (setup) => (setup.optimizer.in8bits ? { ...setup, optimizer: setup.optimizer.in8bits() } : undefined),
+    apply(setup) {
+      const small = setup.optimizer.in8bits?.()
+      // A wrapper may show what only the optimizer inside can do.
+      return small?.name === setup.optimizer.name ? { ...setup, optimizer: small } : undefined
+    },
   },
   {
     name: 'sampled',

@@ -197,3 +197,26 @@ describe('refuses', () => {
     )
   })
 })
+
+describe('states in eight bits', () => {
+  test('go into the small space, and out of a method that has them', async () => {
+    const base = () => optim.adamw({ min8bitSize: 16 })
+    const params = { w: matrix(1, 24, 40).cast('float32') }
+    for (const make of [
+      (o: optim.Optimizer) => memory.galore(o, { rank: 4 }),
+      (o: optim.Optimizer) => memory.fira(o, { rank: 4 }),
+      (o: optim.Optimizer) => memory.frugal(o),
+      (o: optim.Optimizer) => memory.frugal(o, { choice: 'blocks', density: 1 }),
+      (o: optim.Optimizer) => memory.badam(o, { blocks: [/w/] }),
+    ]) {
+      const small = make(base()).in8bits!()
+      expect(small.name).toBe(make(base()).name)
+      expect(small.in8bits).toBeUndefined()
+      const [whole, bytes] = [make(base()).stateBytes(params), small.stateBytes(params)]
+      expect(bytes.m).toBe(whole.m / 4)
+      expect(bytes).toEqual(make(optim.adamw({ states: '8bit', min8bitSize: 16 })).stateBytes(params))
+    }
+    const turned = memory.galore(optim.adamw({ states: '8bit', min8bitSize: 16 }), { rank: 4, states: 'rotate' })
+    expect(() => turned.update(params, params, turned.init(params))).toThrow(/eight bits cannot be turned/)
+  })
+})

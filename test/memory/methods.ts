@@ -115,4 +115,17 @@ export const METHODS: readonly MethodCase[] = [
     make: (lr = 0.02) => memory.galore(adamw(lr), { ...space, projType: 'full', basisBits: 8, states: 'rotate' }),
   },
   { name: 'adalomo', make: (lr = 0.02) => memory.adalomo({ lr: 2 * lr, groups: FROZEN }) },
+  {
+    name: 'galore in 8 bits, reset',
+    make: (lr = 0.02) =>
+      memory.galore(optim.adamw({ lr, groups: FROZEN, states: '8bit', min8bitSize: 8 }), { ...space, states: 'reset' }),
+  },
+  {
+    name: 'badam in 8 bits',
+    make: (lr = 0.02) =>
+      memory.badam(optim.adamw({ lr, groups: FROZEN, min8bitSize: 8 }), {
+        blocks: [/^first/, /^(second|third)/],
+        switchEvery: 2,
+      }).in8bits!(),
+  },
 ]
