@@ -5,7 +5,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xaa9914cbc483ull;
+constexpr std::uint64_t kTableHash = 0x96bd60bbeef3ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -51,9 +51,11 @@ constexpr std::uint64_t kTableHash = 0xaa9914cbc483ull;
   X(linearCrossEntropyBackward, LinearCrossEntropyBackward) \
   X(linearRecurrence, LinearRecurrence) \
   X(logSumExp, LogSumExp) \
+  X(maskBySigns, MaskBySigns) \
   X(matmul, Matmul) \
   X(maxPool, MaxPool) \
   X(maxPoolBackward, MaxPoolBackward) \
+  X(packSigns, PackSigns) \
   X(pad, Pad) \
   X(putRecords, PutRecords) \
   X(qr, Qr) \
@@ -129,9 +131,11 @@ enum class Op : std::int16_t {
   linearCrossEntropyBackward_,
   linearRecurrence_,
   logSumExp_,
+  maskBySigns_,
   matmul_,
   maxPool_,
   maxPoolBackward_,
+  packSigns_,
   pad_,
   putRecords_,
   qr_,
@@ -164,7 +168,7 @@ enum class Op : std::int16_t {
   update_,
   whileLoop_,
 };
-constexpr int kOps = 76;
+constexpr int kOps = 78;
 
 // Whether an output may lie exactly where an input lies.
 constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int input) {
@@ -183,6 +187,7 @@ constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int
     case Op::hadamard_: return (output == 0 && input == 0);
     case Op::layerNorm_: return (output == 0 && input == 0);
     case Op::layerNormBackward_: return (output == 0 && input == 1) || (output == 0 && input == 0);
+    case Op::maskBySigns_: return (output == 0 && input == 0);
     case Op::putRecords_: return true;
     case Op::revise_: return true;
     case Op::rmsNorm_: return (output == 0 && input == 0);

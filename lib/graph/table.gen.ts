@@ -44,9 +44,11 @@ export const KERNELS: readonly string[] = [
   'linearCrossEntropyBackward',
   'linearRecurrence',
   'logSumExp',
+  'maskBySigns',
   'matmul',
   'maxPool',
   'maxPoolBackward',
+  'packSigns',
   'pad',
   'putRecords',
   'qr',
@@ -134,4 +136,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = 'aa9914cbc483'
+export const TABLE_HASH = '96bd60bbeef3'

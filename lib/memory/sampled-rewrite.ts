@@ -11,6 +11,7 @@ import type { Node, Tensor } from '../tensor/tensor.js'
 import { sampledPair } from './sampled-attention.js'
 import { NormRecords } from './sampled-norms.js'
 import { type Sample, sampledProduct } from './sampled-product.js'
+import { signedRelu } from './sampled-relu.js'
 
 /** A product that can be sampled. */
 interface Product {
@@ -109,7 +110,8 @@ interface Watched {
 }
 
 /**
- * The same graph with the weight gradients of products, and the gradients of pairs, estimated from some of their rows. It is for a graph that is not differentiated
+ * The same graph with the weight gradients of products, and the gradients of pairs, estimated from some of their rows; ReLU then keeps its
+ * signs alone. It is for a graph that is not differentiated
  * yet.
  *
  * @param found its nodes
@@ -164,6 +166,7 @@ export function sampleProducts(
     graph,
     (node, inputs) => {
       const site = sites.get(node)
+      if (node.op.name === 'relu' && node.outputs[0].rank > 0) return signedRelu(inputs[0])
       if (both.has(node)) return sampledPair(node, inputs, keep, key, how, () => ctx.site(), order)
       if (!site) return undefined
       const { weightAt, flipped } = byNode.get(node)!

@@ -152,3 +152,32 @@ TEST(records_take_their_places) {
     CHECK(out[0].holds<float>({10, 11, 2, 3, 4, 5, 6}));
   });
 }
+
+TEST(signs_are_packed_and_masked_at_every_level) {
+  for (const std::int64_t width : {0, 1, 7, 8, 16, 17, 100}) {
+    for (const DType dtype : {DType::float32, DType::float64}) {
+      const std::int64_t rows = 5, bytes = (width + 7) / 8;
+      std::vector<double> x(static_cast<std::size_t>(rows * width));
+      for (std::size_t i = 0; i < x.size(); ++i) x[i] = i % 5 == 0 ? 0 : noise(static_cast<std::int64_t>(i)) - 0.5;
+      const std::vector<float> f(x.begin(), x.end());
+      const Array from = dtype == DType::float64 ? Array::of(dtype, {rows, width}, x) : Array::of(dtype, {rows, width}, f);
+      atAllLevels([&](const Level& level, int threads) {
+        std::vector<Array> in{from}, packed{Array::empty(DType::uint8, {rows, bytes})};
+        runOp(level, Op::packSigns_, in, packed, {}, threads);
+        std::vector<Array> both{from, packed[0]}, out{Array::empty(dtype, {rows, width})};
+        runOp(level, Op::maskBySigns_, both, out, {}, threads);
+        for (std::int64_t r = 0; r < rows; ++r) {
+          for (std::int64_t j = 0; j < bytes * 8; ++j) {
+            const bool set = packed[0].as<std::uint8_t>()[r * bytes + j / 8] >> (j % 8) & 1;
+            CHECK(set == (j < width && x[static_cast<std::size_t>(r * width + j)] > 0));
+          }
+        }
+        for (std::size_t i = 0; i < x.size(); ++i) {
+          const double got = dtype == DType::float64 ? out[0].as<double>()[i] : out[0].as<float>()[i];
+          const double wanted = x[i] > 0 ? (dtype == DType::float64 ? x[i] : f[i]) : 0;
+          CHECK(got == wanted);
+        }
+      });
+    }
+  }
+}

@@ -1,0 +1,4 @@
+import { cases } from './cases/signs.js'
+import { checkCases } from './check.js'
+
+checkCases(cases)
