@@ -1,7 +1,7 @@
 import { checkOptions, SteepestError } from '../errors.js'
 import { parameters, withTensors } from '../nn/module.js'
 import { add, cast, div, equal, lessEqual, minimum, mul, remainder, sub, where } from '../ops/elementwise.js'
-import { contiguous } from '../ops/shape.js'
+import { contiguous, scalar } from '../ops/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import type { Optimizer } from './optimizer.js'
 import { wideOf, wrapWeights } from './wrap.js'
@@ -70,10 +70,10 @@ export function averaged(base: Optimizer, options: AveragedOptions = {}): Optimi
     slots: (p) => ({ average: copy(p) }),
     after({ after, slots: { average }, t }) {
       const n = sub(t, start)
-      const longest = warmup ? minimum(div(add(n, 1), add(n, 10)), decay) : decay
+      const longest = warmup ? minimum(div(add(n, 1), add(n, 10)), decay) : scalar(decay, 'float64')
       // Before it begins the average is the weights; between two steps that it takes in it stays.
       const taken = sub(1, longest)
-      const share = where(lessEqual(n, 0), 1, every === 1 ? taken : where(equal(remainder(n, every), 0), taken, 0))
+      const share = where(lessEqual(n, 0), scalar(1, 'float64'), every === 1 ? taken : where(equal(remainder(n, every), 0), taken, 0))
       const w = cast(after, average.dtype)
       return { slots: { average: add(average, mul(sub(w, average), cast(share, average.dtype))) } }
     },

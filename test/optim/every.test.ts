@@ -283,6 +283,33 @@ describe.each(Object.entries(EVERY))('%s with a model', (_, tried: Tried) => {
   })
 })
 
+/** The rules, which can keep their states in eight bits. */
+const rules = optim.OPTIMIZERS.filter((name) => {
+  try {
+    return optim.optimizerNamed(name, { states: '8bit' }) !== undefined
+  } catch {
+    return false
+  }
+})
+
+describe.each(rules)('%s with states in eight bits', (name) => {
+  test('goes down a parabola of a size that they are for, in less memory where it has states', async () => {
+    const [rows, columns] = [96, 64]
+    const target = normals(11, rows * columns)
+    const loss: Loss = ({ weight }) => mean(square(sub(weight, as(weight.dtype, target, [rows, columns]))))
+    const start = () => ({ weight: as('float32', normals(12, rows * columns), [rows, columns]) })
+    const tried = EVERY[name]
+    const opt = tried.make({ states: '8bit' } as optim.RuleOptions)
+    const before = await lossAt(opt, loss, begin(opt, start()))
+    const rate = name === 'sgd' || name === 'sgdp' ? 100 : tried.rate
+    const end = run(stepOf(opt, loss), begin(opt, start()), rate, 250)
+    expect(await lossAt(opt, loss, end)).toBeLessThan(before / 5)
+    const held = (o: optim.Optimizer) => Object.values(o.stateBytes(start())).reduce((a, b) => a + b, 0)
+    const wide = held(tried.make())
+    if (wide > 0) expect(held(opt)).toBeLessThan(wide / 3.5)
+  })
+})
+
 test('the seed and the step are what make noise another', async () => {
   const { start, loss } = problems.parabola
   const end = async (seed: number, steps = 0) => {
