@@ -73,7 +73,11 @@ export function averaged(base: Optimizer, options: AveragedOptions = {}): Optimi
       const longest = warmup ? minimum(div(add(n, 1), add(n, 10)), decay) : scalar(decay, 'float64')
       // Before it begins the average is the weights; between two steps that it takes in it stays.
       const taken = sub(1, longest)
-      const share = where(lessEqual(n, 0), scalar(1, 'float64'), every === 1 ? taken : where(equal(remainder(n, every), 0), taken, 0))
+      const share = where(
+        lessEqual(n, 0),
+        scalar(1, 'float64'),
+        every === 1 ? taken : where(equal(remainder(n, every), 0), taken, 0),
+      )
       const w = cast(after, average.dtype)
       return { slots: { average: add(average, mul(sub(w, average), cast(share, average.dtype))) } }
     },
