@@ -14,8 +14,13 @@ const options = { ...model, threads: availableParallelism(), clip: 1 }
 const own = (more) => ({ command: process.execPath, script: join(root, 'bench/own/memory.mjs'), more })
 const torch = (more) => ({ command: peerPython(), script: join(root, 'bench/peers/memory_torch.py'), more })
 const runs = {
-  torch: { title: 'PyTorch eager', ...torch({}) },
-  'torch-checkpoint': { title: 'PyTorch, blocks checkpointed', ...torch({ checkpoint: true }) },
+  transformers: { title: 'PyTorch, GPT-2 of transformers', ...torch({ transformers: true }) },
+  'transformers-checkpoint': {
+    title: 'the same, blocks checkpointed',
+    ...torch({ transformers: true, checkpoint: true }),
+  },
+  torch: { title: 'PyTorch, fused activation and attention', ...torch({}) },
+  'torch-checkpoint': { title: 'the same, blocks checkpointed', ...torch({ checkpoint: true }) },
   plain: { title: 'steepest, no budget', ...own({}) },
   '2.7GB': { title: 'steepest, memoryBudget 2.7GB', ...own({ memory: '2.7GB' }) },
   '2.2GB': { title: 'steepest, memoryBudget 2.2GB', ...own({ memory: '2.2GB' }) },

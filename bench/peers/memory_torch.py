@@ -79,9 +79,22 @@ def tokens(step):
     return (torch.tensor(t).view(batch, context) for t in (inputs, targets))
 
 
+def transformer():
+    """The GPT-2 that people fine-tune: dropout 0.1, its activation and loss written out."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"n_layer": layers, "n_embd": width, "n_head": heads, "n_positions": context, "vocab_size": vocab}
+    model = GPT2LMHeadModel(GPT2Config(**sizes))
+    if o.get("checkpoint"):
+        model.gradient_checkpointing_enable()
+    return model.train()
+
+
 torch.ones(64, 64) @ torch.ones(64, 64)
+if o.get("transformers"):
+    import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 before = resident("VmRSS")
-model = GPT()
+model = transformer() if o.get("transformers") else GPT()
 decayed = [p for p in model.parameters() if p.dim() > 1]
 others = [p for p in model.parameters() if p.dim() <= 1]
 groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
@@ -90,7 +103,11 @@ losses, seconds = [], []
 for step in range(o["steps"]):
     ids, targets = tokens(step)
     began = time.perf_counter()
-    loss = model(ids, targets)
+    if o.get("transformers"):
+        # Their labels are shifted by the model: a place before the first is not counted.
+        loss = model(ids, labels=torch.cat([ids[:, :1], targets[:, :-1]], 1)).loss
+    else:
+        loss = model(ids, targets)
     loss.backward()
     if o["clip"]:
         torch.nn.utils.clip_grad_norm_(model.parameters(), o["clip"])

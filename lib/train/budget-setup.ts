@@ -45,7 +45,7 @@ export class Candidate {
     const trainer = new Trainer(model, { optimizer, clip, seed, device: 'null' })
     try {
       const microBatches = splitBatches(data.microBatches, split)
-      this.held = heldMemory(trainer, microBatches)
+      this.held = heldMemory(trainer, microBatches, true)
       this.stateful = Object.keys(trainer.moduleState).length > 0
       this.programs = trainer.lowered(microBatches[0], microBatches.length, data.weight !== undefined)
     } finally {

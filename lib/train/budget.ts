@@ -131,12 +131,12 @@ export class Budget {
       const best = this.quickest(methods, budget)
       if (!best) continue
       const { candidate, fit } = best
+      const { split } = candidate.setup
       const again = fit.recomputed > 0 ? [`recompute ${fit.recomputed} values`] : []
       return {
         setup: candidate.setup,
         apply: (setup) => {
-          const whole = { ...setup, split: candidate.setup.split }
-          return methods.reduce((at, method) => method.apply(at) ?? at, whole)
+          return methods.reduce((at: Setup, method) => method.apply(at) ?? at, { ...setup, split })
         },
         arenaBytes: fit.arenaBytes,
         methods: [...candidate.methods, ...again],

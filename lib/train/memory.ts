@@ -57,6 +57,9 @@ function arenaAtPeak(plan: GraphPlan): { gradients: number; workspace: number; a
 /** Threads' stacks that are touched, the staging of batches and the JavaScript side of a run, as measured on Linux x64 (Node 20). */
 const OTHER = 24 << 20
 
+/** What the search for a way to fit leaves behind in the JavaScript heap, as measured for models of 5 to 15 layers. */
+const PLANNING = 24 << 20
+
 /** What a run holds beside the arena. */
 export interface HeldMemory {
   weights: number
@@ -67,15 +70,18 @@ export interface HeldMemory {
   other: number
 }
 
-/** What a run on such micro-batches holds all the time, whatever the arena is. */
-export function heldMemory(trainer: Trainer, microBatches: readonly Batch[]): HeldMemory {
+/**
+ * What a run on such micro-batches holds all the time, whatever the arena is.
+ * @param fitted a way to run within a budget is or was looked for
+ */
+export function heldMemory(trainer: Trainer, microBatches: readonly Batch[], fitted: boolean): HeldMemory {
   const used = trainer.evaluatedApart.reduce((n, k) => n + avalBytes(trainer.parameters[k]), 0)
   const batch = microBatches.reduce((n, b) => n + Object.values(b).reduce((m, a) => m + avalBytes(a), 0), 0) * 3
   return {
     weights: bytes(trainer.parameters) + bytes(trainer.moduleState) + used,
     optimizer: bytes(trainer.slots),
     gradients: trainer.heldBytes(microBatches.length),
-    other: OTHER + batch,
+    other: OTHER + batch + (fitted ? PLANNING : 0),
   }
 }
 
@@ -87,7 +93,7 @@ export function planMemory(
 ): { memory: MemoryByHolder; flops: number } {
   const plans = trainer.plan(microBatches[0], microBatches.length, weighted)
   const largest = largestPlan(plans)
-  const held = heldMemory(trainer, microBatches)
+  const held = heldMemory(trainer, microBatches, trainer.options.arena !== undefined)
   const arena = arenaAtPeak(largest)
   const memory = {
     weights: held.weights,

@@ -144,7 +144,7 @@ async function lossesOf(memoryBudget: number | undefined): Promise<{ losses: num
 test('a run within a budget goes the way of the run without', { timeout: 60_000 }, async () => {
   const plain = await lossesOf(undefined)
   expect(plain.start.fitted).toBeUndefined()
-  const budget = Math.round(plain.start.memory.total * 0.97)
+  const budget = Math.round(new Budget(setupOf(), stepOf(16)).curve()[0].total * 0.97)
   const tight = await lossesOf(budget)
   expect(tight.start.memory.total).toBeLessThanOrEqual(budget)
   expect(tight.start.fitted).toMatch(/recompute|micro-batches/)

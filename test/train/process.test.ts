@@ -32,6 +32,79 @@ describe.runIf(linux)('memory', () => {
     expect(measured).toBeGreaterThanOrEqual(planned * 0.95 - 32 * MB)
   })
 
+  interface Fitted {
+    budget: number
+    planned: number
+    measured: number
+    arenaPlanned: number
+    arena: number
+    methods: string[]
+  }
+  const budgets = [
+    { model: 'gpt2', batch: 16, context: 128, share: 0 },
+    { model: 'llama', batch: 8, context: 128, share: 0.3 },
+    { model: 'bert', batch: 8, context: 128, share: 0.3 },
+    { model: 't5', batch: 4, context: 64, share: 0.5 },
+  ]
+  const large = [
+    ...[0, 0.2, 0.5, 0.8].map((share) => ({
+      model: 'gpt2',
+      batch: 8,
+      context: 256,
+      layers: 6,
+      heads: 6,
+      width: 384,
+      share,
+    })),
+    ...['llama', 'bert', 't5'].flatMap((model) =>
+      [0.1, 0.6].map((share) => ({
+        model,
+        batch: 8,
+        context: 256,
+        layers: 6,
+        heads: 8,
+        width: 512,
+        vocabSize: 8192,
+        share,
+      })),
+    ),
+    {
+      model: 'gpt2',
+      batch: 4,
+      context: 512,
+      layers: 12,
+      heads: 12,
+      width: 768,
+      vocabSize: 50257,
+      share: 0.3,
+      steps: 2,
+    },
+    {
+      model: 'gpt2',
+      batch: 4,
+      context: 512,
+      layers: 12,
+      heads: 12,
+      width: 768,
+      vocabSize: 50257,
+      share: 0,
+      clip: null,
+      steps: 2,
+    },
+  ]
+  test.each(long ? [...budgets, ...large] : budgets)(
+    'a budget is kept by the arena to the byte, and by the process: %o',
+    { timeout: long ? 900_000 : 120_000 },
+    async (config) => {
+      const run = await child<Fitted>('budget', JSON.stringify(config))
+      expect(run.planned).toBeLessThanOrEqual(run.budget)
+      expect(run.arena).toBe(run.arenaPlanned)
+      expect(run.methods.length).toBeGreaterThan(0)
+      expect(run.measured).toBeLessThanOrEqual(run.planned * 1.05 + 32 * MB)
+      expect(run.measured).toBeGreaterThanOrEqual(run.planned * 0.95 - 32 * MB)
+    },
+  )
+
   test('an error of the system that has no more names what holds it and what would need less', {
     timeout: 120_000,
   }, async () => {
