@@ -32,9 +32,13 @@ interface Data {
 
 /** Logistic regression with a penalty that is not convex, Σ w²/(1 + w²) / 100; labels of a random model, some of them wrong. */
 async function data(seed: number, n: number): Promise<Data> {
-  const draw = (i: number, shape: number[]) => random.normal(random.foldIn(random.key(seed), i), shape, { dtype: 'float64' })
+  const draw = (i: number, shape: number[]) =>
+    random.normal(random.foldIn(random.key(seed), i), shape, { dtype: 'float64' })
   const x = draw(0, [n, DIM])
-  const y = x.matmul(draw(1, [DIM])).add(draw(2, [n]).mul(2)).sign()
+  const y = x
+    .matmul(draw(1, [DIM]))
+    .add(draw(2, [n]).mul(2))
+    .sign()
   await y.read()
   return { x, y, n }
 }
@@ -75,7 +79,10 @@ async function run({ x, y, n }: Data, seed: number, first: number, eta: number, 
     ran.batches.push(size)
     if (eta === Infinity) continue
     const [variance, meanSquare] = [await spread.variance.item(), await spread.meanSquare.item()]
-    const wanted = optim.neededBatch({ variance, meanSquare, innerVariance: 0, orthogonalVariance: 0 }, { test: 'norm', eta })
+    const wanted = optim.neededBatch(
+      { variance, meanSquare, innerVariance: 0, orthogonalVariance: 0 },
+      { test: 'norm', eta },
+    )
     while (size < wanted && size < n) size = Math.min(n, 2 * size)
   }
   return ran
