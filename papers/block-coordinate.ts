@@ -36,7 +36,7 @@ export const claim: study.Claim = {
       atMost: 1e-8,
       over: 'every',
     },
-    { number: 'linear', what: 'time for a tree of 40,000 over that for 20,000', atMost: 3, over: 'median' },
+    { number: 'linear', what: 'time of the processor for a tree of 40,000 over that for 20,000', atMost: 3, over: 'median' },
   ],
   notShown: 'The data sets of the paper, logistic regression, and rules that are worth their cost in time.',
 }
@@ -116,11 +116,12 @@ async function residualOn(
 
 async function forests(seed: number, n: number): Promise<{ tree: number; linear: number }> {
   const [small, large] = [await tree(seed, n), await tree(seed + 1, 2 * n)]
+  // Time of the processor: others may be at work.
   const timed = ({ matrix, right }: typeof small) => {
-    const times = Array.from({ length: 7 }, () => {
-      const began = performance.now()
+    const times = Array.from({ length: 15 }, () => {
+      const began = process.cpuUsage()
       optim.solveForest(matrix, right)
-      return performance.now() - began
+      return process.cpuUsage(began).user
     })
     return Math.min(...times)
   }

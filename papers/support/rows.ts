@@ -64,28 +64,59 @@ const SEGMENTS = [
 ]
 const DIGITS = ['abcdef', 'bc', 'abged', 'abgcd', 'fgbc', 'afgcd', 'afgedc', 'abc', 'abcdefg', 'abcdfg']
 
+const SIDE = 12
+
+/** Draws a digit with its corner at a place, as bright as told. */
+function stroke(pixels: Float32Array, image: number, digit: number, left: number, top: number, bright: number): void {
+  for (const letter of DIGITS[digit]) {
+    const [t, l, b, r] = SEGMENTS['abcdefg'.indexOf(letter)]
+    for (let row = t; row < b; row++) {
+      for (let column = l; column < r; column++) pixels[(image * SIDE + top + row) * SIDE + left + column] = bright
+    }
+  }
+}
+
+/** Images of two digits that overlap, x [n, 144], and their classes. */
+export interface Pairs {
+  x: Tensor
+  left: Tensor
+  right: Tensor
+}
+
+/** Two digits on 12 × 12, one to the left and one to the right, each shifted, with noise; a share of the right labels is wrong. */
+export async function pairs(seed: number, n: number, wrong = 0): Promise<Pairs> {
+  const draw = (i: number) => random.uniform(random.foldIn(random.key(seed), i), [n], { dtype: 'float64' }).read()
+  const [a, b, xa, xb, ya, yb, flip, other] = await Promise.all([0, 1, 2, 3, 4, 5, 6, 7].map(draw))
+  const pixels = new Float32Array(n * SIDE * SIDE)
+  const [left, right] = [new Int32Array(n), new Int32Array(n)]
+  for (let i = 0; i < n; i++) {
+    left[i] = Math.floor(a[i] * 10)
+    right[i] = Math.floor(b[i] * 10)
+    stroke(pixels, i, left[i], Math.floor(xa[i] * 2), 1 + Math.floor(ya[i] * 3), 1)
+    stroke(pixels, i, right[i], 5 + Math.floor(xb[i] * 2), 1 + Math.floor(yb[i] * 3), 1)
+    if (flip[i] < wrong) right[i] = Math.floor(other[i] * 10)
+  }
+  const clean = tensor(pixels, { shape: [n, SIDE * SIDE] })
+  const x = clean.add(random.normal(random.foldIn(random.key(seed), 8), [n, SIDE * SIDE]).mul(0.2))
+  await x.read()
+  return { x, left: tensor(left), right: tensor(right) }
+}
+
 /** Digits drawn with strokes on 12 × 12, shifted by up to two pixels, of random contrast, with noise: x [n, 1, 12, 12], y [n]. A share of the labels is wrong. */
 export async function digits(seed: number, n: number, options: { noise?: number; wrong?: number } = {}): Promise<Rows> {
   const { noise = 0.1, wrong = 0 } = options
-  const side = 12
   const draw = (i: number) => random.uniform(random.foldIn(random.key(seed), i), [n], { dtype: 'float64' }).read()
   const [which, dx, dy, contrast, flip, other] = await Promise.all([0, 1, 2, 3, 4, 5].map(draw))
-  const pixels = new Float32Array(n * side * side)
+  const pixels = new Float32Array(n * SIDE * SIDE)
   const labels = new Int32Array(n)
   for (let i = 0; i < n; i++) {
     const digit = Math.floor(which[i] * 10)
     const [left, top] = [2 + Math.floor(dx[i] * 3), 1 + Math.floor(dy[i] * 3)]
-    for (const letter of DIGITS[digit]) {
-      const [t, l, b, r] = SEGMENTS['abcdefg'.indexOf(letter)]
-      for (let row = t; row < b; row++) {
-        for (let column = l; column < r; column++)
-          pixels[(i * side + top + row) * side + left + column] = 0.5 + contrast[i]
-      }
-    }
+    stroke(pixels, i, digit, left, top, 0.5 + contrast[i])
     labels[i] = flip[i] < wrong ? Math.floor(other[i] * 10) : digit
   }
-  const clean = tensor(pixels, { shape: [n, 1, side, side] })
-  const x = clean.add(random.normal(random.foldIn(random.key(seed), 6), [n, 1, side, side]).mul(noise))
+  const clean = tensor(pixels, { shape: [n, 1, SIDE, SIDE] })
+  const x = clean.add(random.normal(random.foldIn(random.key(seed), 6), [n, 1, SIDE, SIDE]).mul(noise))
   const centered = x.sub(x.mean()).div(x.square().mean().sqrt())
   await centered.read()
   return { x: centered, y: tensor(labels) }
