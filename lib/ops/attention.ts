@@ -1,12 +1,13 @@
 import { checkOptions, SteepestError } from '../errors.js'
 import { type Aval, sameShape, showAval, showShape } from '../tensor/shape.js'
 import { Tensor } from '../tensor/tensor.js'
+import { pad } from './assemble.js'
 import { defineAttention, defineGradients } from './attention-define.js'
 import { type OpRow, statisticsOf } from './batching.js'
 import { type BatchContext, defineOp, FLOATS, requireDtype } from './define.js'
 import { cast } from './elementwise.js'
 import { sum } from './reduce.js'
-import { broadcastTo, reshape } from './shape.js'
+import { broadcastTo, reshape, slice } from './shape.js'
 
 export { linearAttention, type LinearAttentionOptions } from './attention-linear.js'
 export { rotary, type RotaryOptions } from './rotary.js'
@@ -215,7 +216,8 @@ function checkOperands(q: Tensor, k: Tensor, v: Tensor): void {
   const fits =
     q.rank === 4 &&
     k.rank === 4 &&
-    sameShape(k.shape, v.shape) &&
+    v.rank === 4 &&
+    sameShape(k.shape.slice(0, 3), v.shape.slice(0, 3)) &&
     k.shape[0] === q.shape[0] &&
     k.shape[3] === q.shape[3] &&
     k.shape[2] > 0 &&
@@ -223,7 +225,7 @@ function checkOperands(q: Tensor, k: Tensor, v: Tensor): void {
   if (!fits) {
     throw new SteepestError('SHAPE', {
       who: WHO,
-      rule: 'q must be [B, T, H, D], k and v [B, S, G, D] with G dividing H',
+      rule: 'q must be [B, T, H, D], k [B, S, G, D] and v [B, S, G, E] with G dividing H',
       got: [q, k, v].map((t) => showShape(t.shape)).join(', '),
     })
   }
@@ -248,13 +250,25 @@ const limit = (n: number | null | undefined, what: string): number => {
   return n
 }
 
+/** Zeros at the end of the last axis: they add nothing to a product, and what is mixed of them is cut off. */
+const filled = (t: Tensor, width: number): Tensor =>
+  t.shape[3] === width
+    ? t
+    : pad(t, [
+        [0, 0],
+        [0, 0],
+        [0, 0],
+        [0, width - t.shape[3]],
+      ])
+
 const pairOf = (segments: AttentionOptions['segments']): readonly Tensor[] =>
   segments === undefined ? [] : segments instanceof Tensor ? [segments, segments] : segments
 
 /**
  * Attention (Vaswani et al., "Attention is all you need", 2017) as one op that never holds the T × S matrix of scores
- * (Dao, "FlashAttention-2", 2023): q [B, T, H, D], k and v [B, S, G, D] where G divides H (grouped heads), to [B, T, H, D].
- * float32, bfloat16 (computed in float32) or float64. A query that sees no key gives zeros.
+ * (Dao, "FlashAttention-2", 2023): q [B, T, H, D], k [B, S, G, D] and v [B, S, G, E] where G divides H (grouped heads), to [B, T, H, E].
+ * Where E is not D, the narrower ones are filled up with zeros, a copy of them. float32, bfloat16 (computed in float32) or float64.
+ * A query that sees no key gives zeros.
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
   checkOptions(WHO, options, KNOWN)
@@ -284,7 +298,8 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   if (drops) want('key', key, [[2], [batch, 2]], ['int32'])
   if (drops && ids) want('ids', ids, [[batch]], ['int32'])
   const optional = [...segments, keyMask, bias, ...(drops ? [key, ids] : [])].filter((t) => t !== undefined)
-  return attentionRow([q, k, v, ...optional], {
+  const width = Math.max(depth, v.shape[3])
+  const [y] = attentionRow([...[q, k, v].map((t) => filled(t, width)), ...optional], {
     causal,
     segments: segments.length > 0,
     keyMask: keyMask !== undefined,
@@ -298,5 +313,6 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
     rate: drops ? dropout : 0,
     site,
     examples: Math.max(1, batch),
-  })[0]
+  })
+  return slice(y, [null, null, null, [0, v.shape[3]]])
 }

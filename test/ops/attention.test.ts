@@ -31,6 +31,7 @@ async function naive(q: Tensor, k: Tensor, v: Tensor, o: AttentionOptions = {}):
   const [Q, K, V] = await readAll([q, k, v])
   const [B, T, H, D] = q.shape
   const [, S, G] = k.shape
+  const E = v.shape[3]
   const bias = o.bias && (await o.bias.read())
   const mask = o.keyMask && (await o.keyMask.read())
   const pair =
@@ -63,9 +64,9 @@ async function naive(q: Tensor, k: Tensor, v: Tensor, o: AttentionOptions = {}):
         const top = Math.max(...scores)
         const e = scores.map((x) => (top === -Infinity ? 0 : Math.exp(x - top)))
         const total = e.reduce((a, x) => a + x, 0)
-        for (let d = 0; d < D; d++) {
+        for (let d = 0; d < E; d++) {
           let y = 0
-          for (let s = 0; s < S; s++) y += total === 0 ? 0 : (e[s] / total) * V[((b * S + s) * G + g) * D + d]
+          for (let s = 0; s < S; s++) y += total === 0 ? 0 : (e[s] / total) * V[((b * S + s) * G + g) * E + d]
           out.push(y)
         }
       }
@@ -194,6 +195,22 @@ describe('attention', () => {
       const got = Array.from(g as Float64Array).reduce((a, x, n) => a + x * d[n], 0)
       expect(Math.abs(got - wanted)).toBeLessThan(1e-6 * Math.max(1, Math.abs(wanted)))
     }
+  })
+
+  test.each([
+    [3, 5],
+    [5, 2],
+    [4, 1],
+  ])('keys of depth %d and values of depth %d: numbers, derivatives and vmap', async (depth, values) => {
+    const [q, k] = operands([2, 4, 5, 4, 2, depth])
+    const v = random([2, 5, 2, values], 3)
+    const y = attention(q, k, v, { causal: true })
+    await expectClose(
+      y,
+      tensor(await naive(q, k, v, { causal: true }), { dtype: 'float64', shape: [2, 4, 4, values] }),
+      1e-12,
+    )
+    await checkDerivatives((...x) => attention(x[0], x[1], x[2], { causal: true }), [q, k, v])
   })
 
   test('a query that sees no key gives zeros and has no gradient', async () => {
