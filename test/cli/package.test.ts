@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { root } from '../house/scan.js'
+import { expectTrains, installed, type Runner } from './packed.js'
 
 const platform = `${process.platform}-${process.arch}`
 
@@ -32,34 +33,18 @@ function bareTools(folder: string): string {
   return bin
 }
 
-/** The project that installs the package, as a person would have it. */
-function project(folder: string): string {
-  const home = join(folder, 'project')
-  mkdirSync(home)
-  writeFileSync(join(home, 'package.json'), '{ "name": "mine", "private": true, "type": "module" }\n')
-  return home
-}
-
 describe('the packed package', () => {
   let folder: string
   let home: string
   let env: NodeJS.ProcessEnv
 
-  const inProject = (program: string, args: string[]) => {
-    const done = spawnSync(program, args, { cwd: home, env, encoding: 'utf8' })
-    return { code: done.status, out: done.stdout, err: done.stderr }
-  }
+  let inProject: Runner
 
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), 'steepest-'))
     execFileSync(process.execPath, ['scripts/prebuild.mjs'], { cwd: root, stdio: 'ignore' })
-    execFileSync('npm', ['pack', '--ignore-scripts', '--pack-destination', folder], { cwd: root, stdio: 'ignore' })
-    const tarball = readdirSync(folder).find((f) => f.endsWith('.tgz'))!
-    home = project(folder)
     env = { PATH: bareTools(folder), HOME: process.env.HOME, NO_COLOR: '1', CI: 'true' }
-    const how = ['--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund']
-    const done = inProject('npm', ['install', ...how, join(folder, tarball)])
-    expect(done.code, done.err).toBe(0)
+    ;({ home, inProject } = installed(folder, env))
   }, 300_000)
 
   afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -88,20 +73,7 @@ console.log(JSON.stringify([...new Set(maps.match(/\\S*lib(gomp|dnnl)\\S*/g))]))
     for (const path of loaded) expect(path).toContain(join('node_modules', 'steepest', 'prebuilds', platform))
   })
 
-  test('trains', () => {
-    const text = Array.from({ length: 4000 }, (_, i) => `${i} is ${i % 2 ? 'odd' : 'even'}.\n`).join('')
-    writeFileSync(join(home, 'numbers.txt'), text)
-    const sizes = ['--layers', '1', '--width', '32', '--context', '32', '--batch', '8', '--steps', '30']
-    const { code, out, err } = inProject('npx', ['steepest', 'train', 'numbers.txt', ...sizes, '--json'])
-    expect(code, out.slice(-2000) + err).toBe(0)
-    const events = out
-      .trimEnd()
-      .split('\n')
-      .map((line) => JSON.parse(line) as { type: string; loss?: number; step?: number })
-    const losses = events.filter((e) => e.type === 'step').map((e) => e.loss!)
-    expect(losses.at(-1)).toBeLessThan(0.8 * losses[0])
-    expect(existsSync(join(home, 'runs', 'numbers', 'checkpoint-30', 'model.safetensors'))).toBe(true)
-  })
+  test('trains', () => expectTrains(home, inProject))
 
   test('measures a paper, and has its source to read', () => {
     const { code, out, err } = inProject('npx', ['steepest', 'paper', 'lr-perceptron', '--quick'])
