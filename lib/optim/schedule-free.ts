@@ -31,8 +31,8 @@ export interface ScheduleFreeOptions extends RuleOptions {
 const between = (a: Tensor, b: Tensor, share: Tensor | number): Tensor => add(a, mul(sub(b, a), share))
 
 /**
- * AdamW without a schedule: gradients are taken at y, between the iterate z and the average x of all iterates, and x is what is good to use
- * (`evalParams` gives it, and `train` evaluates, uses and saves it; the weights that training holds are y).
+ * AdamW without a schedule: gradients are taken at y, between the iterate z and the average x of all iterates, and x is what is good to use:
+ * `evalParams` gives it, and `train` evaluates, uses and saves it; the weights that training holds are y.
  * Source: Defazio et al., "The road less scheduled", arXiv 2405.15682. Learning rate 2.5e-3 where none is given.
  * State per parameter: z, v (mean of the squared gradient), m with `innerMomentum`, and two numbers for the average's weights.
  */
