@@ -1,8 +1,10 @@
-// Rows `conv` and `convInputBackward`. Where channels are many, oneDNN with the channels last (conv_dnnl.h); else, and in float64, a
-// correlation of our own: of the input with the weights, or of the output's gradient with them for each phase of the stride.
+// Rows `conv` and `convInputBackward`. Of one place, products (conv_pointwise.h); where channels are many, oneDNN with the channels last
+// (conv_dnnl.h); else, and in float64, a correlation of our own: of the input with the weights, or of the output's gradient with them for
+// each phase of the stride.
 #include "attrs/conv.gen.h"
 #include "attrs/convInputBackward.gen.h"
 #include "cpu/conv_dnnl.h"
+#include "cpu/conv_pointwise.h"
 #include "cpu/correlation.h"
 
 namespace steepest::STEEPEST_LEVEL {
@@ -101,7 +103,7 @@ std::unique_ptr<Kernel> makeConv(const Spec& spec) {
   if (a.bias && (spec.in[2].rank != 1 || spec.in[2].shape[0] != shape.o || spec.in[2].dtype != x.dtype))
     throw Error("PROGRAM", "conv: the bias must have one number per channel");
   if (!y.contiguous()) throw Error("PROGRAM", "conv: the output is not contiguous");
-  if (auto kernel = libraryKernel(spec, shape, ConvPass::forward)) return kernel;
+  if (auto kernel = fastKernel(spec, shape, ConvPass::forward)) return kernel;
   return std::make_unique<Conv>(spec, shape);
 }
 
@@ -111,7 +113,7 @@ std::unique_ptr<Kernel> makeConvInputBackward(const Spec& spec) {
   const View &dy = spec.in[0], &w = spec.in[1], &dx = spec.out[0];
   const ConvShape shape = convShapeOf("convInputBackward", dx, w, dy, a.groups, a.stride, a.padding, a.dilation);
   if (!dx.contiguous()) throw Error("PROGRAM", "convInputBackward: the output is not contiguous");
-  if (auto kernel = libraryKernel(spec, shape, ConvPass::input)) return kernel;
+  if (auto kernel = fastKernel(spec, shape, ConvPass::input)) return kernel;
   return std::make_unique<ConvInputBackward>(spec, shape);
 }
 

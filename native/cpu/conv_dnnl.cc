@@ -11,7 +11,8 @@ namespace steepest::STEEPEST_LEVEL {
 namespace {
 
 constexpr std::int64_t kTiles = 16, kTileWork = 2 << 20;
-constexpr std::int64_t kPartWeights = 512 << 10;  // of the output channels of one tile, so that they stay in the second-level cache
+// Weights, or sums of their gradient, of the output channels of one tile, so that they stay in the second-level cache.
+constexpr std::int64_t kPartWeights = 512 << 10, kPartSums = 256 << 10;
 
 std::size_t align(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 std::int64_t ceilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -93,6 +94,12 @@ std::int64_t imagesOf(const ConvShape& s, std::int64_t channels, std::int64_t le
   return std::min(s.n, std::max(ceilDiv(kTileWork, work), ceilDiv(least, area)));
 }
 
+// Even parts of at most so many channels, but not fewer than 64.
+std::int64_t partOf(std::int64_t channels, std::int64_t most) {
+  const std::int64_t parts = ceilDiv(channels, std::max<std::int64_t>(64, most));
+  return std::min(channels, ceilDiv(ceilDiv(channels, parts), 16) * 16);
+}
+
 class LibraryCorrelation final : public Kernel {
  public:
   LibraryCorrelation(const Spec& spec, const ConvShape& shape, ConvPass pass) : shape_(shape), forward_(pass == ConvPass::forward) {
@@ -103,7 +110,7 @@ class LibraryCorrelation final : public Kernel {
     to_ = forward_ ? shape.outputs() : shape.inputs();
     bias_ = spec.in.size() > 2;
     const std::int64_t kernel = shape.windows.places() * from_;
-    part_ = std::min(to_, std::max<std::int64_t>(64, kPartWeights / kernel / 16 * 16));
+    part_ = partOf(to_, kPartWeights / kernel);
     each_ = imagesOf(shape, from_ * part_, 1);
     while (shape.groups * ceilDiv(shape.n, each_) * ceilDiv(to_, part_) < kTiles / 2 && part_ >= 64) part_ = ceilDiv(part_ / 2, 16) * 16;
     parts_ = ceilDiv(to_, part_);
@@ -248,7 +255,7 @@ class LibraryWeights final : public Kernel {
     const Windows& v = shape.windows;
     unit_ = static_cast<std::int64_t>(sizeOf(dtype_));
     const std::int64_t kernel = inputs * places;
-    part_ = std::min(outputs, std::max<std::int64_t>(64, kPartWeights / kernel / 16 * 16));
+    part_ = partOf(outputs, kPartSums / kernel);
     const std::int64_t weightBytes = shape.o * kernel * 4;
     pieces_ = std::min({shape.n, std::max<std::int64_t>(1, ceilDiv(kTiles / 2, shape.groups * ceilDiv(outputs, part_))),
                         std::max<std::int64_t>(1, kPartialBytes / weightBytes)});

@@ -22,14 +22,24 @@ struct Source {
   std::int64_t channel, row, column;
 };
 
+// The same bits; rows are short, so that a call would show.
+template <class T>
+inline void copyRow(const T* from, std::int64_t n, T* to) {
+  constexpr std::int64_t kPiece = 32 / sizeof(T);
+  if (n < kPiece || n > 64 * kPiece) {
+    std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
+    return;
+  }
+  const auto piece = [&](std::int64_t i) { std::memcpy(to + i, from + i, 32); };
+  for (std::int64_t i = 0; i + kPiece < n; i += kPiece) piece(i);
+  piece(n - kPiece);  // over some of the last once more
+}
+
 // to[0..n) = from[0], from[step], … in the type of `to`.
 template <class T, class E>
 inline void copyStrided(const T* from, std::int64_t step, std::int64_t n, E* to) {
   if constexpr (std::is_same_v<T, E>) {
-    if (step == 1) {
-      std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
-      return;
-    }
+    if (step == 1) return copyRow(from, n, to);
     if (step == 2) {  // by shuffles
       for (std::int64_t i = 0; i < n; ++i) to[i] = from[i * 2];
       return;

@@ -5,6 +5,7 @@
 #include "attrs/convWeightBackward.gen.h"
 #include "cpu/conv_micro.h"
 #include "cpu/conv_dnnl.h"
+#include "cpu/conv_pointwise.h"
 #include "cpu/transpose.h"
 #include "runtime/kernel.h"
 
@@ -64,8 +65,10 @@ class ConvWeightBackward final : public Kernel {
       for (std::int64_t t = 0; t < v.size[i]; ++t) taps.emplace_back(t, v.start(i, t));
       axis_[i] = ConvAxis(v.out[i], v.stride[i], taps, i == 1);
     }
-    band_[1] = v.out[1] <= 2 * kPositions ? std::max<std::int64_t>(1, v.out[1]) : ceilDiv(v.out[1], ceilDiv(v.out[1], kPositions));
-    band_[0] = std::max<std::int64_t>(1, std::min(v.out[0], kPositions / band_[1]));
+    // Sums along positions are long, since each ends with a sum over lanes.
+    const std::int64_t most = dots_ ? 8 * kPositions : kPositions;
+    band_[1] = v.out[1] <= 2 * most ? std::max<std::int64_t>(1, v.out[1]) : ceilDiv(v.out[1], ceilDiv(v.out[1], most));
+    band_[0] = std::max<std::int64_t>(1, std::min(v.out[0], most / band_[1]));
     for (int i = 0; i < 2; ++i) axis_[i].cut(band_[i]);
     const std::int64_t channel = axis_[0].planes() * axis_[1].planes() * axis_[0].length * axis_[1].length;
     const std::int64_t xUnit = pairs_ ? 2 : unit;
@@ -309,7 +312,7 @@ std::unique_ptr<Kernel> makeConvWeightBackward(const Spec& spec) {
   for (const View& v : spec.out) {
     if (!v.contiguous()) throw Error("PROGRAM", "convWeightBackward: an output is not contiguous");
   }
-  if (auto kernel = libraryKernel(spec, shape, ConvPass::weight)) return kernel;
+  if (auto kernel = fastKernel(spec, shape, ConvPass::weight)) return kernel;
   return std::make_unique<ConvWeightBackward>(spec, shape);
 }
 
