@@ -48,7 +48,6 @@ float borderOf(float below, float above) {
 BlockMap makeMap(bool either) {
   BlockMap map{};
   fillValues(either, map.values);
-  map.zero = static_cast<std::uint8_t>(std::find(map.values, map.values + 256, 0.0f) - map.values);
   float borders[255];
   for (int i = 0; i < 255; ++i) borders[i] = borderOf(map.values[i], map.values[i + 1]);
   // So many leading bits of the mantissa keep neighbouring borders apart.
@@ -87,36 +86,50 @@ const BlockMap& blockMap(bool either) {
   return either ? signedMap : unsignedMap;
 }
 
+namespace {
+
+vf valuesOf(const BlockMap& map, vi codes) {
+  alignas(64) std::int32_t at[vi::kLanes];
+  alignas(64) float found[vi::kLanes];
+  store(at, codes);
+  for (int l = 0; l < vi::kLanes; ++l) found[l] = map.values[at[l]];
+  return vf::load(found);
+}
+
+// Codes of a block, number by number. On a Zen 5 a number takes 0.6 ns so; down a tree of borders in vectors of AVX-512 it takes 1.2.
+void encode(const BlockMap& map, const float* from, vf unit, std::uint8_t* codes, std::int64_t n) {
+  alignas(64) float scaled[kQuantBlock];
+  alignas(64) std::int32_t cells[kQuantBlock];
+  for (std::int64_t i = 0; i < n; i += vf::kLanes) {
+    const vf x = vf::load(from + i, static_cast<int>(std::min<std::int64_t>(vf::kLanes, n - i))) / unit;
+    const vi bits = toBits(x);
+    const vi cell = min(max(shr(bits & vi(0x7fffffff), map.shift) - vi(map.first), vi(0)), vi(map.cells - 1));
+    store(scaled + i, x);
+    store(cells + i, cell + (bits >> 31 & vi(map.cells)));
+  }
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int32_t cell = cells[i];
+    codes[i] = static_cast<std::uint8_t>(map.below[cell] + (scaled[i] >= map.border[cell]));
+  }
+}
+}  // namespace
+
 void dequantize(const BlockMap& map, const std::uint8_t* codes, const float* units, std::int64_t first, float* to, std::int64_t n) {
   eachBlock(first, n, [&](std::int64_t i, std::int64_t end, std::int64_t block) {
-    const float unit = units[block];
-    for (; i < end; ++i) to[i] = map.values[codes[i]] * unit;
+    const vf unit(units[block]);
+    for (; i + vf::kLanes <= end; i += vf::kLanes) store(to + i, valuesOf(map, vi::load(codes + i)) * unit);
+    if (i < end) store(to + i, valuesOf(map, vi::load(codes + i, static_cast<int>(end - i))) * unit, static_cast<int>(end - i));
   });
 }
 
 void quantize(const BlockMap& map, const float* from, std::uint8_t* codes, float* units, std::int64_t n) {
-  constexpr std::int64_t lanes = vf::kLanes;
   eachBlock(0, n, [&](std::int64_t begin, std::int64_t end, std::int64_t block) {
     vf most(0);
-    for (std::int64_t i = begin; i < end; i += lanes) {
-      const int k = static_cast<int>(std::min(lanes, end - i));
-      most = max(most, abs(vf::load(from + i, k)));
-    }
+    for (std::int64_t i = begin; i < end; i += vf::kLanes)
+      most = max(most, abs(vf::load(from + i, static_cast<int>(std::min<std::int64_t>(vf::kLanes, end - i)))));
     const float largest = hmax(most), unit = largest == 0 ? 1 : largest;
     units[block] = unit;
-    alignas(64) float scaled[kQuantBlock];
-    alignas(64) std::int32_t cells[kQuantBlock];
-    for (std::int64_t i = begin; i < end; i += lanes) {
-      const vf x = vf::load(from + i, static_cast<int>(std::min(lanes, end - i))) / vf(unit);
-      const vi bits = toBits(x);
-      const vi cell = min(max(shr(bits & vi(0x7fffffff), map.shift) - vi(map.first), vi(0)), vi(map.cells - 1));
-      store(scaled + (i - begin), x);
-      store(cells + (i - begin), cell + (bits >> 31 & vi(map.cells)));
-    }
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int32_t cell = cells[i - begin];
-      codes[i] = static_cast<std::uint8_t>(map.below[cell] + (scaled[i - begin] >= map.border[cell]));
-    }
+    encode(map, from + begin, vf(unit), codes + begin, end - begin);
   });
 }
 

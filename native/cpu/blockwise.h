@@ -12,11 +12,11 @@ constexpr std::int64_t kQuantBlock = 256;
 
 constexpr std::int64_t quantBlocks(std::int64_t n) { return (n + kQuantBlock - 1) / kQuantBlock; }
 
-// The 256 values in order, and how the nearest is found: the leading bits of a number name a cell, and a cell holds one border at most.
+// The 256 values in order, and how the nearest is found: the leading bits of a number name a cell, and a cell holds one border at most. It
+// gives what looking at all values gives.
 struct BlockMap {
   float values[256];
-  std::uint8_t zero;  // the code of 0
-  int shift;          // bits of a number that do not matter for its cell
+  int shift;  // bits of a number that do not matter for its cell
   std::int32_t first, cells;
   // Cells of positive numbers, then of negative ones: the code below the border, and the smallest number of the code above it.
   std::uint8_t below[2 * 3000];

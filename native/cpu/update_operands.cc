@@ -102,7 +102,7 @@ UpdateOperands readOperands(const Spec& spec, const UpdateAttrs& attrs, const Ru
               .site = static_cast<std::uint32_t>(attrs.sites[n]),
               .lrScale = attrs.lrScales[n],
               .coef = 0};
-    if (rule.scope == rules::Scope::rows && p.rank > 0) part.shape = {p.shape[0], p.shape[0] ? part.size / p.shape[0] : 0, p.rank};
+    if (rule.scope == rules::Scope::rows && p.rank > 1) part.shape = {p.shape[0], p.shape[0] ? part.size / p.shape[0] : 0, p.rank};
     part.coef = indexOf(o.lrScales, part.lrScale);
     o.parts.push_back(part);
   }

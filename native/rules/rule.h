@@ -77,7 +77,7 @@ struct Flag {
 enum class Scope { tensor,
                    rows };
 
-// A tensor as its rows: a scalar is one row of one.
+// A tensor as its rows: one with fewer than two axes is one row.
 struct RuleShape {
   std::int64_t rows, cols;
   int rank;

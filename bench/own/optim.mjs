@@ -1,13 +1,20 @@
-// The optimizer step of bench/adamw.mjs by steepest, as a built-in rule or written in tensors; see bench/harness.mjs for what it reads and writes.
+// One optimizer's step by steepest, as a built-in or written in tensors; see bench/harness.mjs for what it reads and writes.
+// Arguments: shapes, threads, name, options, `built-in` or `written`.
 import { createInterface } from 'node:readline'
 import { native } from '../../dist/addon.js'
 import { compile, optim, readAll, tensor } from '../../dist/index.js'
 import { add, div, mul, pow, sign, sqrt, square, sub } from '../../dist/ops/elementwise.js'
 
-const [count, size, threads] = process.argv.slice(2, 5).map(Number)
-const [name, how] = process.argv.slice(5)
+const shapes = JSON.parse(process.argv[2])
+const [threads, name, options, how] = [
+  Number(process.argv[3]),
+  process.argv[4],
+  JSON.parse(process.argv[5]),
+  process.argv[6],
+]
 native().threads(threads)
 
+/** The same formulas as a user would write them. */
 const written = {
   adamw: optim.defineOptimizer({
     name: 'ownAdamw',
@@ -33,9 +40,15 @@ const written = {
     }),
   }),
 }
-const optimizer = how === 'rule' ? optim.optimizerNamed(name, { lr: 1e-4 }) : written[name]({ lr: 1e-4 })
-const numbers = () => Float32Array.from({ length: size }, () => Math.random() - 0.5)
-const make = () => Array.from({ length: count }, () => tensor(numbers()))
+const optimizer = how === 'written' ? written[name]({ lr: 1e-4 }) : optim.optimizerNamed(name, { lr: 1e-4, ...options })
+// A page of random numbers over and over: making a hundred million takes longer than the bench.
+const page = Float32Array.from({ length: 4099 }, () => Math.random() - 0.5)
+const make = () =>
+  shapes.map((shape) => {
+    const numbers = new Float32Array(shape.reduce((a, b) => a * b, 1))
+    for (let i = 0; i < numbers.length; i += page.length) numbers.set(page.subarray(0, numbers.length - i), i)
+    return tensor(numbers, { shape })
+  })
 const grads = make()
 let params = make()
 let state = optimizer.init(params)
