@@ -52,10 +52,12 @@ TEST(gather_and_scatter_and_their_bounds) {
 TEST(segments_and_their_bounds) {
   const std::vector<float> x{1, 2, 3, 4, 5, 6};
   const float none = -std::numeric_limits<float>::infinity();
-  expectAll(Op::segmentSum_, {f32({3, 2}, x), i32({3}, {2, 0, 2})}, {0, 0, 4}, {4, 2}, {3, 4, 0, 0, 6, 8, 0, 0});
+  expectAll(Op::segmentSum_, {f32({3, 2}, x), i32({3}, {2, 0, 2})}, {0, 0, 4, 0}, {4, 2}, {3, 4, 0, 0, 6, 8, 0, 0});
+  const std::vector<float> base{1, 1, 2, 2, 3, 3, 4, 4};
+  expectAll(Op::segmentSum_, {f32({3, 2}, x), i32({3}, {2, 0, 2}), f32({4, 2}, base)}, {0, 0, 4, 1}, {4, 2}, {4, 5, 2, 2, 9, 11, 4, 4});
   expectAll(Op::segmentMax_, {f32({3, 2}, x), i32({3}, {2, 0, 2})}, {0, 0, 4}, {4, 2}, {3, 4, none, none, 5, 6, none, none});
-  expectAll(Op::segmentSum_, {f32({3, 2}, x), i32({3}, {1, 7, -1})}, {0, 0, 2}, {2, 2}, {0, 0, 1, 2}, kIndexFault);
-  expectAll(Op::segmentSum_, {f32({0, 2}, {}), i32({0}, {})}, {0, 0, 1}, {1, 2}, {0, 0});
+  expectAll(Op::segmentSum_, {f32({3, 2}, x), i32({3}, {1, 7, -1})}, {0, 0, 2, 0}, {2, 2}, {0, 0, 1, 2}, kIndexFault);
+  expectAll(Op::segmentSum_, {f32({0, 2}, {}), i32({0}, {})}, {0, 0, 1, 0}, {1, 2}, {0, 0});
   // One segment, a whole number in each row, over many tiles, with borders at odd places.
   const std::int64_t m = 9001, inner = 37;
   std::vector<std::int32_t> ids(static_cast<std::size_t>(m));
@@ -68,7 +70,7 @@ TEST(segments_and_their_bounds) {
       wanted[static_cast<std::size_t>((i % 7 == 0 ? 2 : 0) * inner + c)] += v;
     }
   }
-  expectAll(Op::segmentSum_, {f32({m, inner}, rows), i32({m}, ids)}, {0, 0, 3}, {3, inner}, wanted);
+  expectAll(Op::segmentSum_, {f32({m, inner}, rows), i32({m}, ids)}, {0, 0, 3, 0}, {3, inner}, wanted);
 }
 
 TEST(dynamic_slices_and_their_bounds) {
