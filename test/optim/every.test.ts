@@ -302,7 +302,7 @@ describe.each(rules)('%s with states in eight bits', (name) => {
     const opt = tried.make({ states: '8bit' } as optim.RuleOptions)
     const before = await lossAt(opt, loss, begin(opt, start()))
     const rate = name === 'sgd' || name === 'sgdp' ? 100 : tried.rate
-    const end = run(stepOf(opt, loss), begin(opt, start()), rate, 250)
+    const end = run(stepOf(opt, loss), begin(opt, start()), rate, 500)
     expect(await lossAt(opt, loss, end)).toBeLessThan(before / 5)
     const held = (o: optim.Optimizer) => Object.values(o.stateBytes(start())).reduce((a, b) => a + b, 0)
     const wide = held(tried.make())
