@@ -38,6 +38,7 @@ export {
 } from './batch-tests.js'
 export { type CagradOptions, combine, type Combiner } from './combine.js'
 export { blockCoordinate, type BlockCoordinateOptions } from './block-coordinate.js'
+export { blockwise, type BlockwiseOptions } from './blockwise.js'
 export type { BlockRule } from './block-select.js'
 export { forestBlock, solveForest, type SparseSymmetric } from './forest.js'
 export { adaptiveBatch } from './adaptive-batch.js'

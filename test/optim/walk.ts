@@ -74,6 +74,7 @@ export const EVERY: Readonly<Record<string, Tried>> = {
   adaptiveBatch: wrapped((o) => optim.adaptiveBatch(o, { test: 'augmented' })),
   asam: wrapped((o) => optim.asam(o, { rho: 0.01 })),
   averaged: wrapped((o) => optim.averaged(o, { decay: 0.9, warmup: true })),
+  blockwise: wrapped((o) => optim.blockwise(o, { rule: 'cyclic', scaled: false })),
   gradientNoise: wrapped((o) => optim.gradientNoise(o, { eta: 1e-6 })),
   larc: wrapped(optim.larc),
   lookahead: wrapped(optim.lookahead),
