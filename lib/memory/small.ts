@@ -11,6 +11,7 @@ import {
   logicalAnd,
   maximum,
   mul,
+  neg,
   sub,
   where,
 } from '../ops/elementwise.js'
@@ -74,12 +75,14 @@ export function firstGap({ gap, stagger }: Refresh, site: number): number {
   return Math.max(1, Math.ceil(gap / 2) + Math.floor(turn * gap))
 }
 
-/** The slot that counts the steps to the next choice; −1 before the first. */
+/** The slot that counts the steps to the next choice; negative where that is late. */
 export const DUE = 'due'
+/** The count of a choice that has never been made, on its first step. */
+const FIRST = -(2 ** 30)
 /** The slot that counts the steps since the states were reset. */
 export const AGE = 'age'
 
-export const firstDue = (): Tensor => scalar(-1, 'int32')
+export const firstDue = (): Tensor => scalar(FIRST, 'int32')
 
 /** True where every element is finite and one is not zero: only then a gradient says anything about a space. */
 const tells = (g: Tensor): Tensor => {
@@ -88,8 +91,8 @@ const tells = (g: Tensor): Tensor => {
 }
 
 /**
- * `f` in the place of the states on the steps when it is due; where the gradient is not finite or all zero it stays due. Gives the new states
- * and the new count.
+ * `f` in the place of the states on the steps when it is due; where the gradient is not finite or all zero it stays due, and the choice after it
+ * comes when it would have come. Gives the new states and the new count.
  */
 export function refreshed(
   refresh: Refresh,
@@ -100,14 +103,16 @@ export function refreshed(
   f: (first: Tensor, ...states: Tensor[]) => readonly Tensor[],
   gapOf?: (states: readonly Tensor[]) => Tensor,
 ): { states: Tensor[]; due: Tensor } {
-  const first = less(due, 0)
+  const isFirst = (count: Tensor) => less(count, FIRST / 2)
+  const first = isFirst(due)
   const renew = (count: Tensor, ...old: Tensor[]): Tensor[] => {
     const next = f(first, ...old)
     const gap = gapOf ? gapOf(next) : scalar(refresh.gap, 'int32')
-    return [where(less(count, 0), firstGap(refresh, site), gap), ...next]
+    const late = where(isFirst(count), sub(FIRST, count), neg(count))
+    return [maximum(sub(where(isFirst(count), firstGap(refresh, site), gap), late), 1), ...next]
   }
   const [count, ...next] = revise(lessEqual(due, 0), [due, ...states], (...all) =>
     g ? revise(tells(g), all, (c, ...old) => renew(c, ...old)) : renew(...(all as [Tensor, ...Tensor[]])),
   )
-  return { states: next, due: assign(count, where(less(count, 0), count, maximum(sub(count, 1), 0))) }
+  return { states: next, due: assign(count, sub(count, 1)) }
 }

@@ -146,6 +146,11 @@ describe('GaLore', () => {
       // The next gradient that tells something is taken.
       expect(far(shots[late].slots.basis.a, was[0])).toBeGreaterThan(1e-3)
       expect(shots[5].slots.basis.a.every(Number.isFinite)).toBe(true)
+      // The choice after it comes when it would have come.
+      const turns = shots.flatMap(({ slots }, t) =>
+        t > 0 && far(slots.basis.a, shots[t - 1].slots.basis.a) > 0 ? [t + 1] : [],
+      )
+      expect(turns).toEqual(late === 1 ? [2, 4] : [5])
     }
   })
 
