@@ -24,8 +24,9 @@ const runs = {
   plain: { title: 'steepest, no budget', ...own({}) },
   '2.7GB': { title: 'steepest, memoryBudget 2.7GB', ...own({ memory: '2.7GB' }) },
   '2.2GB': { title: 'steepest, memoryBudget 2.2GB', ...own({ memory: '2.2GB' }) },
+  '1.8GB': { title: 'steepest, 1.8GB, clip null', ...own({ memory: '1.8GB', clip: null }) },
   '1.36GB': {
-    title: 'steepest, 1.36GB with all methods allowed',
+    title: 'steepest, 1.36GB, all methods allowed',
     ...own({ memory: '1.36GB', allow: ['states8bit', 'lowrank', 'sampled', 'blocks'] }),
   },
 }

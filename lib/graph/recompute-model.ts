@@ -20,6 +20,8 @@ export interface Recipe {
   readonly step: Step
   /** The last step before which it still gives the same numbers: its operands outside of the arena are overwritten there. */
   readonly until: number
+  /** What is run in the place of the step that makes the value where nobody reads that; null for nothing, absent where it cannot do without. */
+  readonly rest?: Step | null
   /** Recipes are run in this order where they are run at the same time. */
   readonly rank: number
 }
@@ -90,13 +92,15 @@ export function modelOf({ instructions, workspace }: Lowered): Model {
       if (v === undefined || readAt[v].length === 0) return
       const way = wayTo(i, output)
       if (!way) return
-      const bare = way.instruction
-      const unchanged = bare.op === i.op && bare.attrs === i.attrs
-      const bytes = unchanged ? i.workspace.bytes : workspace(bare)
-      const instruction = { ...bare, workspace: newBuf('arena', bytes, i.workspace.label) }
-      const writes = bare.inputs.map((x) => writtenAt.get(x.buf)?.find((w) => w > at) ?? Infinity)
+      const whole = (bare: Omit<Instruction, 'workspace'>): Step => {
+        const unchanged = bare.op === i.op && bare.attrs === i.attrs
+        const bytes = unchanged ? i.workspace.bytes : workspace(bare)
+        return stepOf({ ...bare, workspace: newBuf('arena', bytes, i.workspace.label) })
+      }
+      const writes = way.instruction.inputs.map((x) => writtenAt.get(x.buf)?.find((w) => w > at) ?? Infinity)
       recipes[v] = {
-        step: stepOf(instruction),
+        step: whole(way.instruction),
+        rest: way.rest && whole(way.rest),
         until: Math.min(Infinity, ...writes),
         rank: 2 * at + Number(way.beside),
       }

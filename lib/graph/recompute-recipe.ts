@@ -73,6 +73,35 @@ export interface Way {
   readonly output: number
   /** It reads another output of the instruction that made the value. */
   readonly beside: boolean
+  /**
+   * What is left of the instruction that made the value where nobody reads that before it is computed again: null for nothing. Absent where
+   * the instruction cannot do without the output.
+   */
+  readonly rest?: Omit<Instruction, 'workspace'> | null
+}
+
+const GRADIENTS = ['dx', 'dweight', 'dbias'] as const
+
+/**
+ * One of the gradients of a linear layer with its cross-entropy, and the others without it: each computes the logits for itself. Only
+ * where the cut of the work, and with it the order of sums, does not depend on which are asked for.
+ */
+function gradientFor(i: Instruction, output: number): Way | undefined {
+  if (i.op.name !== 'linearCrossEntropyBackward' || i.inputs[0].dtype === 'bfloat16' || i.outputs.length < 2)
+    return undefined
+  const asked = GRADIENTS.filter((name) => i.attrs[name])
+  const only = (names: readonly string[]) => ({
+    ...i,
+    attrs: { ...i.attrs, ...Object.fromEntries(GRADIENTS.map((name) => [name, names.includes(name)])) },
+    outputs: i.outputs.filter((_, o) => names.includes(asked[o])),
+  })
+  const own = asked[output]
+  return {
+    instruction: { ...only([own]), again: true },
+    output: 0,
+    beside: false,
+    rest: only(asked.filter((name) => name !== own)),
+  }
 }
 
 /** How output `output` of an instruction is computed again: the quickest way that needs no more memory than there has to be. */
@@ -80,7 +109,12 @@ export function wayTo(i: Instruction, output: number): Way | undefined {
   const value: Operand = i.outputs[output]
   if (value.buf.space !== 'arena') return undefined
   if (i.op.name === 'elementwise')
-    return { instruction: { ...chainFor(i, output), again: true }, output: 0, beside: false }
+    return {
+      instruction: { ...chainFor(i, output), again: true },
+      output: 0,
+      beside: false,
+      rest: i.outputs.length === 1 ? null : undefined,
+    }
   if (!canRepeat(i)) return undefined
   if (i.op.name === 'matmul' && i.attrs.preactivation) {
     if (output === 1) {
@@ -90,5 +124,6 @@ export function wayTo(i: Instruction, output: number): Way | undefined {
     const activation = activationOf(i)
     if (activation) return { instruction: activation, output: 0, beside: true }
   }
-  return { instruction: { ...i, again: true }, output, beside: false }
+  const rest = i.outputs.length === 1 ? null : undefined
+  return gradientFor(i, output) ?? { instruction: { ...i, again: true }, output, beside: false, rest }
 }

@@ -12,11 +12,13 @@ interface Move {
 
 /** The drops with one more cut; undefined where the value is touched at `time`, or is not needed after it. */
 function cutAt(model: Model, state: Outcome, drops: Drops, value: number, time: number): Drops | undefined {
-  if (!model.recipes[value]) return undefined
+  const recipe = model.recipes[value]
+  if (!recipe) return undefined
   const made = model.madeAt[value]
-  let before = made < time ? made : -1
+  let before = made <= time ? made : -1
   let after = made > time ? made : Infinity
-  let touched = made === time
+  // The step that makes it may be able to do without.
+  let touched = made === time && recipe.rest === undefined
   const see = (t: number) => {
     if (t === time) touched = true
     else if (t < time && t > before) before = t

@@ -104,6 +104,15 @@ export function simulate(model: Model, drops: Drops, target: number): Outcome | 
     writes.push(turn.step.writes.map(written))
     pairs.push(turn.step.pairs.map(([o, i]) => [written(o), read(i)] as const))
   }
+  // What is not read before it is computed again is not made the first time, where the step that makes it can do without.
+  const rests = new Map<number, Step | null>()
+  for (const [value, cuts] of drops) {
+    const { rest } = model.recipes[value]!
+    const time = model.madeAt[value]
+    if (rest === undefined || cuts[0] !== time || rests.has(time)) continue
+    rests.set(time, rest)
+    milliseconds += (rest?.milliseconds ?? 0) - model.steps[time].milliseconds
+  }
   let next = 0
   model.steps.forEach((step, time) => {
     for (; next < list.length && list[next].time === time; next++) {
@@ -117,7 +126,8 @@ export function simulate(model: Model, drops: Drops, target: number): Outcome | 
       milliseconds += recipe.step.milliseconds
       push({ step: recipe.step, time, again: value }, (v) => own.get(v)!)
     }
-    push({ step, time }, (v) => v)
+    const own = rests.has(time) ? rests.get(time) : step
+    if (own) push({ step: own, time }, (v) => v)
   })
   const { peak, at, excess } = measure(turns, bytes, reads, writes, pairs, target)
   return { drops, peak, peakTime: turns[at].time, excess, milliseconds, turns, extra }

@@ -84,10 +84,8 @@ function logitsOf(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
 export const linearCrossEntropyByLogits = (inputs: readonly Tensor[], attrs: CrossEntropyAttrs): Tensor[] =>
   crossEntropyRow([logitsOf(inputs[0], inputs[1], inputs[3] as Tensor | undefined), inputs[2]], rowsOnly(attrs))
 
-const flopsOf =
-  (products: number) =>
-  ([x, weight]: readonly Aval[]) =>
-    products * 2 * sizeOf(x.shape) * weight.shape[0]
+const flopsOf = ([x, weight]: readonly Aval[], products: number): number =>
+  products * 2 * sizeOf(x.shape) * weight.shape[0]
 
 const linearRow: OpRow<LinearAttrs> = defineOp<LinearAttrs>({
   name: 'linearCrossEntropy',
@@ -137,7 +135,7 @@ const linearRow: OpRow<LinearAttrs> = defineOp<LinearAttrs>({
   },
   define: ([x, weight, labels, bias], attrs) =>
     defineLosses(logitsOf(wide(x), wide(weight), bias && wide(bias)), labels, rowsOnly(attrs)),
-  flops: flopsOf(1),
+  flops: (inputs) => flopsOf(inputs, 1),
 })
 
 /** The gradients of a linear layer from that of its logits; sums over all leading axes but the first `kept`. */
@@ -181,7 +179,7 @@ const linearBackwardRow: OpRow<LinearBackwardAttrs> = defineOp<LinearBackwardAtt
     const dlogits = defineLogitGradient(logitsOf(a, w, bias && wide(bias)), labels, g, rowsOnly(attrs))
     return linearGradients(a, w, dlogits, attrs, 0).map((t) => cast(t, x.dtype))
   },
-  flops: flopsOf(3),
+  flops: (inputs, _, { dx, dweight }) => flopsOf(inputs, 1 + Number(dx) + Number(dweight)),
 })
 
 /** What becomes of the losses of the rows. */

@@ -176,6 +176,25 @@ test('nothing is computed again from state that has been overwritten', () => {
   }
 })
 
+test('the gradient of an output layer is computed where it is read, by a pass of its own, to the same bits', {
+  timeout: 60_000,
+}, async () => {
+  const setting: Setting = { vocabSize: 4000, clip: null, layers: 8, context: 64 }
+  const heads = ([plan]: Plan[]) =>
+    plan.instructions
+      .filter((i) => i.op.name === 'linearCrossEntropyBackward')
+      .map((i) => [i.attrs.dx, i.attrs.dweight, i.again ?? false])
+  const plain = await trained(setting)
+  expect(heads(plain.plans)).toEqual([[true, true, false]])
+  const again = await trained(setting, 0)
+  expect(heads(again.plans)).toEqual([
+    [true, false, false],
+    [false, true, true],
+  ])
+  expect(again.losses).toEqual(plain.losses)
+  expect(again.weights.equals(plain.weights)).toBe(true)
+})
+
 test('random masks are drawn again, not kept', async () => {
   const key = random.key(3)
   const loss = (w: Tensor, x: Tensor) => {
