@@ -11,7 +11,8 @@ const MOST_NODES = 2000
  */
 let line = 0
 let made = 0
-let crossing: WeakRef<Tensor>[] = []
+/** Held, not weakly: which of them is evaluated must not hang on when garbage is collected, as what is fused decides how bfloat16 is rounded. */
+let crossing: Tensor[] = []
 let seen = new WeakSet<Tensor>()
 
 /** Draws a line here. */
@@ -35,21 +36,21 @@ function watch(node: Node): void {
     const t = beneath(input)
     if (t.node.id >= line || t.storage !== undefined || isLeaf(t.node) || seen.has(t)) continue
     seen.add(t)
-    crossing.push(new WeakRef(t))
+    crossing.push(t)
   }
 }
 
 /** The tensors that are carried over the line and can be evaluated: `ready` says so of native memory. */
 export function carried(ready: (leaf: Tensor) => boolean): Tensor[] {
-  const alive = crossing.flatMap((ref) => ref.deref() ?? []).filter((t) => t.storage === undefined)
-  if (alive.length === 0) return alive
+  const pending = crossing.filter((t) => t.storage === undefined)
+  if (pending.length === 0) return pending
   // What hangs on a placeholder of some trace, or on memory that another run writes, is left as it is.
   const not = new Set<Node>()
-  for (const node of schedule(alive)) {
+  for (const node of schedule(pending)) {
     const missing = isLeaf(node) ? node.op.name !== 'constant' && !ready(node.outputs[0]) : false
     if (missing || node.inputs.some((t) => (t.storage ? !ready(t) : not.has(t.node)))) not.add(node)
   }
-  return alive.filter((t) => !not.has(t.node))
+  return pending.filter((t) => !not.has(t.node))
 }
 
 /** Has `evaluate` called where nothing is read for long. */
