@@ -1,3 +1,4 @@
+import { optimizerNamed } from '../../optim/index.js'
 import { memoryLimit } from '../machine.js'
 import type { TrainOptions } from '../options.js'
 
@@ -46,6 +47,14 @@ function headsFor(width: number): number {
 const RATES: Readonly<Record<string, number>> = { adamw: 4e-3, adam: 4e-3, lion: 5e-4, sgd: 0.3 }
 const DECAY: Readonly<Record<string, number>> = { adamw: 0.1, lion: 0.5 }
 
+/** A rate that is not in the list is the optimizer's own; what looks at the objective does not change it with the width. */
+function rateFor(name: string, width: number): number {
+  const known: number | undefined = RATES[name]
+  const own = known === undefined ? optimizerNamed(name) : undefined
+  if (own?.step) return own.peakLr
+  return Number(((known ?? own!.peakLr) * Math.sqrt(128 / Math.max(width, 64))).toPrecision(2))
+}
+
 const MB = 1e6
 
 /**
@@ -86,11 +95,6 @@ export function choose(options: TrainOptions, tokens: number, threads: number): 
     tight ? ' as memory is short' : '',
   )
   const optimizer = options.optimizer ?? 'adamw'
-  const lr = pick(
-    'lr',
-    options.lr,
-    Number(((RATES[optimizer] ?? 1e-3) * Math.sqrt(128 / Math.max(width, 64))).toPrecision(2)),
-    ` for ${optimizer} at width ${width}`,
-  )
+  const lr = pick('lr', options.lr, rateFor(optimizer, width), ` for ${optimizer} at width ${width}`)
   return { layers, heads, width, context, batch, lr, weightDecay: options.weightDecay ?? DECAY[optimizer], chosen }
 }
