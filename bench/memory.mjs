@@ -25,6 +25,10 @@ const runs = {
   '2.7GB': { title: 'steepest, memoryBudget 2.7GB', ...own({ memory: '2.7GB' }) },
   '2.2GB': { title: 'steepest, memoryBudget 2.2GB', ...own({ memory: '2.2GB' }) },
   '1.8GB': { title: 'steepest, 1.8GB, clip null', ...own({ memory: '1.8GB', clip: null }) },
+  '8bit': {
+    title: 'steepest, 1.2GB, clip null, states8bit',
+    ...own({ memory: '1.2GB', clip: null, allow: ['states8bit'] }),
+  },
   '1.36GB': {
     title: 'steepest, 1.36GB, all methods allowed',
     ...own({ memory: '1.36GB', allow: ['states8bit', 'lowrank', 'sampled', 'blocks'] }),
