@@ -1,10 +1,11 @@
 // Convolutions, forward and both gradients, and the training step of a small convolutional net against PyTorch with its channels last.
-// `node bench/conv.mjs [rounds] [float32,bfloat16] [net,layers]`
+// `node bench/conv.mjs [rounds] [float32,bfloat16] [net,layers]`; BENCH_THREADS=1 BENCH_CLOCK=cpu counts the seconds that each process had a core,
+// for a machine that has other work.
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { compare, peerPython, root } from './harness.mjs'
 
-const threads = availableParallelism()
+const threads = Number(process.env.BENCH_THREADS ?? availableParallelism())
 const rounds = Number(process.argv[2] ?? 5)
 const dtypes = (process.argv[3] ?? 'float32,bfloat16').split(',')
 const works = (process.argv[4] ?? 'net,layers').split(',')
@@ -52,7 +53,7 @@ for (const dtype of dtypes) {
     await against(
       `Convolution, forward and gradients: ${name}, ${n} images, ${dtype}, ${threads} threads`,
       ['layer', threads, dtype, n, c, size, o, kernel, stride, padding, groups].map(String),
-      { warm: 3, repetitions: 5 },
+      { warm: 2, repetitions: 3 },
     )
   }
 }
