@@ -60,7 +60,8 @@ export const claim: study.Claim = {
   notShown: 'GLUE with T5 and BERT, the memory of a GPU and its larger batches.',
   found:
     'With equal norms no row is certain and the method is column-row sampling; systematic draws, which the paper does not have, are better in ' +
-    'every case. What a network saves as a whole is less than 70 %: the sign of an activation, or its argument, is kept for its own derivative. The largest rows alone, which are biased, do as well on a task as easy as this one.',
+    'every case. What a network saves as a whole is less than 70 %: the sign of an activation, or its argument, is kept for its own derivative. The largest rows alone, which are biased, do as well on a task as easy as this one. ' +
+    'What is kept falls with the depth of the net: 0.85 of the exact at 2 hidden layers, 0.43 at 8, 0.37 at the 16 of this experiment, so the bound of 0.4 is one for deep nets.',
 }
 
 const SPREADS = [0, 0.5, 1, 1.5]
