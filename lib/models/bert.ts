@@ -14,7 +14,7 @@ import { reshape, slice, zeros } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
 import { maskOf } from './causal.js'
-import { ACTIVATIONS } from './decoder.js'
+import { ACTIVATIONS } from './activations.js'
 import { classLoss, type ClassTask, tokenLoss } from './heads.js'
 
 /** Sizes of a BERT or RoBERTa. */

@@ -6,24 +6,15 @@ import { Linear } from '../nn/linear.js'
 import { Context, Keys, Module } from '../nn/module.js'
 import { attention } from '../ops/attention.js'
 import { arange, pad } from '../ops/assemble.js'
-import { add, equal, gelu, greater, lessEqual, logicalAnd, mul, relu, silu, sub, where } from '../ops/elementwise.js'
+import { add, equal, greater, lessEqual, logicalAnd, mul, sub, where } from '../ops/elementwise.js'
 import { rmsNorm } from '../ops/norm.js'
 import { rotary } from '../ops/rotary.js'
 import { broadcastTo, expandDims, ones, reshape, zeros } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
+import { ACTIVATIONS } from './activations.js'
 import { type Cache, CausalLM, type LayerCache, maskOf, type Reading, type Step } from './causal.js'
 import { type Angles, type Rope, ropeAngles } from './rope.js'
-
-/** Activations of the feed-forward layers, by the names that `config.json` has for them. */
-export const ACTIVATIONS: Readonly<Record<string, (x: Tensor) => Tensor>> = {
-  silu,
-  swish: silu,
-  relu,
-  gelu: (x) => gelu(x),
-  gelu_new: (x) => gelu(x, { approximate: 'tanh' }),
-  gelu_pytorch_tanh: (x) => gelu(x, { approximate: 'tanh' }),
-}
 
 /** What the decoders of the Llama family differ in. */
 export interface DecoderConfig {

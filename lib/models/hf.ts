@@ -1,21 +1,16 @@
-import type { CausalLM } from './causal.js'
-import { classifying } from './classifier.js'
 import { join } from 'node:path'
-import { native } from '../addon.js'
 import { checkOptions, nearest, SteepestError } from '../errors.js'
 import { atomicWriteFile, nodeFileSystem } from '../io/files.js'
 import { readSmallFile } from '../io/read.js'
-import { openSafetensors, type Safetensors, type TensorSource, writeSafetensors } from '../io/safetensors.js'
-import { namedTensors, withTensors } from '../nn/module.js'
-import { readAll } from '../graph/evaluate.js'
-import { fromStorage } from '../ops/shape.js'
-import { toBytes } from '../tensor/bytes.js'
-import { bytesOf, type DType } from '../tensor/dtype.js'
-import { showShape, sizeOf } from '../tensor/shape.js'
-import type { Tensor } from '../tensor/tensor.js'
-import type { Context } from '../nn/module.js'
+import { openSafetensors, type Safetensors, writeSafetensors } from '../io/safetensors.js'
+import { type Context, namedTensors, withTensors } from '../nn/module.js'
 import type { Outputs } from '../optim/index.js'
+import type { DType } from '../tensor/dtype.js'
+import { showShape } from '../tensor/shape.js'
+import type { Tensor } from '../tensor/tensor.js'
 import { bertFolder, robertaFolder } from './bert-folders.js'
+import type { CausalLM } from './causal.js'
+import { classifying } from './classifier.js'
 import {
   type ConfigJson,
   ConfigReader,
@@ -29,6 +24,7 @@ import { decoderFolders } from './decoder-folders.js'
 import { gpt2Folder } from './gpt2-folder.js'
 import { resnetFolder, vitFolder } from './image-folders.js'
 import { t5Folder } from './t5-folder.js'
+import { loadTensor, sourceOf } from './tensors.js'
 
 export type { ConfigJson, LoadOptions } from './config-json.js'
 
@@ -170,9 +166,7 @@ export async function loadModel<M extends FolderModel = FolderModel>(
     const loaded: Record<string, Tensor> = {}
     for (const [own, aval] of Object.entries(wanted)) {
       if (!names.has(own)) continue
-      const buffer = new (native().Buffer)(sizeOf(aval.shape) * bytesOf(aval.dtype))
-      await file.readPieces(names.get(own)!, (bytes, offset) => buffer.write(bytes, offset), aval.dtype)
-      loaded[own] = fromStorage({ buffer, bytes: buffer.bytes }, aval)
+      loaded[own] = await loadTensor(aval, (take, as) => file.readPieces(names.get(own)!, take, as))
     }
     return withTensors(model, loaded)
   } finally {
@@ -210,14 +204,9 @@ export async function saveModel(
   await nodeFileSystem.makeFolder(dir)
   const { parameters, state } = namedTensors(model)
   const format = FORMATS.find((f) => f.keeps(model))
-  const sources = Object.entries({ ...parameters, ...state }).map(([own, t]): TensorSource => {
-    const name = format?.fileNameOf?.(own) ?? own
-    const read = async () => {
-      const { buffer, byteOffset, byteLength } = toBytes((await readAll([t]))[0], t.dtype)
-      return new Uint8Array(buffer, byteOffset, byteLength)
-    }
-    return { name, dtype: t.dtype, shape: t.shape, read }
-  })
+  const sources = Object.entries({ ...parameters, ...state }).map(([own, t]) =>
+    sourceOf(format?.fileNameOf?.(own) ?? own, t),
+  )
   await writeSafetensors(join(dir, 'model.safetensors'), sources, { format: 'pt' })
   for (const [name, content] of Object.entries(tokenizer?.files() ?? {}))
     await atomicWriteFile(join(dir, name), content)

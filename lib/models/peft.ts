@@ -1,16 +1,14 @@
 import { join } from 'node:path'
 import { nodeFileSystem, atomicWriteFile } from '../io/files.js'
-import { type TensorSource, writeSafetensors } from '../io/safetensors.js'
-import { readAll } from '../graph/evaluate.js'
+import { writeSafetensors } from '../io/safetensors.js'
 import type { Lora } from '../memory/index.js'
 import { transpose } from '../ops/shape.js'
-import { toBytes } from '../tensor/bytes.js'
-import type { Tensor } from '../tensor/tensor.js'
 import { CausalLM } from './causal.js'
 import { CausalClassifier } from './classifier.js'
 import { GPT2 } from './gpt2.js'
 import type { FolderModel } from './hf.js'
 import { T5 } from './t5.js'
+import { sourceOf } from './tensors.js'
 
 /** What PEFT calls the work of a model. */
 function taskOf(model: FolderModel): string | null {
@@ -23,16 +21,6 @@ function taskOf(model: FolderModel): string | null {
 const isTurned = (model: FolderModel, name: string): boolean =>
   (model instanceof GPT2 || (model instanceof CausalClassifier && model.base instanceof GPT2)) &&
   !name.startsWith('score')
-
-const source = (name: string, t: Tensor): TensorSource => ({
-  name,
-  dtype: t.dtype,
-  shape: t.shape,
-  read: async () => {
-    const { buffer, byteOffset, byteLength } = toBytes((await readAll([t]))[0], t.dtype)
-    return new Uint8Array(buffer, byteOffset, byteLength)
-  },
-})
 
 /**
  * Writes low-rank additions as PEFT keeps them: `adapter_config.json` and `adapter_model.safetensors`. `peft` loads the folder on top of the
@@ -51,9 +39,9 @@ export async function saveAdapter(dir: string, adapted: Lora<FolderModel>, base:
     const { a, b } = additions[name]
     const [first, second] = isTurned(model, name) ? [transpose(b), transpose(a)] : [a, b]
     const at = `base_model.model.${whole(name)}`
-    return [source(`${at}.lora_A.weight`, first), source(`${at}.lora_B.weight`, second)]
+    return [sourceOf(`${at}.lora_A.weight`, first), sourceOf(`${at}.lora_B.weight`, second)]
   })
-  const kept = Object.entries(trained).map(([name, t]) => source(`base_model.model.${name}`, t))
+  const kept = Object.entries(trained).map(([name, t]) => sourceOf(`base_model.model.${name}`, t))
   await nodeFileSystem.makeFolder(dir)
   await writeSafetensors(join(dir, 'adapter_model.safetensors'), [...sources, ...kept], { format: 'pt' })
   const config = {

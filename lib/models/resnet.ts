@@ -9,7 +9,7 @@ import { maxPool } from '../ops/pooling.js'
 import { mean } from '../ops/reduce.js'
 import type { DType } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
-import { ACTIVATIONS } from './decoder.js'
+import { ACTIVATIONS } from './activations.js'
 import { classLoss, type ClassTask } from './heads.js'
 import type { ImageBatch } from './vit.js'
 

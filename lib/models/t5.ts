@@ -15,7 +15,7 @@ import { full, reshape, slice, tensor, transpose } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
 import { maskOf } from './causal.js'
-import { ACTIVATIONS } from './decoder.js'
+import { ACTIVATIONS } from './activations.js'
 
 /** Sizes of a T5. */
 export interface T5Config {

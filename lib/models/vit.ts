@@ -11,7 +11,7 @@ import { add } from '../ops/elementwise.js'
 import { broadcastTo, reshape, slice, transpose, zeros } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
-import { ACTIVATIONS } from './decoder.js'
+import { ACTIVATIONS } from './activations.js'
 import { classLoss, type ClassTask } from './heads.js'
 
 /** Sizes of a vision transformer. */

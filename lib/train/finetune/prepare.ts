@@ -12,10 +12,9 @@ import { configText } from '../../models/config-json.js'
 import * as memory from '../../memory/index.js'
 import { configOf, type FolderModel, loadModel, saveModel } from '../../models/hf.js'
 import { saveAdapter } from '../../models/peft.js'
+import { loadTensor } from '../../models/tensors.js'
 import { parameters, withTensors } from '../../nn/module.js'
-import { fromStorage } from '../../ops/shape.js'
 import { noDecay, type Optimizer, optimizerNamed, schedule } from '../../optim/index.js'
-import { bytesOf } from '../../tensor/dtype.js'
 import type { Tensor } from '../../tensor/tensor.js'
 import type { Plan, PreparedRun, TrainEvent } from '../events.js'
 import { findCheckpoint, freshFolder, shellQuoted } from '../gpt/prepare.js'
@@ -118,9 +117,7 @@ async function writeAdapted(
     for (const { name, readPieces } of checkpoint.model) {
       const t = wanted[name]
       if (!t) continue
-      const buffer = new (native().Buffer)(t.size * bytesOf(t.dtype))
-      await readPieces((bytes, offset) => buffer.write(bytes, offset), t.dtype)
-      loaded[name] = fromStorage({ buffer, bytes: buffer.bytes }, t)
+      loaded[name] = await loadTensor(t, readPieces)
     }
     const best = withTensors(adapted, loaded)
     const model = join(out, 'model')
