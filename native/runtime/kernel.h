@@ -27,6 +27,10 @@ struct Call {
   std::atomic<int>& fault;
   // Set by who wants the run to end; an instruction that may take long (a loop) looks at it and ends with `fault` −1.
   const std::atomic<bool>* cancel = nullptr;
+  // On a GPU: the CUDA stream to launch on, and what stands for `fault` there (device memory; kernels store 1, 2 or 3).
+  // Then all data and the workspace are device memory, and `run` only launches.
+  void* stream = nullptr;
+  int* deviceFault = nullptr;
 };
 
 // A kernel is made once when its program is loaded (checks, library primitives) and run every step.
