@@ -10,7 +10,7 @@ template <Vector V>
 struct NormalTail {
   V tail, gauss, a;
 
-  explicit NormalTail(V from) {
+  STEEPEST_HD explicit NormalTail(V from) {
     // From here on the tail is 0; written so that NaN passes.
     a = min(V(static_cast<typename V::Scalar>(kSingle<V> ? 14.5 : 38.8)), from);
     const V square = a * a, lost = fma(a, a, -square);
@@ -37,7 +37,7 @@ struct NormalTail {
 };
 
 template <Vector V>
-inline V erf(V x) {
+STEEPEST_HD inline V erf(V x) {
   const V a = abs(x), z = a * a;
   V p;
   // erf(x) / x - 1 in z = x^2 <= 1; off by 1.3e-9 (float32) and 7.4e-18.
@@ -55,23 +55,23 @@ inline V erf(V x) {
 
 // max(x, 0); NaN stays.
 template <Vector V>
-inline V relu(V x) {
+STEEPEST_HD inline V relu(V x) {
   return max(V(0), x);
 }
 
 // x within bounds beyond which the functions below are 0, x or their limits, so that infinity is never multiplied by 0.
 template <Vector V>
-inline V notBelow(V x, double low) {
+STEEPEST_HD inline V notBelow(V x, double low) {
   return max(V(static_cast<typename V::Scalar>(low)), x);
 }
 template <Vector V>
-inline V within(V x, double bound) {
+STEEPEST_HD inline V within(V x, double bound) {
   return notBelow(min(V(static_cast<typename V::Scalar>(bound)), x), -bound);
 }
 
 // x Phi(x), with relative accuracy in the lower tail too.
 template <Vector V>
-inline V gelu(V x) {
+STEEPEST_HD inline V gelu(V x) {
   const V z = x * x, t = NormalTail<V>(abs(x)).tail;
   V p;
   // (Phi(x) - 1/2) / x in z = x^2 <= 9/16; off by 1e-9 (float32) and 4.4e-18.
@@ -87,7 +87,7 @@ inline V gelu(V x) {
 
 // Phi(x) + x phi(x).
 template <Vector V>
-inline V geluSlope(V x) {
+STEEPEST_HD inline V geluSlope(V x) {
   const NormalTail<V> n(abs(x));
   const V t = fnma(n.a * V(static_cast<typename V::Scalar>(0.3989422804014327)), n.gauss, n.tail);
   return select(x < V(0), t, V(1) - t);
@@ -95,19 +95,19 @@ inline V geluSlope(V x) {
 
 // 2 sqrt(2/pi) (x + 0.044715 x^3), whose sigmoid is (1 + tanh(half of it)) / 2.
 template <Vector V>
-inline V geluTanhInner(V x) {
+STEEPEST_HD inline V geluTanhInner(V x) {
   using S = typename V::Scalar;
   return x * fma(x * x, V(static_cast<S>(0.07135481627260025)), V(static_cast<S>(1.5957691216057308)));
 }
 
 // x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
 template <Vector V>
-inline V geluTanh(V x) {
+STEEPEST_HD inline V geluTanh(V x) {
   return notBelow(x, -100) * sigmoid(geluTanhInner(x));
 }
 
 template <Vector V>
-inline V geluTanhSlope(V x) {
+STEEPEST_HD inline V geluTanhSlope(V x) {
   using S = typename V::Scalar;
   x = within(x, 100);
   const V w = geluTanhInner(x), slope = fma(x * x, V(static_cast<S>(0.21406444881780076)), V(static_cast<S>(1.5957691216057308)));
@@ -117,12 +117,12 @@ inline V geluTanhSlope(V x) {
 
 // x sigmoid(x).
 template <Vector V>
-inline V silu(V x) {
+STEEPEST_HD inline V silu(V x) {
   return notBelow(x, -1000) * sigmoid(x);
 }
 
 template <Vector V>
-inline V siluSlope(V x) {
+STEEPEST_HD inline V siluSlope(V x) {
   x = within(x, 1000);
   const V e = exp(-abs(x)), d = V(1) / (V(1) + e);
   return fma(x, e * d * d, select(x < V(0), e * d, d));

@@ -16,7 +16,7 @@ concept Real = Vector<V> && std::is_floating_point_v<typename V::Scalar>;
   struct name##_ {                        \
     static constexpr int kArity = 1;      \
     template <Real V>                     \
-    static V apply(V x) {                 \
+    STEEPEST_HD static V apply(V x) {     \
       return function(x);                 \
     }                                     \
   }
@@ -41,17 +41,17 @@ STEEPEST_FUNCTION(silu, silu);
   struct name##_ {                       \
     static constexpr int kArity = 1;     \
     template <Vector V>                  \
-    static auto apply(V x) {             \
+    STEEPEST_HD static auto apply(V x) { \
       return expression;                 \
     }                                    \
   }
-#define STEEPEST_BINARY(name, expression) \
-  struct name##_ {                        \
-    static constexpr int kArity = 2;      \
-    template <Vector V>                   \
-    static auto apply(V a, V b) {         \
-      return expression;                  \
-    }                                     \
+#define STEEPEST_BINARY(name, expression)     \
+  struct name##_ {                            \
+    static constexpr int kArity = 2;          \
+    template <Vector V>                       \
+    STEEPEST_HD static auto apply(V a, V b) { \
+      return expression;                      \
+    }                                         \
   }
 STEEPEST_BINARY(add, a + b);
 STEEPEST_BINARY(sub, a - b);
@@ -75,16 +75,16 @@ STEEPEST_BINARY(minimum, select((a < b) | (a != a), a, b));
 #undef STEEPEST_BINARY
 
 // Rows that leave integers as they are.
-#define STEEPEST_ROUNDING(name)      \
-  struct name##_ {                   \
-    static constexpr int kArity = 1; \
-    template <Vector V>              \
-    static V apply(V x) {            \
-      if constexpr (Real<V>)         \
-        return name(x);              \
-      else                           \
-        return x;                    \
-    }                                \
+#define STEEPEST_ROUNDING(name)       \
+  struct name##_ {                    \
+    static constexpr int kArity = 1;  \
+    template <Vector V>               \
+    STEEPEST_HD static V apply(V x) { \
+      if constexpr (Real<V>)          \
+        return name(x);               \
+      else                            \
+        return x;                     \
+    }                                 \
   }
 STEEPEST_ROUNDING(floor);
 STEEPEST_ROUNDING(ceil);
@@ -94,7 +94,7 @@ STEEPEST_ROUNDING(round);
 struct relu_ {
   static constexpr int kArity = 1;
   template <Vector V>
-  static V apply(V x) {
+  STEEPEST_HD static V apply(V x) {
     return max(V(0), x);
   }
 };
@@ -102,7 +102,7 @@ struct relu_ {
 struct sign_ {
   static constexpr int kArity = 1;
   template <Vector V>
-  static V apply(V x) {
+  STEEPEST_HD static V apply(V x) {
     if constexpr (Real<V>)
       return sign(x);
     else
@@ -113,7 +113,7 @@ struct sign_ {
 struct isFinite_ {
   static constexpr int kArity = 1;
   template <Vector V>
-  static auto apply(V x) {
+  STEEPEST_HD static auto apply(V x) {
     return (x - x) == V(0);
   }
 };
@@ -121,7 +121,7 @@ struct isFinite_ {
 struct isNaN_ {
   static constexpr int kArity = 1;
   template <Vector V>
-  static auto apply(V x) {
+  STEEPEST_HD static auto apply(V x) {
     return x != x;
   }
 };
@@ -129,7 +129,7 @@ struct isNaN_ {
 struct div_ {
   static constexpr int kArity = 2;
   template <Real V>
-  static V apply(V a, V b) {
+  STEEPEST_HD static V apply(V a, V b) {
     return a / b;
   }
 };
@@ -137,7 +137,7 @@ struct div_ {
 struct reciprocal_ {
   static constexpr int kArity = 1;
   template <Real V>
-  static V apply(V x) {
+  STEEPEST_HD static V apply(V x) {
     return V(1) / x;
   }
 };
@@ -145,7 +145,7 @@ struct reciprocal_ {
 struct rsqrt_ {
   static constexpr int kArity = 1;
   template <Real V>
-  static V apply(V x) {
+  STEEPEST_HD static V apply(V x) {
     return V(1) / sqrt(x);
   }
 };
@@ -153,7 +153,7 @@ struct rsqrt_ {
 struct pow_ {
   static constexpr int kArity = 2;
   template <Real V>
-  static V apply(V a, V b) {
+  STEEPEST_HD static V apply(V a, V b) {
     return pow(a, b);
   }
 };
@@ -163,7 +163,7 @@ template <Real V>
 struct Division {
   V quotient, rest;
 
-  Division(V a, V b) {
+  STEEPEST_HD Division(V a, V b) {
     using S = typename V::Scalar;
     quotient = floor(a / b);
     rest = fnma(b, quotient, a);
@@ -185,7 +185,7 @@ struct Division {
   }
 
  private:
-  void exact(V a, V b, unsigned far) {
+  STEEPEST_HD void exact(V a, V b, unsigned far) {
     using S = typename V::Scalar;
     S as[V::kLanes], bs[V::kLanes], rests[V::kLanes];
     store(as, a);
@@ -202,19 +202,19 @@ struct Division {
 
 // Integers lane by lane: there is no vector division. Nothing is left of a division by zero, as in NumPy.
 template <class F>
-inline vi eachLane(vi a, vi b, F f) {
+STEEPEST_HD inline vi eachLane(vi a, vi b, F f) {
   std::int32_t as[vi::kLanes], bs[vi::kLanes];
   store(as, a);
   store(bs, b);
   for (int i = 0; i < vi::kLanes; ++i) as[i] = static_cast<std::int32_t>(bs[i] == 0 ? 0 : f(std::int64_t{as[i]}, std::int64_t{bs[i]}));
   return vi::load(as);
 }
-inline std::int64_t quotientDown(std::int64_t a, std::int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+STEEPEST_HD inline std::int64_t quotientDown(std::int64_t a, std::int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
 
 struct floorDiv_ {
   static constexpr int kArity = 2;
   template <Vector V>
-  static V apply(V a, V b) {
+  STEEPEST_HD static V apply(V a, V b) {
     if constexpr (Real<V>)
       return Division<V>(a, b).quotient;
     else
@@ -225,7 +225,7 @@ struct floorDiv_ {
 struct remainder_ {
   static constexpr int kArity = 2;
   template <Vector V>
-  static V apply(V a, V b) {
+  STEEPEST_HD static V apply(V a, V b) {
     if constexpr (Real<V>)
       return Division<V>(a, b).rest;
     else
@@ -238,19 +238,19 @@ struct where_ {
   static constexpr int kArity = 3;
   static constexpr bool kCondition = true;
   template <Vector V>
-  static V apply(typename V::Mask condition, V a, V b) {
+  STEEPEST_HD static V apply(typename V::Mask condition, V a, V b) {
     return select(condition, a, b);
   }
 };
 
 // Cotangents of the activations: the slope at x times g.
-#define STEEPEST_SLOPE(name)         \
-  struct name##Grad_ {               \
-    static constexpr int kArity = 2; \
-    template <Real V>                \
-    static V apply(V x, V g) {       \
-      return g * name##Slope(x);     \
-    }                                \
+#define STEEPEST_SLOPE(name)               \
+  struct name##Grad_ {                     \
+    static constexpr int kArity = 2;       \
+    template <Real V>                      \
+    STEEPEST_HD static V apply(V x, V g) { \
+      return g * name##Slope(x);           \
+    }                                      \
   }
 STEEPEST_SLOPE(gelu);
 STEEPEST_SLOPE(geluTanh);

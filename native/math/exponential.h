@@ -7,7 +7,7 @@ namespace steepest::STEEPEST_LEVEL {
 
 // (e^r - 1 - r) / r^2 for |r| <= ln(2)/2; off by 7e-8 (float32) and 1.1e-16, before the factor r^2 <= 0.12.
 template <Vector V>
-inline V expTail(V r) {
+STEEPEST_HD inline V expTail(V r) {
   if constexpr (kSingle<V>) {
     return poly(r, 0.5, 0.16666576305560638, 0.041666553762567636, 0.008363292753030603, 0.0013926325618133463);
   } else {
@@ -20,13 +20,13 @@ inline V expTail(V r) {
 template <Vector V>
 struct Halved {
   V n, r;
-  explicit Halved(V x) : n(round(x * V(static_cast<typename V::Scalar>(1.4426950408889634)))) {
+  STEEPEST_HD explicit Halved(V x) : n(round(x * V(static_cast<typename V::Scalar>(1.4426950408889634)))) {
     r = fnma(n, ln2Low<V>(), fnma(n, ln2High<V>(), x));
   }
 };
 
 template <Vector V>
-inline V exp(V x) {
+STEEPEST_HD inline V exp(V x) {
   // Beyond these bounds the result is 0 or infinite; written so that NaN passes.
   constexpr double low = kSingle<V> ? -105 : -746, high = kSingle<V> ? 89 : 710;
   const Halved<V> h(max(V(low), min(V(high), x)));
@@ -34,7 +34,7 @@ inline V exp(V x) {
 }
 
 template <Vector V>
-inline V expm1(V x) {
+STEEPEST_HD inline V expm1(V x) {
   constexpr double low = kSingle<V> ? -18 : -40, high = kSingle<V> ? 89 : 710;
   const Halved<V> h(max(V(low), min(V(high), x)));
   const V p = fma(h.r * h.r, expTail(h.r), h.r);
@@ -49,7 +49,7 @@ inline V expm1(V x) {
 template <Vector V>
 struct Logarithm {
   V k, f;
-  explicit Logarithm(V x) {
+  STEEPEST_HD explicit Logarithm(V x) {
     using I = typename V::Ints;
     using Int = typename I::Scalar;
     constexpr int digits = kSingle<V> ? 23 : 52;
@@ -62,7 +62,7 @@ struct Logarithm {
     f = fromBits((shifted & I((Int{1} << digits) - 1)) + I(root)) - V(1);
   }
   // log(1 + f) = 2 atanh(s), s = f / (2 + f); the sum as in fdlibm (Sun Microsystems 1993), where `carry` is added to the whole.
-  V value(V carry) const {
+  STEEPEST_HD V value(V carry) const {
     const V s = f / (f + V(2)), z = s * s, half = V(0.5) * f * f;
     V r;
     // (2 atanh(s) - 2 s) / s^3 in z = s^2 <= 0.0295; off by 1.9e-7 (float32) and 3.1e-16, before the factor z / 2.
@@ -78,17 +78,17 @@ struct Logarithm {
 
 // Where x is not positive and finite: -infinity at 0, infinity at infinity, else NaN.
 template <Vector V>
-inline V logSpecial(V x) {
+STEEPEST_HD inline V logSpecial(V x) {
   return select(x == V(0), -infinity<V>(), select(x > V(0), x, notANumber<V>()));
 }
 
 template <Vector V>
-inline V log(V x) {
+STEEPEST_HD inline V log(V x) {
   return select((x > V(0)) & (x < infinity<V>()), Logarithm<V>(x).value(V(0)), logSpecial(x));
 }
 
 template <Vector V>
-inline V log1p(V x) {
+STEEPEST_HD inline V log1p(V x) {
   const V u = V(1) + x;
   Logarithm<V> l(u);
   // What the sum lost.
@@ -102,26 +102,26 @@ inline V log1p(V x) {
 }
 
 template <Vector V>
-inline V tanh(V x) {
+STEEPEST_HD inline V tanh(V x) {
   const V a = abs(x);
   const V t = expm1(V(2) * min(V(kSingle<V> ? 10 : 20), a));
   return copysign(t / (t + V(2)), x);
 }
 
 template <Vector V>
-inline V sigmoid(V x) {
+STEEPEST_HD inline V sigmoid(V x) {
   const V e = exp(-abs(x));
   return select(x < V(0), e, V(1)) / (V(1) + e);
 }
 
 // log(1 + e^x).
 template <Vector V>
-inline V softplus(V x) {
+STEEPEST_HD inline V softplus(V x) {
   return max(x, V(0)) + log1p(exp(-abs(x)));
 }
 
 // |a|^b in float64 from e^(b log|a|) with the logarithm in two parts, about 2^-64 apart from the exact one.
-inline vd powMagnitude(vd a, vd b) {
+STEEPEST_HD inline vd powMagnitude(vd a, vd b) {
   const Logarithm<vd> l(a);
   // s = f / (2 + f) and z = s^2 in two parts each.
   const vd d = l.f + vd(2), dLow = l.f - (d - vd(2));
@@ -148,10 +148,10 @@ inline vd powMagnitude(vd a, vd b) {
 }
 
 // For float32 results, where one float64 logarithm is exact enough.
-inline vd powMagnitudeShort(vd a, vd b) { return exp(log(a) * b); }
+STEEPEST_HD inline vd powMagnitudeShort(vd a, vd b) { return exp(log(a) * b); }
 
-inline vd magnitudeToPower(vd a, vd b) { return powMagnitude(a, b); }
-inline vf magnitudeToPower(vf a, vf b) {
+STEEPEST_HD inline vd magnitudeToPower(vd a, vd b) { return powMagnitude(a, b); }
+STEEPEST_HD inline vf magnitudeToPower(vf a, vf b) {
   vd aLow, aHigh, bLow, bHigh;
   widen(a, aLow, aHigh);
   widen(b, bLow, bHigh);
@@ -160,7 +160,7 @@ inline vf magnitudeToPower(vf a, vf b) {
 
 // As in C99: a^0 and 1^b are 1 even for NaN; a negative base has a power for whole exponents only.
 template <Vector V>
-inline V pow(V a, V b) {
+STEEPEST_HD inline V pow(V a, V b) {
   const V whole = floor(b), halfway = b * V(0.5);
   const auto isWhole = whole == b;
   const auto odd = isWhole & (floor(halfway) != halfway);

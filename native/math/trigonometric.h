@@ -13,7 +13,7 @@ struct HugeAngle {
 };
 
 // Payne and Hanek (1983): of m 2^e / (pi/2) only the bits near the point matter, so 192 bits of 2/pi from the right place suffice.
-inline HugeAngle reduceHuge(double x) {
+STEEPEST_HD inline HugeAngle reduceHuge(double x) {
   static constexpr std::uint64_t kTwoOverPi[20] = {
       0xa2f9836e4e441529ull, 0xfc2757d1f534ddc0ull, 0xdb6295993c439041ull, 0xfe5163abdebbc561ull, 0xb7246e3a424dd2e0ull,
       0x06492eea09d1921cull, 0xfe1deb1cb129a73eull, 0xe88235f52ebb4484ull, 0xe99c7026b45f7e41ull, 0x3991d639835339f4ull,
@@ -74,7 +74,7 @@ struct Angle {
   V r, low;
   I quarter;
 
-  explicit Angle(V x) {
+  STEEPEST_HD explicit Angle(V x) {
     using S = typename V::Scalar;
     constexpr S p1 = static_cast<S>(kSingle<V> ? 0x1.921fb6p+0 : 0x1.921fb54442d18p+0);
     constexpr S p2 = static_cast<S>(kSingle<V> ? -0x1.777a5cp-25 : 0x1.1a62633145c07p-54);
@@ -94,7 +94,7 @@ struct Angle {
 
  private:
   // Lanes whose bit is not set, one by one.
-  void huge(V x, unsigned usual) {
+  STEEPEST_HD void huge(V x, unsigned usual) {
     using S = typename V::Scalar;
     S from[V::kLanes], rs[V::kLanes], lows[V::kLanes];
     V quarters = toFloat(quarter & I(3));
@@ -118,7 +118,7 @@ struct Angle {
 
 // sin(r + low): (sin r - r) / r^3 in z = r^2; off by 2.9e-11 (float32) and 2.1e-17.
 template <Vector V>
-inline V sinNear(V r, V low) {
+STEEPEST_HD inline V sinNear(V r, V low) {
   const V z = r * r;
   if constexpr (kSingle<V>) {
     return r + fma(r * z, poly(z, -0.16666666663832763, 0.008333331865959415, -0.00019840082012765537, 2.7249314054698804e-06), low);
@@ -132,7 +132,7 @@ inline V sinNear(V r, V low) {
 
 // cos(r + low): (cos r - 1 + z/2) / z^2 in z = r^2; off by 2.1e-9 (float32) and 1.3e-18.
 template <Vector V>
-inline V cosNear(V r, V low) {
+STEEPEST_HD inline V cosNear(V r, V low) {
   const V z = r * r, half = V(0.5) * z, head = V(1) - half;
   V t;
   if constexpr (kSingle<V>) {
@@ -145,7 +145,7 @@ inline V cosNear(V r, V low) {
 }
 
 template <Vector V>
-inline V sinOf(const Angle<V>& a, typename V::Ints quarter) {
+STEEPEST_HD inline V sinOf(const Angle<V>& a, typename V::Ints quarter) {
   using I = typename V::Ints;
   const V y = select((toFloat(quarter & I(1))) == V(0), sinNear(a.r, a.low), cosNear(a.r, a.low));
   const I sign = (quarter & I(2)) << (kSingle<V> ? 30 : 62);
@@ -153,13 +153,13 @@ inline V sinOf(const Angle<V>& a, typename V::Ints quarter) {
 }
 
 template <Vector V>
-inline V sin(V x) {
+STEEPEST_HD inline V sin(V x) {
   const Angle<V> a(x);
   return select(abs(x) < V(kSingle<V> ? 0x1p-13 : 0x1p-28), x, sinOf(a, a.quarter));
 }
 
 template <Vector V>
-inline V cos(V x) {
+STEEPEST_HD inline V cos(V x) {
   const Angle<V> a(x);
   return sinOf(a, a.quarter + typename V::Ints(1));
 }

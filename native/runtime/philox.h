@@ -18,11 +18,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define STEEPEST_HD __host__ __device__
-#else
-#define STEEPEST_HD
-#endif
+#include "device.h"
 
 namespace steepest {
 
