@@ -11,7 +11,11 @@ const linux = existsSync('/proc/self/status')
 
 /** Runs a child script and gives what it printed. */
 async function child<T>(name: string, ...args: string[]): Promise<T> {
-  const { stdout } = await promisify(execFile)(process.execPath, [join(here, 'children', `${name}.mjs`), ...args])
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    '--expose-gc',
+    join(here, 'children', `${name}.mjs`),
+    ...args,
+  ])
   return JSON.parse(stdout) as T
 }
 
@@ -120,8 +124,11 @@ describe.runIf(linux)('memory', () => {
   })
 
   test('does not grow over ten thousand small steps', { timeout: 120_000 }, async () => {
-    const { early, late } = await child<{ early: number; late: number }>('growth', long ? '50000' : '10000')
-    expect(late - early).toBeLessThan(16 * MB)
+    type Held = Record<'resident' | 'objects' | 'native', number>
+    const { early, late } = await child<{ early: Held; late: Held }>('growth', long ? '100000' : '10000')
+    expect(late.native).toBe(early.native)
+    expect(late.objects - early.objects).toBeLessThan(MB)
+    expect(late.resident - early.resident).toBeLessThan(long ? 4 * MB : 8 * MB)
   })
 })
 
