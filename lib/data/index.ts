@@ -6,6 +6,7 @@ export { openText, type TextData, type TextOptions, vocabFor } from './dataset.j
 export { fromGenerator, type GeneratorOptions } from './generator.js'
 export { evaluationSteps, TextLoader, type TextLoaderOptions, type TextPosition } from './loader.js'
 export { growing, type GrowingOptions } from './growing.js'
+export { type Drawn, Importance, importance, type ImportanceOptions } from './importance.js'
 export { joinDocuments, Windows } from './pack.js'
 export { permutation } from './permutation.js'
 export { fromWorker, prefetch } from './prefetch.js'

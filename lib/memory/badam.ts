@@ -8,7 +8,7 @@ import { argument, type Entry, makeOptimizer, type Together } from '../optim/bas
 import type { Optimizer } from '../optim/optimizer.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { revise } from '../transform/revise.js'
-import { checkChoice, checkWhole, type Match, matcher } from './options.js'
+import { checkChoice, checkWhole, type Match, matcher, numbered } from './options.js'
 import { Pool } from './pool.js'
 import { argsWith, constantKey } from './small.js'
 import { requireParts } from './wrap.js'
@@ -30,9 +30,6 @@ export interface BadamOptions {
 
 /** @internal The block of a step, and how often it has been moved in a row, this step included, as int32 scalars. */
 export type Turn = (t: Tensor) => { block: Tensor; age: Tensor }
-
-/** The part of a name up to its first number. */
-const numbered = (name: string): string | undefined => /^(?:.*?\.)?\d+(?=\.|$)/.exec(name)?.[0]
 
 const int = (t: Tensor): Tensor => cast(t, 'int32')
 

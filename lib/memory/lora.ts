@@ -8,7 +8,7 @@ import { transpose, zeros } from '../ops/shape.js'
 import { makeNode, nextNodeId, type Tensor } from '../tensor/tensor.js'
 import { flatten } from '../transform/tree.js'
 import type { Trainable } from '../train/step-graph.js'
-import { checkFlag, checkRange, checkWhole, type Match, matcher, taker } from './options.js'
+import { checkFlag, checkRange, checkWhole, type Match, matcher, requireTaken, taker } from './options.js'
 import { ownNodes, productsOf } from './sampled-rewrite.js'
 
 /** Options of `lora`. */
@@ -157,17 +157,7 @@ export function lora<M extends Trainable>(model: M, options: LoraOptions = {}): 
   const trains = train === undefined ? () => false : matcher(WHO, train)
   const named = Object.entries(namedTensors(model).parameters)
   const taken = named.filter(([name, t]) => t.rank === 2 && takes(name, t))
-  if (taken.length === 0) {
-    throw new SteepestError('ARGUMENT', {
-      who: WHO,
-      rule: 'it takes none of these parameters',
-      got: named
-        .slice(0, 8)
-        .map(([name, t]) => `${name} [${t.shape.join(', ')}]`)
-        .join(', '),
-      fix: 'Say which matrices with `match`',
-    })
-  }
+  requireTaken(WHO, taken, named)
   const key = random.key(seed)
   const additions = taken.map(([name, w], i): [string, Addition] => {
     const [rows, cols] = w.shape

@@ -29,6 +29,23 @@ export function matcher(who: string, match: Match): (name: string, p: Tensor) =>
   })
 }
 
+/** @internal Throws where nothing is taken of what a model has. */
+export function requireTaken(who: string, taken: readonly unknown[], named: readonly [string, Tensor][]): void {
+  if (taken.length > 0) return
+  throw new SteepestError('ARGUMENT', {
+    who,
+    rule: 'it takes none of these parameters',
+    got: named
+      .slice(0, 8)
+      .map(([name, t]) => `${name} [${t.shape.join(', ')}]`)
+      .join(', '),
+    fix: 'Say which with `match`',
+  })
+}
+
+/** @internal The part of a name up to its first number: a block of a model. */
+export const numbered = (name: string): string | undefined => /^(?:.*?\.)?\d+(?=\.|$)/.exec(name)?.[0]
+
 /** A whole number of `min` or more. */
 export function checkWhole(who: string, name: string, value: number, min = 1): number {
   if (Number.isSafeInteger(value) && value >= min) return value
