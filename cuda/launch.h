@@ -59,7 +59,9 @@ void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, std::
                                static_cast<int>(sharedBytes)),
           name);
   }
-  kernel<<<grid, block, sharedBytes, static_cast<cudaStream_t>(stream)> > >(static_cast<P>(args)...);
+  // clang-format off
+  kernel<<<grid, block, sharedBytes, static_cast<cudaStream_t>(stream)>>>(static_cast<P>(args)...);
+  // clang-format on
 #endif
   check(cudaGetLastError(), name);
 }
