@@ -1,10 +1,11 @@
-// `npm run papers NAME…`: measures papers as `steepest paper` does and keeps result and plot in papers/results; then, and without a name
+// `npm run papers -- NAME… [--from SEED]`: measures papers as `steepest paper` does and keeps result and plot in papers/results; then, and without a name
 // only this, writes docs/papers.md from the results that are there. Commit first: a result names the commit that it was measured at.
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 
@@ -41,7 +42,7 @@ export function page(entries) {
       const plot = `[plot](../papers/results/${name}.svg)`
       const columns = [`${source} ${what}`, state, r.claim.says]
       columns.push(r.criteria.map(measured).join('<br>'), r.controls.map(control).join('<br>'))
-      columns.push(`${r.seeds.length}, ${number(r.seconds)} s, ${plot}`)
+      columns.push(`${seedsOf(r.seeds)}, ${number(r.seconds)} s, ${plot}`)
       return `| ${columns.map(cell).join(' | ')} |`
     }),
     '',
@@ -68,14 +69,23 @@ export function page(entries) {
   return `${lines.join('\n')}\n`
 }
 
-async function main(names) {
+/** Seeds in words: `3 (100–102)`. */
+const seedsOf = (seeds) => `${seeds.length} (${seeds[0]}–${seeds[seeds.length - 1]})`
+
+async function main(args) {
+  const { values, positionals: names } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: { from: { type: 'string' } },
+  })
   const results = join(root, 'papers', 'results')
   mkdirSync(results, { recursive: true })
   let failed = false
   for (const name of names) {
     const out = mkdtempSync(join(tmpdir(), 'steepest-paper-'))
-    const args = [join(root, 'dist', 'cli', 'main.js'), 'paper', name, '--out', out]
-    const done = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' })
+    const from = values.from === undefined ? [] : ['--from', values.from]
+    const command = [join(root, 'dist', 'cli', 'main.js'), 'paper', name, '--out', out, ...from]
+    const done = spawnSync(process.execPath, command, { cwd: root, stdio: 'inherit' })
     if (done.status === 0 || done.status === 1) {
       copyFileSync(join(out, 'result.json'), join(results, `${name}.json`))
       copyFileSync(join(out, 'plot.svg'), join(results, `${name}.svg`))

@@ -22,7 +22,16 @@ const flags = [
     min: 1,
     max: 1000,
     chosen: '3; 1 with --quick',
-    doc: 'repetitions, with the seeds 0, 1, 2, …',
+    doc: 'repetitions, each with a seed of its own',
+  },
+  {
+    key: 'from',
+    type: 'integer',
+    group: 'run',
+    min: 0,
+    max: 1_000_000,
+    chosen: '0',
+    doc: 'the first seed; the others follow it',
   },
   {
     key: 'out',
@@ -56,7 +65,7 @@ export function paperCommand(load: (name: string) => Promise<Paper>): Command {
     flags,
     notes:
       'Exits with 1 where the claim does not hold, or where a control, which lacks what the claim is about, does not fail.',
-    async run({ args: [name], flags: { quick, seeds, out: folder, json } }, io) {
+    async run({ args: [name], flags: { quick, seeds, from, out: folder, json } }, io) {
       const { out, err, env, cwd } = io
       if (name === undefined) return list(json === true, io)
       paperNamed(name, catalogue())
@@ -72,7 +81,7 @@ export function paperCommand(load: (name: string) => Promise<Paper>): Command {
       try {
         const verdict = await runStudy(paper, {
           quick: quick === true,
-          seeds: Array.from({ length: Number(seeds ?? (quick ? 1 : 3)) }, (_, i) => i),
+          seeds: Array.from({ length: Number(seeds ?? (quick ? 1 : 3)) }, (_, i) => Number(from ?? 0) + i),
           signal,
           onTrial(what, seed, control) {
             if (json) say({ type: 'trial', what, seed, control })

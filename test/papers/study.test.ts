@@ -155,6 +155,12 @@ describe('steepest paper', () => {
     expect(readFileSync(join(folder, 'plot.svg'), 'utf8')).toContain('</svg>')
   })
 
+  test('takes the seeds from where it is told', async () => {
+    const numbers = [9, 9, 0.5, 0.6, 0.7]
+    const later = await cli(commands(numbers, [0, 0, 2, 2, 2]), ['paper', name, '--from', '2'])
+    expect([later.code, later.out]).toEqual([0, expect.stringContaining('seeds 2, 3, 4')])
+  })
+
   test('exits with 1 where it does not hold, and where a control passes', async () => {
     const failed = await cli(commands([2, 2, 2], [2, 2, 2]), ['paper', name])
     expect([failed.code, failed.out]).toEqual([1, expect.stringContaining('the claim does not hold')])
