@@ -45,4 +45,13 @@ export type { GenerateOptions, TrainOptions } from './train/options.js'
 export { sampleLogits, type SampleOptions } from './train/sample.js'
 export * as study from './study/index.js'
 export { prepareTraining } from './train/gpt/prepare.js'
-export { generateText } from './train/gpt/generate.js'
+export { generateText } from './train/generate/folder.js'
+export {
+  generate,
+  type Generation,
+  type Prompt,
+  type WriteEnd,
+  type WriteOptions,
+  type Written,
+  type WrittenPiece,
+} from './train/generate/text.js'

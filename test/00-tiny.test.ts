@@ -6,7 +6,7 @@ import { compile, grad, matmul, mean, square, sub, tensor, type Tensor } from '.
 import { loadModel } from '../lib/models/hf.js'
 import { adamw } from '../lib/optim/index.js'
 import { GPT2 } from '../lib/models/gpt2.js'
-import { Sampler } from '../lib/train/gpt/sampler.js'
+import { Sampler } from '../lib/train/generate/sampler.js'
 import { train } from '../lib/train/train.js'
 
 // The whole stack alive in two seconds: ops, gradients, a compiled function, a trained model, its checkpoint, and what it writes.
@@ -41,7 +41,7 @@ test('a GPT learns a sequence, is saved, loaded and writes it', async () => {
     expect(result.loss).toBeLessThan(0.1)
     const sampler = new Sampler(await loadModel(result.path!))
     const written: number[] = []
-    for await (const token of sampler.generate([0, 3, 6], { temperature: 0 })) {
+    for await (const [token] of sampler.generate([[0, 3, 6]], { temperature: 0 })) {
       written.push(token)
       if (written.length === 8) break
     }

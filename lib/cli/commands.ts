@@ -16,7 +16,7 @@ const prepare = async () => (await import('../train/gpt/prepare.js')).prepareTra
 export const commands: readonly Command[] = [
   trainCommand(prepare),
   finetuneCommand(async () => (await import('../train/finetune/prepare.js')).prepareFinetune),
-  generateCommand(async () => (await import('../train/gpt/generate.js')).generateText),
+  generateCommand(async () => (await import('../train/generate/folder.js')).generateText),
   estimateCommand(prepare),
   doctorCommand(undefined, async () => (await import('../train/measure.js')).measureMachine()),
   configCommand,

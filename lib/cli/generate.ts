@@ -1,3 +1,4 @@
+import type { WrittenPiece } from '../train/generate/text.js'
 import { type GenerateOptions, generateOptions } from '../train/options.js'
 import { harmless } from '../train/terminal-text.js'
 import { type Command, jsonFlag } from './support/command.js'
@@ -8,7 +9,7 @@ export type Generate = (
   path: string | undefined,
   options: GenerateOptions & { signal?: AbortSignal },
   cwd?: string,
-) => AsyncIterable<string>
+) => AsyncIterable<WrittenPiece>
 
 /** `steepest generate`. */
 export function generateCommand(load: () => Promise<Generate>): Command {
@@ -24,20 +25,32 @@ export function generateCommand(load: () => Promise<Generate>): Command {
         () => {},
         (code) => process.exit(code),
       )
-      let text = options.prompt === undefined ? '' : String(options.prompt)
+      const prompt = options.prompt === undefined ? '' : String(options.prompt)
       // Control characters that the model writes must not reach a terminal; a file or pipe gets the text as it is.
-      const show = (piece: string) => (out.isTTY && env.TERM !== 'dumb' ? harmless(piece, true) : piece)
+      const show = (text: string) => out.write(out.isTTY && env.TERM !== 'dumb' ? harmless(text, true) : text)
+      const line = (object: object) => out.write(`${JSON.stringify(object)}\n`)
+      const several = options.prompts !== undefined || Number(options.samples ?? 1) > 1
+      const begun = options.prompts === undefined && !options.chat ? prompt : ''
+      // Texts that are written at once come one after the other.
+      const texts = new Map<string, string>()
+      if (!json && !several) show(begun)
       try {
-        if (!json) out.write(show(text))
         const pieces = generate(args[0], { ...(options as GenerateOptions), signal: interrupt.signal }, cwd)
-        for await (const piece of pieces) {
-          text += piece
-          out.write(json ? `${JSON.stringify({ type: 'piece', text: piece })}\n` : show(piece))
+        for await (const { prompt, sample, text, end } of pieces) {
+          const name = `${prompt} ${sample}`
+          const whole = (texts.get(name) ?? begun) + text
+          texts.set(name, whole)
+          const place = several ? { prompt, sample } : {}
+          if (json) {
+            if (text !== '') line({ type: 'piece', ...place, text })
+            if (end) line({ type: 'stop', ...place, text: whole, end })
+          } else if (!several) show(text)
+          else if (end) show(`── ${prompt + 1}.${sample + 1}\n${whole}\n`)
         }
       } finally {
         interrupt.end()
       }
-      out.write(json ? `${JSON.stringify({ type: 'stop', text })}\n` : '\n')
+      if (!json && !several) out.write('\n')
       return interrupt.signal.aborted ? 130 : 0
     },
   }

@@ -1,7 +1,7 @@
 import { SteepestError } from '../errors.js'
 import { type Context, Module } from '../nn/module.js'
-import { concat } from '../ops/assemble.js'
-import { div, mul, notEqual, tanh } from '../ops/elementwise.js'
+import { arange, concat, pad } from '../ops/assemble.js'
+import { div, equal, lessEqual, mul, notEqual, tanh, where } from '../ops/elementwise.js'
 import { crossEntropy, linearCrossEntropy } from '../ops/loss.js'
 import { matmul } from '../ops/matmul.js'
 import { full, reshape, slice, transpose } from '../ops/shape.js'
@@ -31,17 +31,68 @@ export interface LayerCache {
   v: Tensor
 }
 
-/** What a row that is written token by token has behind it. */
+/** What rows that are written token by token have behind them. */
 export interface Cache {
   readonly layers: readonly LayerCache[]
-  /** Positions that are filled, an int32 scalar; the next token gets this one. */
+  /** Positions of each row that are filled, int32 [B]; its next token gets this one. */
   readonly at: Tensor
+  /** Length that rotary angles are made for: that of the longest row with the next token, or another with the same angles. */
+  readonly reach: number
+  /** What a decoder sees of the rows that an encoder has read. */
+  readonly source?: SourceCache
+}
+
+/** What the layers of a decoder look at of source rows. */
+export interface SourceCache {
+  readonly layers: readonly LayerCache[]
+  /** 0 where a source token is padding, uint8 [B, S]. */
+  readonly keyMask: Tensor
 }
 
 /** Hidden states and what further tokens look back at. */
 export interface Step {
   hidden: Tensor
   layers: LayerCache[]
+  source?: SourceCache
+}
+
+/** How much a cache holds, and the length that rotary angles are made for. */
+export type CacheSize = Readonly<{ length: number; reach: number }>
+
+/** What writing token by token needs of a model. */
+export interface Writer {
+  readonly config: Readonly<{ vocabSize: number; width: number }>
+  /** Longest row; infinite where the model sets no end. */
+  readonly longest: number
+  /** A length with the same rotary angles as this one. */
+  reachOf(length: number): number
+  /** The last hidden states of the first tokens of rows, filled up at the right, and caches of `length` positions. */
+  prefill(batch: Pick<TokenBatch, 'inputIds' | 'attentionMask'>, size: CacheSize): Step
+  /** The last hidden states [B, 1, C] of one more token for each row, ids [B, 1]. */
+  decode(inputIds: Tensor, cache: Cache): Step
+  /** Logits [..., V] of hidden states [..., C]. */
+  logitsOf(hidden: Tensor): Tensor
+}
+
+/** Keys and values [B, T, heads, depth] with room for `length` positions. */
+export const withRoom = (t: Tensor, length: number): Tensor =>
+  pad(t, [
+    [0, 0],
+    [0, length - t.shape[1]],
+    [0, 0],
+    [0, 0],
+  ])
+
+/** The cache with one more position of each row, and the positions of the row that are filled then, uint8 [B, length]. */
+export function appended({ k, v }: LayerCache, added: LayerCache, at: Tensor): { cache: LayerCache; filled: Tensor } {
+  const [batch, length] = k.shape
+  const places = reshape(arange(0, length, { dtype: 'int32' }), [1, length])
+  const last = reshape(at, [batch, 1])
+  const here = reshape(equal(places, last), [batch, length, 1, 1])
+  return {
+    cache: { k: where(here, added.k, k), v: where(here, added.v, v) },
+    filled: lessEqual(places, last),
+  }
 }
 
 /** The labels of each position: what stands one to the right. */
@@ -57,7 +108,7 @@ export const maskOf = ({ attentionMask, segments }: Reading): { keyMask?: Tensor
 })
 
 /** A model that predicts the next token: what training and generation need of it. */
-export abstract class CausalLM extends Module {
+export abstract class CausalLM extends Module implements Writer {
   abstract readonly config: Readonly<{ vocabSize: number; context: number; width: number; layers: number }>
   /** Weight of the output layer, [V, C]. */
   abstract get head(): Tensor
@@ -67,10 +118,16 @@ export abstract class CausalLM extends Module {
   }
   /** The last hidden states [B, T, C] of token ids [B, T]. */
   abstract hidden(inputIds: Tensor, ctx: Context, reading?: Reading): Tensor
-  /** The last hidden states of the first tokens of rows, and caches of `length` positions. */
-  abstract prefill(inputIds: Tensor, length: number): Step
-  /** The last hidden states [B, 1, C] of one more token for each row, ids [B, 1]. */
+  abstract prefill(batch: Pick<TokenBatch, 'inputIds'>, size: CacheSize): Step
   abstract decode(inputIds: Tensor, cache: Cache): Step
+
+  get longest(): number {
+    return this.config.context
+  }
+
+  reachOf(_length: number): number {
+    return this.config.context
+  }
 
   /** Logits [..., V] of hidden states [..., C]. */
   logitsOf(hidden: Tensor): Tensor {

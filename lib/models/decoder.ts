@@ -5,16 +5,27 @@ import * as init from '../nn/init.js'
 import { Linear } from '../nn/linear.js'
 import { Context, Keys, Module } from '../nn/module.js'
 import { attention } from '../ops/attention.js'
-import { arange, pad } from '../ops/assemble.js'
-import { add, equal, greater, lessEqual, logicalAnd, mul, sub, where } from '../ops/elementwise.js'
+import { arange } from '../ops/assemble.js'
+import { add, greater, logicalAnd, mul, sub } from '../ops/elementwise.js'
 import { rmsNorm } from '../ops/norm.js'
 import { rotary } from '../ops/rotary.js'
-import { broadcastTo, expandDims, ones, reshape, zeros } from '../ops/shape.js'
+import { ones, reshape, zeros } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
 import { ACTIVATIONS } from './activations.js'
-import { type Cache, CausalLM, type LayerCache, maskOf, type Reading, type Step } from './causal.js'
-import { type Angles, type Rope, ropeAngles } from './rope.js'
+import {
+  appended,
+  type Cache,
+  type CacheSize,
+  CausalLM,
+  type LayerCache,
+  maskOf,
+  type Reading,
+  type Step,
+  type TokenBatch,
+  withRoom,
+} from './causal.js'
+import { type Angles, type Rope, ropeAngles, sameAngles } from './rope.js'
 
 /** What the decoders of the Llama family differ in. */
 export interface DecoderConfig {
@@ -101,7 +112,7 @@ class Attention extends Module {
     this.k_norm = config.qkNorm ? new Norm(depth, eps, gemma, dtype) : null
   }
 
-  /** Queries, keys and values [B, T, heads, depth] at their positions, in rows of `length` tokens. */
+  /** Queries, keys and values [B, T, heads, depth] at their positions, with the angles of rows of `length` tokens. */
   private project(x: Tensor, length: number, positions?: Tensor): [q: Tensor, k: Tensor, v: Tensor] {
     const [batch, time] = x.shape
     const { depth, rope } = this.own
@@ -146,28 +157,19 @@ class Attention extends Module {
     return window === null ? { causal: true } : { causal: true, window: [window - 1, 0] }
   }
 
-  fill(x: Tensor, length: number): { y: Tensor; cache: LayerCache } {
-    const [q, k, v] = this.project(x, length)
-    const grown = (t: Tensor) =>
-      pad(t, [
-        [0, 0],
-        [0, length - t.shape[1]],
-        [0, 0],
-        [0, 0],
-      ])
-    return { y: this.join(attention(q, k, v, { ...this.options, ...this.seen })), cache: { k: grown(k), v: grown(v) } }
+  fill(x: Tensor, { length, reach }: CacheSize): { y: Tensor; cache: LayerCache } {
+    const [q, k, v] = this.project(x, reach)
+    const cache = { k: withRoom(k, length), v: withRoom(v, length) }
+    return { y: this.join(attention(q, k, v, { ...this.options, ...this.seen })), cache }
   }
 
-  next(x: Tensor, { k, v }: LayerCache, at: Tensor): { y: Tensor; cache: LayerCache } {
-    const [batch, length] = k.shape
-    const [q, newK, newV] = this.project(x, length, broadcastTo(reshape(at, [1]), [1]))
-    const places = arange(0, length, { dtype: 'int32' })
-    const here = reshape(equal(places, at), [1, length, 1, 1])
-    const cache = { k: where(here, newK, k), v: where(here, newV, v) }
+  next(x: Tensor, before: LayerCache, { at, reach }: Cache): { y: Tensor; cache: LayerCache } {
+    const [batch, length] = before.k.shape
+    const [q, k, v] = this.project(x, reach, reshape(at, [batch, 1]))
+    const { cache, filled } = appended(before, { k, v }, at)
     const { window } = this.own
-    const before = lessEqual(places, at)
-    const seen = window === null ? before : logicalAnd(before, greater(places, sub(at, window)))
-    const keyMask = broadcastTo(expandDims(seen, 0), [batch, length])
+    const places = reshape(arange(0, length, { dtype: 'int32' }), [1, length])
+    const keyMask = window === null ? filled : logicalAnd(filled, greater(places, reshape(sub(at, window), [batch, 1])))
     return { y: this.join(attention(q, cache.k, cache.v, { ...this.options, keyMask })), cache }
   }
 }
@@ -318,11 +320,15 @@ export class Decoder extends CausalLM {
     return { hidden, layers }
   }
 
-  prefill(inputIds: Tensor, length: number): Step {
-    return this.stepping(inputIds, (attn, normed) => attn.fill(normed, length))
+  override reachOf(length: number): number {
+    return this.config.rope.reduce((reach, rope) => Math.max(reach, sameAngles(rope, length)), 1)
   }
 
-  decode(inputIds: Tensor, { layers, at }: Cache): Step {
-    return this.stepping(inputIds, (attn, normed, i) => attn.next(normed, layers[i], at))
+  prefill({ inputIds }: Pick<TokenBatch, 'inputIds'>, size: CacheSize): Step {
+    return this.stepping(inputIds, (attn, normed) => attn.fill(normed, size))
+  }
+
+  decode(inputIds: Tensor, cache: Cache): Step {
+    return this.stepping(inputIds, (attn, normed, i) => attn.next(normed, cache.layers[i], cache))
   }
 }

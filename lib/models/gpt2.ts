@@ -5,13 +5,24 @@ import * as init from '../nn/init.js'
 import { Context, Keys, Module } from '../nn/module.js'
 import { LayerNorm } from '../nn/norm.js'
 import { attention } from '../ops/attention.js'
-import { arange, pad } from '../ops/assemble.js'
-import { add, equal, gelu, lessEqual, where } from '../ops/elementwise.js'
+import { arange } from '../ops/assemble.js'
+import { add, gelu } from '../ops/elementwise.js'
 import { matmul } from '../ops/matmul.js'
-import { broadcastTo, expandDims, reshape, slice, zeros } from '../ops/shape.js'
+import { reshape, slice, zeros } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
-import { type Cache, CausalLM, type LayerCache, maskOf, type Reading, type Step } from './causal.js'
+import {
+  appended,
+  type Cache,
+  type CacheSize,
+  CausalLM,
+  type LayerCache,
+  maskOf,
+  type Reading,
+  type Step,
+  type TokenBatch,
+  withRoom,
+} from './causal.js'
 
 /** Sizes of a GPT-2, with the defaults of the 124M one. */
 export interface GPT2Config {
@@ -80,26 +91,16 @@ class Attention extends Module {
     return withScope('c_proj', () => this.c_proj.forward(reshape(y, [batch, time, this.width])))
   }
   /** As `forward`, and the keys and values that further tokens look back at. */
-  fill(x: Tensor, context: number): { y: Tensor; cache: LayerCache } {
+  fill(x: Tensor, length: number): { y: Tensor; cache: LayerCache } {
     const [q, k, v] = this.split(x)
-    const grown = (t: Tensor) =>
-      pad(t, [
-        [0, 0],
-        [0, context - t.shape[1]],
-        [0, 0],
-        [0, 0],
-      ])
-    return { y: this.join(attention(q, k, v, { causal: true })), cache: { k: grown(k), v: grown(v) } }
+    const cache = { k: withRoom(k, length), v: withRoom(v, length) }
+    return { y: this.join(attention(q, k, v, { causal: true })), cache }
   }
   /** One token a row, [B, 1, C], that looks back at a cache. */
-  next(x: Tensor, { k, v }: LayerCache, at: Tensor): { y: Tensor; cache: LayerCache } {
-    const [q, newK, newV] = this.split(x)
-    const [batch, context] = k.shape
-    const places = arange(0, context, { dtype: 'int32' })
-    const here = reshape(equal(places, at), [1, context, 1, 1])
-    const cache = { k: where(here, newK, k), v: where(here, newV, v) }
-    const keyMask = broadcastTo(expandDims(lessEqual(places, at), 0), [batch, context])
-    return { y: this.join(attention(q, cache.k, cache.v, { keyMask })), cache }
+  next(x: Tensor, before: LayerCache, at: Tensor): { y: Tensor; cache: LayerCache } {
+    const [q, k, v] = this.split(x)
+    const { cache, filled } = appended(before, { k, v }, at)
+    return { y: this.join(attention(q, cache.k, cache.v, { keyMask: filled })), cache }
   }
   forward(x: Tensor, ctx: Context, reading: Reading): Tensor {
     const [q, k, v] = this.split(x)
@@ -239,13 +240,13 @@ export class GPT2 extends CausalLM {
     return add(this.transformer.wte.forward(inputIds), this.transformer.wpe.forward(positions))
   }
 
-  prefill(inputIds: Tensor, length: number): Step {
+  prefill({ inputIds }: Pick<TokenBatch, 'inputIds'>, { length }: CacheSize): Step {
     const x = this.embed(inputIds, arange(0, inputIds.shape[1], { dtype: 'int32' }))
     return this.through(x, (attn, normed) => attn.fill(normed, length))
   }
 
   decode(inputIds: Tensor, { layers, at }: Cache): Step {
-    const x = this.embed(inputIds, reshape(at, [1]))
+    const x = this.embed(inputIds, reshape(at, [-1, 1]))
     return this.through(x, (attn, normed, i) => attn.next(normed, layers[i], at))
   }
 }

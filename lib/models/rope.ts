@@ -36,6 +36,14 @@ export function readRope(who: string, config: ConfigJson, own: unknown = config.
   }
 }
 
+/** A length whose angles are those of `length`; few, so that one program serves many lengths. */
+export function sameAngles({ kind, parameters, context }: Rope, length: number): number {
+  if (kind === 'dynamic') return Math.max(length, context)
+  if (kind !== 'longrope') return context
+  const before = Number(parameters.original_max_position_embeddings ?? context)
+  return length > before ? before + 1 : before
+}
+
 const correctionDim = (turns: number, dim: number, base: number, context: number) =>
   (dim * Math.log(context / (turns * 2 * Math.PI))) / (2 * Math.log(base))
 

@@ -3,18 +3,18 @@ import { Dropout } from '../nn/dropout.js'
 import { Embedding } from '../nn/embedding.js'
 import * as init from '../nn/init.js'
 import { Linear } from '../nn/linear.js'
-import { type Context, Keys, Module } from '../nn/module.js'
+import { Context, Keys, Module } from '../nn/module.js'
 import { RMSNorm } from '../nn/norm.js'
-import { concat } from '../ops/assemble.js'
+import { arange, concat } from '../ops/assemble.js'
 import { attention } from '../ops/attention.js'
-import { add, div, equal, mul, where } from '../ops/elementwise.js'
-import { embedding } from '../ops/indexing.js'
+import { add, div, equal, maximum, mul, notEqual, sub, where } from '../ops/elementwise.js'
+import { embedding, take } from '../ops/indexing.js'
 import { linearCrossEntropy } from '../ops/loss.js'
 import { matmul } from '../ops/matmul.js'
-import { full, reshape, slice, tensor, transpose } from '../ops/shape.js'
+import { full, onesLike, reshape, slice, tensor, transpose, zeros } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
-import { maskOf } from './causal.js'
+import { appended, type Cache, type CacheSize, type LayerCache, maskOf, type Step, type Writer } from './causal.js'
 import { ACTIVATIONS } from './activations.js'
 
 /** Sizes of a T5. */
@@ -79,17 +79,17 @@ class Attention extends Module {
     this.o = make(inner, width, inner ** -0.5)
     this.relative_attention_bias = bias
   }
-  /** Attention of x [B, T, C] to `over` [B, S, C]; scores are not scaled. */
-  forward(x: Tensor, over: Tensor, options: { causal?: boolean; keyMask?: Tensor; bias?: Tensor }): Tensor {
-    const split = (name: string, layer: Linear, t: Tensor) =>
-      reshape(
-        withScope(name, () => layer.forward(t)),
-        [t.shape[0], t.shape[1], this.heads, this.depth],
-      )
-    const y = attention(split('q', this.q, x), split('k', this.k, over), split('v', this.v, over), {
-      scale: 1,
-      ...options,
-    })
+  private split(name: string, layer: Linear, t: Tensor): Tensor {
+    const y = withScope(name, () => layer.forward(t))
+    return reshape(y, [t.shape[0], t.shape[1], this.heads, this.depth])
+  }
+  /** Keys and values [B, S, heads, depth] of `over` [B, S, C]. */
+  keysOf(over: Tensor): LayerCache {
+    return { k: this.split('k', this.k, over), v: this.split('v', this.v, over) }
+  }
+  /** Attention of x [B, T, C] to keys and values; scores are not scaled. */
+  look(x: Tensor, { k, v }: LayerCache, options: { causal?: boolean; keyMask?: Tensor; bias?: Tensor }): Tensor {
+    const y = attention(this.split('q', this.q, x), k, v, { scale: 1, ...options })
     return withScope('o', () => this.o.forward(reshape(y, [x.shape[0], x.shape[1], this.heads * this.depth])))
   }
 }
@@ -127,9 +127,10 @@ type Sublayer = {
   DenseReluDense?: FeedForward
 }
 
-interface Source {
-  encoded: Tensor
-  keyMask?: Tensor
+/** How the attention layers of a stack see what they are given. */
+interface Looking {
+  self(attention: Attention, normed: Tensor, layer: number): Tensor
+  source?(attention: Attention, normed: Tensor, layer: number): Tensor
 }
 
 class Stack extends Module {
@@ -158,43 +159,80 @@ class Stack extends Module {
     this.final_layer_norm = norm()
   }
 
-  /** What is added to the scores for distances, [1, H, T, T]: the same in all layers. */
-  private bias(time: number): Tensor {
-    const { buckets, maxDistance, decodes } = this.own
-    const table = this.block[0].layer[0].SelfAttention!.relative_attention_bias!.weight
-    const ids = new Int32Array(time * time)
-    for (let i = 0; i < time; i++)
-      for (let j = 0; j < time; j++) ids[i * time + j] = bucketOf(j - i, !decodes, buckets, maxDistance)
-    const rows = embedding(table, tensor(ids))
-    return reshape(transpose(rows), [1, table.shape[1], time, time])
+  private get table(): Tensor {
+    return this.block[0].layer[0].SelfAttention!.relative_attention_bias!.weight
   }
 
-  forward(x: Tensor, ctx: Context, source: { keyMask?: Tensor } | Source): Tensor {
-    const bias = withScope('relative_attention_bias', () => this.bias(x.shape[1]))
-    const { decodes } = this.own
-    const around = (at: Tensor, { layer_norm, SelfAttention, EncDecAttention, DenseReluDense }: Sublayer): Tensor => {
+  /** The bucket of a distance from a query to a key. */
+  private bucket(distance: number): number {
+    const { buckets, maxDistance, decodes } = this.own
+    return bucketOf(distance, !decodes, buckets, maxDistance)
+  }
+
+  /** What is added to the scores for distances, [1, H, T, T]: the same in all layers. */
+  private bias(time: number): Tensor {
+    const ids = new Int32Array(time * time)
+    for (let i = 0; i < time; i++) for (let j = 0; j < time; j++) ids[i * time + j] = this.bucket(j - i)
+    const rows = embedding(this.table, tensor(ids))
+    return reshape(transpose(rows), [1, this.table.shape[1], time, time])
+  }
+
+  /** That of one query a row, at the places `at` [B], to the keys before it: [B, H, 1, T]. */
+  private biasAt(at: Tensor, time: number): Tensor {
+    const [batch] = at.shape
+    const byDistance = tensor(Int32Array.from({ length: time }, (_, n) => this.bucket(-n)))
+    const back = sub(reshape(at, [batch, 1]), reshape(arange(0, time, { dtype: 'int32' }), [1, time]))
+    const rows = embedding(this.table, take(byDistance, maximum(back, 0), { axis: 0 }))
+    return reshape(transpose(rows, [0, 2, 1]), [batch, this.table.shape[1], 1, time])
+  }
+
+  private through(x: Tensor, ctx: Context, looking: Looking): Tensor {
+    const around = (at: Tensor, part: Sublayer, layer: number): Tensor => {
+      const { layer_norm, SelfAttention, EncDecAttention, DenseReluDense } = part
       const normed = layer_norm.forward(at)
-      if (SelfAttention) {
-        const own = decodes ? { causal: true, bias } : { bias, ...(source.keyMask ? { keyMask: source.keyMask } : {}) }
-        const y = withScope('SelfAttention', () => SelfAttention.forward(normed, normed, own))
-        return add(at, this.drop.forward(y, ctx))
-      }
-      if (EncDecAttention) {
-        const { encoded, keyMask } = source as Source
-        const y = withScope('EncDecAttention', () =>
-          EncDecAttention.forward(normed, encoded, keyMask ? { keyMask } : {}),
-        )
-        return add(at, this.drop.forward(y, ctx))
-      }
-      const fed = withScope('DenseReluDense', () => DenseReluDense!.forward(normed, ctx))
-      return add(at, this.drop.forward(fed, ctx))
+      const mixed = SelfAttention
+        ? withScope('SelfAttention', () => looking.self(SelfAttention, normed, layer))
+        : EncDecAttention
+          ? withScope('EncDecAttention', () => looking.source!(EncDecAttention, normed, layer))
+          : withScope('DenseReluDense', () => DenseReluDense!.forward(normed, ctx))
+      return add(at, this.drop.forward(mixed, ctx))
     }
     const y = this.block.reduce(
       (at, { layer }, i) =>
-        layer.reduce((inner, sub, j) => withScope(`block.${i}.layer.${j}`, () => around(inner, sub)), at),
+        layer.reduce((inner, part, j) => withScope(`block.${i}.layer.${j}`, () => around(inner, part, i)), at),
       this.drop.forward(x, ctx),
     )
     return this.drop.forward(this.final_layer_norm.forward(y), ctx)
+  }
+
+  forward(x: Tensor, ctx: Context, { encoded, keyMask }: { encoded?: Tensor; keyMask?: Tensor }): Tensor {
+    const bias = withScope('relative_attention_bias', () => this.bias(x.shape[1]))
+    const mask = keyMask ? { keyMask } : {}
+    const own = this.own.decodes ? { causal: true, bias } : { bias, ...mask }
+    return this.through(x, ctx, {
+      self: (attention, normed) => attention.look(normed, attention.keysOf(normed), own),
+      source: (attention, normed) => attention.look(normed, attention.keysOf(encoded!), mask),
+    })
+  }
+
+  /** Keys and values of what an encoder has read, by layer. */
+  sourceKeys(encoded: Tensor): LayerCache[] {
+    return this.block.map(({ layer }) => layer[1].EncDecAttention!.keysOf(encoded))
+  }
+
+  /** One token a row, [B, 1, C], that looks back at a cache and at a source. */
+  next(x: Tensor, { layers, at, source }: Cache): { y: Tensor; layers: LayerCache[] } {
+    const bias = this.biasAt(at, layers[0].k.shape[1])
+    const grown: LayerCache[] = []
+    const y = this.through(x, new Context(), {
+      self: (attention, normed, i) => {
+        const { cache, filled } = appended(layers[i], attention.keysOf(normed), at)
+        grown.push(cache)
+        return attention.look(normed, cache, { bias, keyMask: filled })
+      },
+      source: (attention, normed, i) => attention.look(normed, source!.layers[i], { keyMask: source!.keyMask }),
+    })
+    return { y, layers: grown }
   }
 }
 
@@ -211,7 +249,7 @@ function bucketOf(distance: number, bothWays: boolean, buckets: number, maxDista
 }
 
 /** T5 (Raffel et al. 2020) and T5 1.1, with the parameter names of its Hugging Face checkpoints. */
-export class T5 extends Module {
+export class T5 extends Module implements Writer {
   shared: Embedding
   encoder: Stack
   decoder: Stack
@@ -263,7 +301,7 @@ export class T5 extends Module {
     const y = withScope('decoder', () =>
       this.decoder.forward(this.shared.forward(ids), ctx, { encoded, ...maskOf({ attentionMask }) }),
     )
-    return this.config.scaled ? mul(y, this.config.width ** -0.5) : y
+    return this.scaled(y)
   }
 
   private shiftRight(labels: Tensor): Tensor {
@@ -274,9 +312,51 @@ export class T5 extends Module {
     return concat([start, where(equal(before, -100), padId, before)], { axis: 1 })
   }
 
+  private scaled(y: Tensor): Tensor {
+    return this.config.scaled ? mul(y, this.config.width ** -0.5) : y
+  }
+
+  /** Rows have no longest length: positions are distances. */
+  get longest(): number {
+    return Number.POSITIVE_INFINITY
+  }
+
+  reachOf(_length: number): number {
+    return 1
+  }
+
+  /** Reads source rows; the hidden state [B, 1, C] is that of the token that targets begin with. */
+  prefill({ inputIds, attentionMask }: T5Batch, { length, reach }: CacheSize): Step {
+    const { heads, depth, startId, decoderLayers, dtype } = this.config
+    const [batch] = inputIds.shape
+    const encoded = this.encode({ inputIds, attentionMask }, new Context())
+    const keyMask = notEqual(attentionMask ?? onesLike(inputIds), 0)
+    const source = { layers: this.decoder.sourceKeys(encoded), keyMask }
+    const empty = zeros([batch, length, heads, depth], dtype)
+    const layers = Array.from({ length: decoderLayers }, () => ({ k: empty, v: empty }))
+    const begun = this.decode(full([batch, 1], startId, 'int32'), {
+      layers,
+      at: zeros([batch], 'int32'),
+      reach,
+      source,
+    })
+    return { ...begun, source }
+  }
+
+  /** The last hidden states [B, 1, C] of one more target token for each row, ids [B, 1]. */
+  decode(inputIds: Tensor, cache: Cache): Step {
+    const { y, layers } = this.decoder.next(this.shared.forward(inputIds), cache)
+    return { hidden: this.scaled(y), layers }
+  }
+
+  /** Logits [..., V] of hidden states [..., C]. */
+  logitsOf(hidden: Tensor): Tensor {
+    return withScope('lm_head', () => matmul(hidden, transpose(this.head)))
+  }
+
   /** Logits [B, S, V]. */
   logits(batch: T5Batch, ctx: Context): Tensor {
-    return matmul(this.hidden(batch, ctx), transpose(this.head))
+    return this.logitsOf(this.hidden(batch, ctx))
   }
 
   /** The cross-entropy of the labels: its mean over those that count, or their sum by `ctx.normalizer`. */
@@ -286,6 +366,6 @@ export class T5 extends Module {
     const rows = reshape(this.hidden(batch, ctx), [-1, this.config.width])
     const reduction = ctx.normalizer ? 'sum' : 'mean'
     const loss = withScope('lm_head', () => linearCrossEntropy(rows, this.head, reshape(labels, [-1]), { reduction }))
-    return { loss: ctx.normalizer ? div(loss, ctx.normalizer) : loss, logits: matmul(rows, transpose(this.head)) }
+    return { loss: ctx.normalizer ? div(loss, ctx.normalizer) : loss, logits: this.logitsOf(rows) }
   }
 }

@@ -52,11 +52,18 @@ export type TrainOptions = OptionsOf<typeof trainOptions>
 // biome-ignore format: an option is a line
 export const generateOptions = [
   { key: 'prompt', type: 'text', group: 'text', doc: 'text to go on from', chosen: 'the start of a text' },
+  { key: 'prompts', type: 'text', group: 'text', doc: 'file of prompts, which are written in batches: rows with `prompt`, `text` or `messages`', value: 'FILE' },
+  { key: 'chat', type: 'switch', default: false, group: 'text', doc: 'the prompt is what a user says, by the chat template of the model' },
   { key: 'tokens', type: 'integer', min: 1, max: 1_000_000, default: 200, group: 'text', doc: 'tokens to write at most' },
+  { key: 'samples', type: 'integer', min: 1, max: 1_000_000, default: 1, group: 'text', doc: 'texts for each prompt' },
+  { key: 'stop', type: 'text', group: 'text', doc: 'texts before which to stop, with | between; \\n is the end of a line' },
   { key: 'temperature', type: 'number', min: 0, default: 0.8, group: 'text', doc: 'spread of the choice; 0 always takes the likeliest token' },
   { key: 'topK', type: 'integer', min: 1, group: 'text', doc: 'choose among this many likeliest tokens', chosen: 'among all' },
   { key: 'topP', type: 'number', above: 0, max: 1, default: 1, group: 'text', doc: 'choose among the likeliest tokens that have this probability together' },
+  { key: 'minP', type: 'number', min: 0, max: 1, default: 0, group: 'text', doc: 'choose among tokens with at least this share of the probability of the likeliest' },
+  { key: 'repetitionPenalty', type: 'number', above: 0, default: 1, group: 'text', doc: 'above 1 makes tokens less likely that are there already' },
   { key: 'seed', type: 'integer', min: 0, max: 4_294_967_295, default: 1, group: 'text', doc: 'seed of the choice' },
+  { key: 'batch', type: 'integer', min: 1, max: 100_000, default: 16, group: 'run', doc: 'texts that are written at once' },
   { key: 'threads', type: 'integer', min: 1, max: 1024, group: 'run', doc: 'threads', chosen: 'all cores' },
 ] as const satisfies readonly OptionSpec[]
 

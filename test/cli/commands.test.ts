@@ -148,8 +148,9 @@ describe('generate', () => {
     generateCommand(
       async () =>
         async function* (path, { tokens, topK }) {
-          yield ` ${path} `
-          yield `${tokens},${topK}\x1b[2J`
+          const place = { prompt: 0, sample: 0 }
+          yield { ...place, text: ` ${path} ` }
+          yield { ...place, text: `${tokens},${topK}\x1b[2J`, end: 'length' }
         },
     ),
   ]
@@ -181,7 +182,14 @@ describe('generate', () => {
       .split('\n')
       .map((line) => JSON.parse(line))
     expect(lines.map((l) => l.type)).toEqual(['piece', 'piece', 'stop'])
-    expect(lines[2].text).toBe('A undefined undefined,undefined\x1b[2J')
+    expect(lines[2]).toEqual({ type: 'stop', text: 'A undefined undefined,undefined\x1b[2J', end: 'length' })
+  })
+
+  test('several texts come one after the other, each when it is whole', async () => {
+    const { out } = await cli(commands, ['generate', 'x', '--prompt', 'A', '--samples', '2'])
+    expect(out).toBe('── 1.1\nA x undefined,undefined\x1b[2J\n')
+    const { out: lines } = await cli(commands, ['generate', 'x', '--samples', '2', '--json'])
+    expect(JSON.parse(lines.split('\n')[0])).toEqual({ type: 'piece', prompt: 0, sample: 0, text: ' x ' })
   })
 })
 

@@ -13,7 +13,7 @@ import { Llama } from '../../lib/models/llama.js'
 import { ResNet } from '../../lib/models/resnet.js'
 import { T5 } from '../../lib/models/t5.js'
 import { Context, namedTensors, parameters } from '../../lib/nn/module.js'
-import { Sampler } from '../../lib/train/gpt/sampler.js'
+import { Sampler } from '../../lib/train/generate/sampler.js'
 
 const SIZES = {
   vocab_size: 61,
@@ -62,7 +62,7 @@ describe.each(KINDS)('%s', (_, type, more) => {
     const model = build(type, more)
     const sampler = new Sampler(model)
     const at = row(3)
-    for await (const token of sampler.generate(at, { temperature: 0, length: 24 })) {
+    for await (const [token] of sampler.generate([at], { temperature: 0, length: 24 })) {
       const logits = model.logits(ids(at), new Context())
       const last = slice(logits, [null, [at.length - 1, at.length], null])
       expect(token).toBe(Number((await argmax(last, { axis: -1 }).read())[0]))

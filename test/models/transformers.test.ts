@@ -5,7 +5,9 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { peerPython } from '../../bench/harness.mjs'
 import { modelChecker } from '../../lib/cli/fixtures/models.js'
-import { loadModel, saveModel } from '../../lib/models/hf.js'
+import type { Writer } from '../../lib/models/causal.js'
+import { type FolderModel, loadModel, saveModel } from '../../lib/models/hf.js'
+import { Sampler, type SamplerOptions } from '../../lib/train/generate/sampler.js'
 import { root } from '../house/scan.js'
 
 const python = peerPython() as string | undefined
@@ -38,6 +40,34 @@ describe.runIf(process.env.STEEPEST_LONG && python)('every architecture, beside 
         compared.filter((c) => !(c.ok ?? c.error <= c.bound)),
         name,
       ).toEqual([])
+    }
+  }, 300_000)
+
+  test('writes the tokens that it writes, several rows at once and with a penalty', async () => {
+    type Case = Record<'prompts' | 'plain' | 'penalized', number[][]> & { name: string }
+    const cases = run('model_generate.py', made)
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Case)
+    expect(cases.length).toBeGreaterThan(13)
+    for (const { name, prompts, plain, penalized } of cases) {
+      const model = await loadModel<FolderModel & Writer>(join(made, name), { dtype: 'float64' })
+      const sampler = new Sampler(model)
+      const write = async (rows: number[][], count: number, options: SamplerOptions) => {
+        const out: number[][] = rows.map(() => [])
+        for await (const tokens of sampler.generate(rows, { temperature: 0, length: 40, ...options })) {
+          tokens.forEach((token, i) => out[i].push(token))
+          if (out[0].length === count) break
+        }
+        return out
+      }
+      // Their angles are those of the longest row, and beyond this context they grow with every token.
+      const count = name === 'llama-dynamic' ? 24 - 9 : plain[0].length
+      expect(await write(prompts, count, {}), name).toEqual(plain.map((row) => row.slice(0, count)))
+      const alone: number[][] = []
+      for (const prompt of prompts) alone.push(...(await write([prompt], count, { repetitionPenalty: 1.3 })))
+      expect(alone, name).toEqual(penalized.map((row) => row.slice(0, count)))
+      sampler.close()
     }
   }, 300_000)
 

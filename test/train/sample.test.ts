@@ -12,7 +12,7 @@ const N = 40000
 const key = random.key(11)
 
 /** The distribution, by its definition, in float64. */
-function exact({ temperature = 1, topK = LOGITS.length, topP = 1 }: SampleOptions): number[] {
+function exact({ temperature = 1, topK = LOGITS.length, topP = 1, minP = 0 }: SampleOptions): number[] {
   const order = LOGITS.map((_, i) => i).sort((a, b) => LOGITS[b] - LOGITS[a] || a - b)
   const share = (kept: readonly number[]) => {
     const weights = kept.map((i) => Math.exp((LOGITS[i] - 2.1) / temperature))
@@ -22,7 +22,7 @@ function exact({ temperature = 1, topK = LOGITS.length, topP = 1 }: SampleOption
   const few = order.slice(0, topK)
   let before = 0
   const kept = few.filter((_, at) => {
-    const keep = before < topP
+    const keep = before < topP && Math.exp((LOGITS[few[at]] - 2.1) / temperature) >= minP
     before += share(few)[at]
     return keep
   })
@@ -57,6 +57,8 @@ describe('sampleLogits', () => {
     { temperature: 0.5 },
     { temperature: 2 },
     { topK: 1 },
+    { minP: 0.3 },
+    { minP: 0.3, temperature: 2, topK: 5, topP: 0.9 },
     { topK: 3 },
     { topK: 100 },
     { topP: 0.5 },

@@ -24,7 +24,7 @@ import { trainWith } from '../train.js'
 import { Trainer } from '../trainer.js'
 import { choose, type Choices } from './choose.js'
 import { measurePeak } from './measure.js'
-import { Sampler } from './sampler.js'
+import { Sampler } from '../generate/sampler.js'
 
 /** What the preparation may be given beside the options. */
 export interface PrepareContext {
@@ -396,7 +396,9 @@ async function sampleText(
   const decoder = tokenizer.decodeStream()
   let text = ''
   let n = 0
-  for await (const token of sampler.generate(prompt, { temperature: SAMPLE_TEMPERATURE, seed }, tokenizer.endOfText)) {
+  const ends = tokenizer.endOfText === undefined ? [] : [tokenizer.endOfText]
+  for await (const [token] of sampler.generate([prompt], { temperature: SAMPLE_TEMPERATURE, seed, ends })) {
+    if (token < 0) break
     text += decoder.push(token)
     if (++n >= SAMPLE_TOKENS) break
   }
