@@ -17,10 +17,10 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <string>
 #include <type_traits>
 #include <utility>
 
+#include "cuda/check.h"
 #include "runtime/kernel.h"
 
 #ifdef STEEPEST_FIBERS
@@ -36,13 +36,6 @@
   ::steepest::cuda::launch(#kernel, kernel, grid, block, sharedBytes, (call).stream __VA_OPT__(, ) __VA_ARGS__)
 
 namespace steepest::cuda {
-
-// What a call of CUDA's gave, as an Error that names the call; nothing where it went well.
-inline void check(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  throw Error(status == cudaErrorMemoryAllocation ? "OUT_OF_MEMORY" : "CUDA",
-              std::string(what) + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")");
-}
 
 // More dynamic shared memory than this has to be asked for, by kernel.
 constexpr std::size_t kSharedByDefault = 48 << 10;

@@ -23,7 +23,7 @@ constexpr const char* kNames[] = {
 
 template <int op>
 std::unique_ptr<Kernel> missing(const Spec&) {
-  throw Error("UNSUPPORTED", std::string("there is no CUDA kernel for ") + kNames[op] + " yet; use device('cpu')");
+  throw Error("DEVICE", std::string("there is no CUDA kernel for ") + kNames[op] + " yet; use device('cpu')");
 }
 
 }  // namespace

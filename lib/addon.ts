@@ -56,14 +56,32 @@ export interface NativeStream {
   unref(): void
 }
 
+/** @internal What there is to say of a device that is not the CPU. */
+export interface DeviceInfo {
+  readonly facts: readonly (readonly [name: string, value: string])[]
+  readonly missing: readonly string[]
+  readonly allocatedBytes: number
+  readonly totalBytes: number
+}
+
 interface Native {
   Buffer: new (bytes: number) => NativeBuffer
   Arena: new () => NativeArena
-  Program: new (words: Float64Array, constants: Uint8Array, threads: number, device?: 'cpu' | 'null') => NativeProgram
+  /** For the current device; `null` plans and checks only. */
+  Program: new (
+    words: Float64Array,
+    constants: Uint8Array,
+    threads: number,
+    device?: 'null',
+  ) => NativeProgram
   Stream: new (wake: () => void) => NativeStream
   workspace(instruction: Float64Array, threads: number): number
   /** The number of threads of streams made from now on. */
   threads(n?: number): number
+  /** The device of buffers, arenas and programs made from now on: cpu or cuda. */
+  device(name?: string): string
+  /** Of the current device; null for the CPU. `missing`: ops without a kernel. */
+  deviceInfo(): DeviceInfo | null
   /** The dispatch level of programs made from now on, lowest: portable. */
   level(name?: string): string
   info(): { level: string; levels: string[]; tableHash: number; allocatedBytes: number }
@@ -123,6 +141,9 @@ let loaded: Native | undefined
 
 /** @internal The addon, loaded when first needed. */
 export const native = (): Native => (loaded ??= load())
+
+/** @internal What programs and plans are made for. */
+export const placeKey = (): string => `${native().device()} ${native().threads()}`
 
 /** @internal A SteepestError with a JavaScript stack from what the addon threw. */
 export function fromNative(who: string, error: unknown): SteepestError {

@@ -15,6 +15,7 @@ export type ErrorCode =
   | 'OUT_OF_MEMORY'
   | 'PROGRAM'
   | 'NATIVE'
+  | 'DEVICE'
   | 'ABORTED'
   | 'DATA'
 

@@ -2,6 +2,7 @@
 import './installed.js'
 import './ops/methods.js'
 export { SteepestError, type ErrorCode } from './errors.js'
+export { device, type Device } from './device.js'
 export type { DType, TypedArray } from './tensor/dtype.js'
 export type { Shape } from './tensor/shape.js'
 export { Tensor } from './tensor/tensor.js'

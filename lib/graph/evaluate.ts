@@ -1,4 +1,4 @@
-import { native, type NativeArena, type NativeBuffer } from '../addon.js'
+import { native, type NativeArena, type NativeBuffer, placeKey } from '../addon.js'
 import { SteepestError } from '../errors.js'
 import { makeConcrete } from '../ops/shape.js'
 import { bytesOf, type TypedArray } from '../tensor/dtype.js'
@@ -25,12 +25,12 @@ const wrap = (buffer: NativeBuffer, queue?: Queue, ticket?: number): Pending => 
   ticket,
 })
 
-let eager: { queue: Queue; arena: NativeArena; threads: number } | undefined
+let eager: { queue: Queue; arena: NativeArena; place: string } | undefined
 /** The queue and arena of everything that is not a training run of its own. */
 export function eagerQueue(): { queue: Queue; arena: NativeArena } {
-  const threads = native().threads()
-  // A queue works with the threads that there were when it was made.
-  if (eager?.threads !== threads) eager = { queue: new Queue(), arena: new (native().Arena)(), threads }
+  const place = placeKey()
+  // A queue works with the threads and the device that there were when it was made.
+  if (eager?.place !== place) eager = { queue: new Queue(), arena: new (native().Arena)(), place }
   return eager
 }
 
@@ -68,7 +68,7 @@ function graphKey(graph: Graph): string {
 function executableFor(graph: Graph): Executable {
   const composite = schedule(graph.outputs).some((n) => n.op.kind === 'composite')
   if (composite) return build(graph)
-  const key = `${native().threads()} ${graphKey(graph)}`
+  const key = `${placeKey()} ${graphKey(graph)}`
   let known = programs.get(key)
   if (!known) {
     known = build(graph)

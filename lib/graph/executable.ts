@@ -2,6 +2,7 @@ import {
   fromNative,
   type JobOptions,
   native,
+  placeKey,
   type NativeArena,
   type NativeBuffer,
   type NativeOutcome,
@@ -24,15 +25,15 @@ export interface Executable {
   readonly program: NativeProgram
 }
 
-const bodies = new WeakMap<Graph, { threads: number; plan: Plan }>()
+const bodies = new WeakMap<Graph, { place: string; plan: Plan }>()
 
 /** The plan of a loop's or branch's body: its program runs within an instruction of another. */
 function planBody(graph: Graph): Plan {
-  const threads = native().threads()
+  const place = placeKey()
   const known = bodies.get(graph)
-  if (known?.threads === threads) return known.plan
+  if (known?.place === place) return known.plan
   const plan = planned(graph, new Set())
-  bodies.set(graph, { threads, plan })
+  bodies.set(graph, { place, plan })
   return plan
 }
 
@@ -56,7 +57,7 @@ export const lowerGraph = (graph: Graph, donated: ReadonlySet<number>): Lowered 
 export function build(
   graph: Graph,
   donated: ReadonlySet<number> = new Set(),
-  device: 'cpu' | 'null' = 'cpu',
+  device?: 'null',
   options?: PlanOptions,
 ): Executable {
   const plan = holding(() => planned(graph, donated, options))

@@ -25,6 +25,7 @@ export const trainOptions = [
   { key: 'allow', type: 'text', group: 'run', doc: 'methods that may change the numbers to fit into the memory, with commas between: states8bit, lowrank, sampled, blocks', chosen: 'none', value: 'LIST' },
   { key: 'seed', type: 'integer', min: 0, max: 4_294_967_295, default: 1, group: 'run', doc: 'seed of everything that is random' },
   { key: 'threads', type: 'integer', min: 1, max: 1024, group: 'run', doc: 'threads; the numbers do not depend on it', chosen: 'all cores' },
+  { key: 'device', type: 'choice', choices: ['cpu', 'cuda', 'auto'], default: 'cpu', group: 'run', doc: 'what computes: this machine, its NVIDIA GPU, or the GPU where there is one' },
   { key: 'stopAfter', type: 'integer', min: 1, group: 'run', doc: 'step to stop after, saved, as Ctrl+C would' },
   { key: 'patience', type: 'integer', min: 1, group: 'run', doc: 'evaluations without a better loss before the run stops', chosen: 'never' },
   { key: 'allowNonFinite', type: 'switch', default: false, group: 'run', doc: 'go on after a loss or gradient that is not finite, leaving out its update' },
@@ -65,6 +66,7 @@ export const generateOptions = [
   { key: 'seed', type: 'integer', min: 0, max: 4_294_967_295, default: 1, group: 'text', doc: 'seed of the choice' },
   { key: 'batch', type: 'integer', min: 1, max: 100_000, default: 16, group: 'run', doc: 'texts that are written at once' },
   { key: 'threads', type: 'integer', min: 1, max: 1024, group: 'run', doc: 'threads', chosen: 'all cores' },
+  { key: 'device', type: 'choice', choices: ['cpu', 'cuda', 'auto'], default: 'cpu', group: 'run', doc: 'what computes: this machine, its NVIDIA GPU, or the GPU where there is one' },
 ] as const satisfies readonly OptionSpec[]
 
 /** What a user may say about text generation. */

@@ -33,7 +33,7 @@ export interface TrainerOptions {
   clip?: number | null
   seed?: number
   /** Plans and checks, but computes nothing. */
-  device?: 'cpu' | 'null'
+  device?: 'null'
   /** Bytes that the arena is to fit into: values are computed again where that is needed, to the same numbers. 0: as few as possible. */
   arena?: number
 }
@@ -97,7 +97,7 @@ export class Trainer {
   readonly arena: NativeArena
   private readonly spec: StepSpec
   private readonly seed: number
-  private readonly device: 'cpu' | 'null'
+  private readonly device: 'null' | undefined
   private planOptions: PlanOptions
   private readonly accumulators: Record<string, Tensor> = {}
   private readonly programs = new Map<string, Compiled>()
@@ -118,7 +118,7 @@ export class Trainer {
     }
     const { optimizer, clip = 1 } = options
     this.seed = options.seed ?? 0
-    this.device = options.device ?? 'cpu'
+    this.device = options.device
     this.planOptions = { arena: options.arena }
     const optimizerState = inTrace(() => optimizer.init(parameters))
     const flat = flatten(optimizerState)

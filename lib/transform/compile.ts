@@ -1,4 +1,4 @@
-import { native } from '../addon.js'
+import { placeKey } from '../addon.js'
 import { checkOptions } from '../errors.js'
 import { evaluate, launch } from '../graph/evaluate.js'
 import { build, type Executable } from '../graph/executable.js'
@@ -34,7 +34,7 @@ export function compile<A extends readonly unknown[], R>(
   return (...args) => {
     if (tracing()) return f(...args)
     const flat = flatten(args)
-    const key = `${native().threads()} ${flat.key} ${flat.tensors.map(showAval).join(' ')}`
+    const key = `${placeKey()} ${flat.key} ${flat.tensors.map(showAval).join(' ')}`
     let compiled = known.get(key)
     if (!compiled) {
       const { graph, captures, out } = trace('compile', f, args)

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <mutex>
 
 #include "ops.gen.h"
+#include "runtime/backend.h"
 #include "runtime/levels.h"
 #include "runtime/memory.h"
 #include "runtime/program.h"
@@ -96,8 +96,9 @@ class BufferWrap : public Napi::ObjectWrap<BufferWrap> {
   }
   explicit BufferWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BufferWrap>(info) {
     const std::size_t bytes = sizeArgument(info, 0, "bytes");
-    buffer = guarded(info.Env(), [&] { return std::make_shared<Buffer>(bytes); });
-    reported_ = static_cast<std::int64_t>(bytes);
+    buffer = guarded(info.Env(), [&] { return std::make_shared<Buffer>(bytes, currentDevice()); });
+    // The garbage collector is told of the machine's own memory only.
+    reported_ = buffer->device ? 0 : static_cast<std::int64_t>(bytes);
     Napi::MemoryManagement::AdjustExternalMemory(info.Env(), reported_);
   }
   void Finalize(Napi::BasicEnv env) override { Napi::MemoryManagement::AdjustExternalMemory(env, -reported_); }
@@ -108,22 +109,22 @@ class BufferWrap : public Napi::ObjectWrap<BufferWrap> {
   Napi::Value Bytes(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(buffer ? buffer->block.size() : 0));
   }
-  std::byte* range(const Napi::CallbackInfo& info, std::span<std::byte> bytes) {
+  std::size_t range(const Napi::CallbackInfo& info, std::span<std::byte> bytes) {
     const std::size_t offset = info.Length() > 1 && !info[1].IsUndefined() ? sizeArgument(info, 1, "offset") : 0;
     if (!buffer || offset > buffer->block.size() || bytes.size() > buffer->block.size() - offset) {
       throw Napi::RangeError::New(info.Env(), "the range lies outside of the buffer");
     }
-    return buffer->block.data() + offset;
+    return offset;
   }
   void Write(const Napi::CallbackInfo& info) {
     const auto bytes = bytesArgument(info, 0, "source");
-    std::byte* at = range(info, bytes);
-    if (!bytes.empty()) std::memcpy(at, bytes.data(), bytes.size());
+    const std::size_t at = range(info, bytes);
+    guarded(info.Env(), [&] { buffer->write(at, bytes.data(), bytes.size()); });
   }
   void Read(const Napi::CallbackInfo& info) {
     const auto bytes = bytesArgument(info, 0, "target");
-    const std::byte* at = range(info, bytes);
-    if (!bytes.empty()) std::memcpy(bytes.data(), at, bytes.size());
+    const std::size_t at = range(info, bytes);
+    guarded(info.Env(), [&] { buffer->read(at, bytes.data(), bytes.size()); });
   }
   // Gives the memory back now; a job that still uses the buffer keeps it alive until it ends.
   void Free(const Napi::CallbackInfo& info) {
@@ -140,7 +141,7 @@ class ArenaWrap : public Napi::ObjectWrap<ArenaWrap> {
     return DefineClass(env, "Arena", {InstanceAccessor<&ArenaWrap::Bytes>("bytes"), InstanceMethod<&ArenaWrap::Release>("release")});
   }
   explicit ArenaWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ArenaWrap>(info) {}
-  std::shared_ptr<Arena> arena = std::make_shared<Arena>();
+  std::shared_ptr<Arena> arena = std::make_shared<Arena>(currentDevice());
 
  private:
   Napi::Value Bytes(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), static_cast<double>(arena->size())); }
@@ -157,17 +158,22 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     return DefineClass(env, "Program",
                        {InstanceAccessor<&ProgramWrap::ArenaBytes>("arenaBytes"), InstanceAccessor<&ProgramWrap::Profile>("profile")});
   }
-  // (words: Float64Array, constants: Uint8Array, threads: number, device: 'cpu' | 'null')
+  // (words: Float64Array, constants: Uint8Array, threads: number, device?: 'null'): for the current device, or for none
   explicit ProgramWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProgramWrap>(info) {
     const auto words = wordsArgument(info, 0);
     const auto constants = bytesArgument(info, 1, "constants");
     const int threads = static_cast<int>(std::clamp<std::size_t>(sizeArgument(info, 2, "threads"), 1, 1024));
     const bool null = info.Length() > 3 && info[3].IsString() && info[3].As<Napi::String>().Utf8Value() == "null";
     program = guarded(info.Env(),
-                      [&] { return std::make_shared<const Program>(words, constants, null ? nullKernels() : level().kernels(), threads); });
+                      [&] { return std::make_shared<const Program>(words, constants, null ? nullKernels() : currentKernels(), threads); });
+    device = currentDevice();
+    if (device && !null) loaded = guarded(info.Env(), [&] { return std::shared_ptr<DeviceProgram>(device->load(*program)); });
     times = std::make_shared<std::vector<double>>(program->size(), 0.0);
   }
   std::shared_ptr<const Program> program;
+  // After `program`, which it refers to.
+  std::shared_ptr<DeviceProgram> loaded;
+  Device* device = nullptr;
   std::shared_ptr<std::vector<double>> times;
 
  private:
@@ -271,7 +277,16 @@ Napi::Value StreamWrap::Submit(const Napi::CallbackInfo& info) {
   const ProgramWrap* program = unwrapAs<ProgramWrap>(info[0], made.program, "program");
   Job job;
   job.program = program->program;
+  job.loaded = program->loaded;
+  job.device = program->device;
   job.arena = unwrapAs<ArenaWrap>(info[2], made.arena, "arena")->arena;
+  const auto requireHere = [&](const Device* device) {
+    if (device == job.device) return;
+    Napi::Error error = Napi::Error::New(env, "memory of one device is given to a program of another; tensors stay where they were made");
+    error.Set("code", Napi::String::New(env, "DEVICE"));
+    throw error;
+  };
+  requireHere(job.arena->device);
   const auto bindings = info[1].As<Napi::Array>();
   const auto externals = job.program->externals();
   if (bindings.Length() != externals.size()) throw Napi::RangeError::New(env, "one binding for each external is needed");
@@ -280,6 +295,7 @@ Napi::Value StreamWrap::Submit(const Napi::CallbackInfo& info) {
     const BufferWrap* buffer = unwrapAs<BufferWrap>(bindings.Get(i), made.buffer, "binding");
     if (!buffer->buffer || buffer->buffer->block.size() < externals[i].bytes)
       throw Napi::RangeError::New(env, "a binding is smaller than its external");
+    requireHere(buffer->buffer->device);
     job.bindings.push_back(buffer->buffer);
   }
   if (info.Length() > 3 && info[3].IsObject()) {
@@ -296,7 +312,7 @@ Napi::Value Workspace(const Napi::CallbackInfo& info) {
   const auto words = wordsArgument(info, 0);
   const int threads = static_cast<int>(std::clamp<std::size_t>(sizeArgument(info, 1, "threads"), 1, 1024));
   return Napi::Number::New(info.Env(),
-                           static_cast<double>(guarded(info.Env(), [&] { return workspaceOf(words, level().kernels(), threads); })));
+                           static_cast<double>(guarded(info.Env(), [&] { return workspaceOf(words, currentKernels(), threads); })));
 }
 
 // threads(n?) → the number of threads of streams made from now on
@@ -314,6 +330,42 @@ Napi::Value ChooseLevel(const Napi::CallbackInfo& info) {
     if (info.Length() > 0 && info[0].IsString()) useLevel(info[0].As<Napi::String>().Utf8Value());
     return Napi::String::New(info.Env(), level().name);
   });
+}
+
+// device(name?) → the device of buffers, arenas and programs made from now on
+Napi::Value ChooseDevice(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    if (info.Length() > 0 && info[0].IsString()) useDevice(info[0].As<Napi::String>().Utf8Value());
+    return Napi::String::New(info.Env(), currentDeviceName());
+  });
+}
+
+// deviceInfo() → of the current device: { facts: [name, value][], missing: ops without a kernel, allocatedBytes }; null for the CPU
+Napi::Value DeviceInfo(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const Device* device = currentDevice();
+  if (!device) return env.Null();
+  static constexpr const char* names[] = {
+#define NAME(name, Name) #name,
+      STEEPEST_KERNELS(NAME)
+#undef NAME
+  };
+  Napi::Object out = Napi::Object::New(env);
+  Napi::Array facts = Napi::Array::New(env), missing = Napi::Array::New(env);
+  for (const auto& [name, value] : guarded(env, [&] { return device->facts(); })) {
+    Napi::Array pair = Napi::Array::New(env, 2);
+    pair.Set(0u, name);
+    pair.Set(1u, value);
+    facts.Set(facts.Length(), pair);
+  }
+  for (int op = 0; op < kOps; ++op) {
+    if (!device->hasKernel(op)) missing.Set(missing.Length(), names[op]);
+  }
+  out.Set("facts", facts);
+  out.Set("missing", missing);
+  out.Set("allocatedBytes", static_cast<double>(device->allocatedBytes()));
+  out.Set("totalBytes", static_cast<double>(device->totalBytes()));
+  return out;
 }
 
 Napi::Value Info(const Napi::CallbackInfo& info) {
@@ -341,6 +393,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(made);
   exports.Set("workspace", Napi::Function::New<Workspace>(env));
   exports.Set("threads", Napi::Function::New<Threads>(env));
+  exports.Set("device", Napi::Function::New<ChooseDevice>(env));
+  exports.Set("deviceInfo", Napi::Function::New<DeviceInfo>(env));
   exports.Set("level", Napi::Function::New<ChooseLevel>(env));
   exports.Set("info", Napi::Function::New<Info>(env));
   return exports;

@@ -1,6 +1,5 @@
-// Loops and branches: instructions whose bodies are programs.
+// Loops and branches: instructions whose bodies are programs. One source for all devices: memory is reached through `move` and `fetch`.
 #include <algorithm>
-#include <cstring>
 
 #include "cpu/indexing.h"
 #include "cpu/subprogram.h"
@@ -15,6 +14,9 @@ namespace steepest::STEEPEST_LEVEL {
 namespace {
 
 [[noreturn]] void wrong(const char* what) { throw Error("PROGRAM", what); }
+
+// Launches of a loop of known length that are captured as a graph; a longer one is launched anew every time.
+constexpr std::size_t kMostCaptured = 8192;
 
 void requireContiguous(const Spec& spec) {
   for (const View& v : spec.in) {
@@ -33,7 +35,7 @@ std::size_t count(std::int64_t n, std::size_t most) {
   return static_cast<std::size_t>(n);
 }
 
-class Scan final : public Kernel {
+class Scan final : public Kernel, public Waiting {
  public:
   explicit Scan(const Spec& spec) : Scan(spec, ScanAttrs::decode(spec.attrs)) {}
 
@@ -43,7 +45,7 @@ class Scan final : public Kernel {
     const auto in = call.in;
     const auto out = call.out;
     if (length_ == 0) {
-      for (std::size_t i = 0; i < carries_; ++i) std::memcpy(out[i].data, in[consts_ + i].data, out[i].bytes());
+      for (std::size_t i = 0; i < carries_; ++i) move(call, out[i].data, in[consts_ + i].data, out[i].bytes());
       return;
     }
     Body::Frame frame(body_);
@@ -58,7 +60,7 @@ class Scan final : public Kernel {
         std::byte* from = n == 0 ? in[consts_ + i].data : halves[n & 1];
         frame.input(consts_ + i, from);
         frame.output(i, n + 1 == length_ ? out[i].data : halves[(n + 1) & 1]);
-        if (keep_) std::memcpy(out[body_.outputs() + i].data + t * out[i].bytes(), from, out[i].bytes());
+        if (keep_) move(call, out[body_.outputs() + i].data + t * out[i].bytes(), from, out[i].bytes());
       }
       for (std::size_t i = consts_ + carries_; i < in.size(); ++i)
         frame.input(i, in[i].data + t * (in[i].bytes() / static_cast<std::size_t>(length_)));
@@ -77,6 +79,7 @@ class Scan final : public Kernel {
         reverse_(attrs.reverse),
         keep_(attrs.keep) {
     requireContiguous(spec);
+    waits = body_.waits() || static_cast<std::size_t>(std::max<std::int64_t>(length_, 0)) * body_.size() > kMostCaptured;
     if (carries_ > body_.outputs() || spec.out.size() != body_.outputs() + (keep_ ? carries_ : 0) || length_ < 0)
       wrong("a scan's outputs do not fit its body");
     workspace = body_.arenaBytes();
@@ -108,27 +111,21 @@ class Scan final : public Kernel {
   bool reverse_, keep_;
 };
 
-bool holds(const View& x) {
-  switch (x.dtype) {
-    case DType::float32:
-      return *x.as<float>() != 0;
-    case DType::float64:
-      return *x.as<double>() != 0;
-    case DType::bfloat16:
-      return (x.as<bf16>()->bits & 0x7FFF) != 0;
-    case DType::int32:
-      return *x.as<std::int32_t>() != 0;
-    default:
-      return *x.as<std::uint8_t>() != 0;
-  }
+bool holds(const Call& call, const View& x) {
+  std::uint64_t bits = 0;
+  const std::size_t width = sizeOf(x.dtype);
+  fetch(call, &bits, x.data, width);
+  // Both zeros of a float are zero.
+  if (isFloat(x.dtype)) bits &= ~(std::uint64_t{1} << (8 * width - 1));
+  return bits != 0;
 }
 
-class Cond final : public Kernel {
+class Cond final : public Kernel, public Waiting {
  public:
   explicit Cond(const Spec& spec) : Cond(spec, CondAttrs::decode(spec.attrs)) {}
 
   void run(const Call& call) const override {
-    const Body& body = holds(call.in[0]) ? yes_ : no_;
+    const Body& body = holds(call, call.in[0]) ? yes_ : no_;
     Body::Frame frame(body);
     for (std::size_t i = 1; i < call.in.size(); ++i) frame.input(i - 1, call.in[i].data);
     for (std::size_t i = 0; i < call.out.size(); ++i) frame.output(i, call.out[i].data);
@@ -154,18 +151,19 @@ class Cond final : public Kernel {
 };
 
 // States of which a body computes the whole, or a window that begins where an int32 says, anew.
-class Revise final : public Kernel {
+class Revise final : public Kernel, public Waiting {
  public:
   explicit Revise(const Spec& spec) : Revise(spec, ReviseAttrs::decode(spec.attrs)) {}
 
   void run(const Call& call) const override {
     const auto in = call.in;
     const auto out = call.out;
+    const bool due = holds(call, in[0]);
     for (std::size_t i = 0; i < out.size(); ++i) {
-      const bool replaced = states_[i].offset == 0 && holds(in[0]);
-      if (out[i].data != in[i + 1].data && !replaced) std::memcpy(out[i].data, in[i + 1].data, out[i].bytes());
+      const bool replaced = states_[i].offset == 0 && due;
+      if (out[i].data != in[i + 1].data && !replaced) move(call, out[i].data, in[i + 1].data, out[i].bytes());
     }
-    if (!holds(in[0])) return;
+    if (!due) return;
     // The body may read every state until it is done, so its results wait beside them.
     Body::Frame frame(body_);
     for (std::size_t i = 1; i < in.size(); ++i) frame.input(i - 1, in[i].data);
@@ -180,7 +178,7 @@ class Revise final : public Kernel {
       frame.output(i, call.workspace + states_[i].at);
     }
     if (!frame.run(call.workspace, call)) return;
-    for (std::size_t i = 0; i < out.size(); ++i) std::memcpy(out[i].data + starts[i], call.workspace + states_[i].at, states_[i].bytes);
+    for (std::size_t i = 0; i < out.size(); ++i) move(call, out[i].data + starts[i], call.workspace + states_[i].at, states_[i].bytes);
   }
 
  private:
@@ -195,7 +193,8 @@ class Revise final : public Kernel {
   std::int64_t startOf(const Call& call, std::size_t i) const {
     const State& s = states_[i];
     if (s.offset == 0) return 0;
-    const std::int64_t begin = *call.in[s.offset].as<std::int32_t>();
+    std::int32_t begin = 0;
+    fetch(call, &begin, call.in[s.offset].data, sizeof begin);
     return begin < 0 || begin > s.last ? -1 : begin * s.scalar;
   }
 
@@ -237,7 +236,7 @@ class Revise final : public Kernel {
   std::vector<State> states_;
 };
 
-class WhileLoop final : public Kernel {
+class WhileLoop final : public Kernel, public Waiting {
  public:
   explicit WhileLoop(const Spec& spec) : WhileLoop(spec, WhileLoopAttrs::decode(spec.attrs)) {}
 
@@ -252,7 +251,7 @@ class WhileLoop final : public Kernel {
       test.input(i, in[i].data);
       next.input(i, in[i].data);
     }
-    for (std::size_t i = 0; i < out.size(); ++i) std::memcpy(states + offsets_[i], in[consts_ + i].data, out[i].bytes());
+    for (std::size_t i = 0; i < out.size(); ++i) move(call, states + offsets_[i], in[consts_ + i].data, out[i].bytes());
     test.output(0, flag);
     View holding = flag_;
     holding.data = flag;
@@ -265,9 +264,9 @@ class WhileLoop final : public Kernel {
         next.output(i, there);
       }
       if (!test.run(arena, call)) return;
-      if (!holds(holding)) {
+      if (!holds(call, holding)) {
         for (std::size_t i = 0; i < out.size(); ++i)
-          std::memcpy(out[i].data, states + offsets_[i] + now * Body::aligned(out[i].bytes()), out[i].bytes());
+          move(call, out[i].data, states + offsets_[i] + now * Body::aligned(out[i].bytes()), out[i].bytes());
         return;
       }
       if (!next.run(arena, call)) return;

@@ -1,15 +1,29 @@
 // A body of a loop or a branch: a program that runs within one instruction, on memory that the instruction gives it.
 #pragma once
 
+#include <cstring>
 #include <string>
 #include <vector>
 
 #include "runtime/attrs.h"
 #include "runtime/program.h"
 
+#if defined(STEEPEST_LEVEL_cuda)
+#include "cuda/transfer.h"
+#endif
+
 namespace steepest::STEEPEST_LEVEL {
 
 std::span<const Factory> kernels();
+
+#if !defined(STEEPEST_LEVEL_cuda)
+// What loops and branches do with memory; on a GPU: cuda/transfer.h.
+inline void move(const Call&, std::byte* to, const std::byte* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+inline void fetch(const Call&, void* to, const std::byte* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+struct BodyConstants {
+  const std::byte* of(const Program& program) const { return program.constants().data(); }
+};
+#endif
 
 class Body {
  public:
@@ -29,6 +43,9 @@ class Body {
     if (outputs_.size() + inputs != externals.size()) throw Error("PROGRAM", "a body has externals that are nobody's");
   }
 
+  // Of kernels of a GPU: whether one waits for numbers, and how many there are.
+  bool waits() const { return program_.waits(); }
+  std::size_t size() const { return program_.size(); }
   std::size_t arenaBytes() const { return aligned(program_.arenaBytes()); }
   std::size_t outputs() const { return outputs_.size(); }
   std::size_t inputBytes(std::size_t i) const { return program_.externals()[i].bytes; }
@@ -50,9 +67,10 @@ class Body {
     void output(std::size_t i, std::byte* data) { externals_[static_cast<std::size_t>(body_.outputs_[i])] = data; }
     // False where the run ended at a fault, or was cancelled: a loop may be long or endless, so that each round looks.
     bool run(std::byte* arena, const Call& call) {
+      const std::byte* constants = body_.constants_.of(body_.program_);
       for (std::size_t i = 0; i < body_.program_.size(); ++i) {
         if (stopped(call)) return false;
-        body_.program_.step(i, arena, externals_, call.pool, call.fault, scratch_, call.cancel);
+        body_.program_.step(i, arena, externals_, constants, call, scratch_);
         if (call.fault.load() != 0) return false;
       }
       return !stopped(call);
@@ -94,6 +112,7 @@ class Body {
   }
 
   Program program_;
+  BodyConstants constants_;
   std::vector<std::int64_t> outputs_;
 };
 

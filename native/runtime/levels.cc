@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdlib>
 
+#include "backend.h"
 #include "ops.gen.h"
 
 namespace steepest {
@@ -61,6 +62,11 @@ const Level& level() {
 
 void useLevel(const std::string& name) { chosen.store(&named(name)); }
 
+std::span<const Factory> currentKernels() {
+  const Device* device = currentDevice();
+  return device ? device->kernels() : level().kernels();
+}
+
 namespace {
 
 // Keeps the checks and the workspace of the real kernel, so that plans are the same.
@@ -72,7 +78,7 @@ class NullKernel final : public Kernel {
 
 template <int op>
 std::unique_ptr<Kernel> makeNull(const Spec& spec) {
-  return std::make_unique<NullKernel>(level().kernels()[op](spec)->workspace);
+  return std::make_unique<NullKernel>(currentKernels()[op](spec)->workspace);
 }
 
 }  // namespace

@@ -21,6 +21,8 @@ const Level& level();
 // Programs that are made from now on run at the named level.
 void useLevel(const std::string& name);
 
+// The kernels of the current device, on the CPU those of the level.
+std::span<const Factory> currentKernels();
 // The same shape of table with kernels that check and plan but compute nothing.
 std::span<const Factory> nullKernels();
 

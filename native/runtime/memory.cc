@@ -24,8 +24,13 @@ constexpr std::size_t kHugePage = 2 << 20;
 }
 }  // namespace
 
-Block::Block(std::size_t bytes) : size_(bytes) {
+Block::Block(std::size_t bytes, Device* device) : size_(bytes) {
   if (bytes == 0) return;
+  if (device) {
+    onDevice_ = device->allocate(bytes);
+    data_ = onDevice_->data;
+    return;
+  }
 #ifdef __linux__
   if (bytes >= kMapFrom) {
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -45,7 +50,7 @@ Block::Block(std::size_t bytes) : size_(bytes) {
 }
 
 Block::~Block() {
-  if (!data_) return;
+  if (!data_ || onDevice_) return;
   allocated -= size_;
 #ifdef __linux__
   if (mapped_) {
@@ -57,19 +62,39 @@ Block::~Block() {
 }
 
 Block::Block(Block&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), mapped_(std::exchange(other.mapped_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      mapped_(std::exchange(other.mapped_, 0)),
+      onDevice_(std::move(other.onDevice_)) {}
 
 Block& Block::operator=(Block&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   std::swap(mapped_, other.mapped_);
+  std::swap(onDevice_, other.onDevice_);
   return *this;
+}
+
+void Buffer::write(std::size_t offset, const std::byte* from, std::size_t bytes) {
+  if (bytes == 0) return;
+  if (device)
+    device->upload(block.data() + offset, from, bytes);
+  else
+    std::memcpy(block.data() + offset, from, bytes);
+}
+
+void Buffer::read(std::size_t offset, std::byte* to, std::size_t bytes) const {
+  if (bytes == 0) return;
+  if (device)
+    device->download(to, block.data() + offset, bytes);
+  else
+    std::memcpy(to, block.data() + offset, bytes);
 }
 
 std::byte* Arena::reserve(std::size_t bytes) {
   if (bytes > block_.size()) {
     block_ = Block();
-    block_ = Block(bytes);
+    block_ = Block(bytes, device);
   }
   return block_.data();
 }

@@ -1,5 +1,6 @@
 #include "program.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -155,20 +156,30 @@ Program::Program(std::span<const double> words, std::span<const std::byte> const
   r.end();
 }
 
-void Program::step(std::size_t i, std::byte* arena, std::span<std::byte* const> externals, Pool& pool, std::atomic<int>& fault,
-                   std::vector<View>& scratch, const std::atomic<bool>* cancel) const {
+bool waits(const Kernel& kernel) {
+  const auto* waiting = dynamic_cast<const Waiting*>(&kernel);
+  return waiting && waiting->waits;
+}
+
+bool Program::waits() const {
+  return std::any_of(instructions_.begin(), instructions_.end(), [](const Instruction& i) { return steepest::waits(*i.kernel); });
+}
+
+void Program::step(std::size_t i, std::byte* arena, std::span<std::byte* const> externals, const std::byte* constants, const Call& like,
+                   std::vector<View>& resolved) const {
   const Instruction& instruction = instructions_[i];
-  scratch = instruction.views;
-  for (std::size_t k = 0; k < scratch.size(); ++k) {
+  resolved = instruction.views;
+  for (std::size_t k = 0; k < resolved.size(); ++k) {
     const Operand& operand = instruction.operands[k];
     std::byte* base = arena;
     if (operand.space == Space::external) base = externals[static_cast<std::size_t>(operand.index)];
-    if (operand.space == Space::constant) base = const_cast<std::byte*>(constants_.data());
-    scratch[k].data = base + operand.offset;
+    if (operand.space == Space::constant) base = const_cast<std::byte*>(constants);
+    resolved[k].data = base + operand.offset;
   }
-  const std::span<const View> views(scratch);
+  const std::span<const View> views(resolved);
   const auto inputs = static_cast<std::size_t>(instruction.inputs);
-  instruction.kernel->run(Call{views.first(inputs), views.subspan(inputs), arena + instruction.workspace, pool, fault, cancel});
+  instruction.kernel->run(Call{views.first(inputs), views.subspan(inputs), arena + instruction.workspace, like.pool, like.fault,
+                               like.cancel, like.stream, like.deviceFault});
 }
 
 bool Program::nonFinite(std::size_t i, std::span<const View> resolved) const {

@@ -21,6 +21,14 @@ struct Operand {
   std::size_t offset;  // bytes from the start of the space
 };
 
+// What a kernel of a GPU is besides, where its run() may wait for numbers from the device (the condition of a branch): it cannot be part of
+// a captured graph.
+struct Waiting {
+  virtual ~Waiting() = default;
+  bool waits = true;
+};
+bool waits(const Kernel& kernel);
+
 struct Instruction {
   int op = 0;
   std::vector<View> views;        // inputs, then outputs; data null
@@ -44,9 +52,15 @@ class Program {
   int threads() const { return threads_; }
   std::size_t size() const { return instructions_.size(); }
 
-  // Runs instruction i with the given memory. Views are resolved into `scratch`, which is reused from call to call.
-  void step(std::size_t i, std::byte* arena, std::span<std::byte* const> externals, Pool& pool, std::atomic<int>& fault,
-            std::vector<View>& scratch, const std::atomic<bool>* cancel = nullptr) const;
+  const Instruction& at(std::size_t i) const { return instructions_[i]; }
+  std::span<const std::byte> constants() const { return constants_; }
+  // Whether a kernel of it waits for numbers from a device.
+  bool waits() const;
+
+  // Runs instruction i with the given memory, and with all else as `like` has it. Views are resolved into `views`, which is reused from
+  // call to call. `constants` is where they lie on the device that runs it.
+  void step(std::size_t i, std::byte* arena, std::span<std::byte* const> externals, const std::byte* constants, const Call& like,
+            std::vector<View>& views) const;
   // Whether an output of instruction i (as just run) holds a non-finite number.
   bool nonFinite(std::size_t i, std::span<const View> resolved) const;
 

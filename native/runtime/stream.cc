@@ -49,7 +49,10 @@ void Stream::work() {
     {
       std::unique_lock lock(mutex_);
       wake_.wait(lock, [&] { return stop_ || !jobs_.empty(); });
-      if (stop_) return;
+      if (stop_) {
+        queue_.reset();
+        return;
+      }
       next = std::move(jobs_.front());
       jobs_.pop_front();
       running_ = true;
@@ -88,6 +91,18 @@ void Stream::work() {
   }
 }
 
+Outcome Stream::runOnDevice(const Job& job, std::span<std::byte* const> externals, std::byte* arena) {
+  if (queueOf_ != job.device) {
+    queue_ = job.device->queue();
+    queueOf_ = job.device;
+  }
+  const DeviceOutcome done = job.loaded->run(*queue_, {arena, externals, &cancel_, job.trace, job.profile.get()});
+  Outcome outcome;
+  outcome.fault = done.fault;
+  outcome.instruction = done.instruction;
+  return outcome;
+}
+
 Outcome Stream::run(const Job& job) {
   Outcome outcome;
   const Program& program = *job.program;
@@ -96,8 +111,10 @@ Outcome Stream::run(const Job& job) {
   for (const auto& buffer : job.bindings) externals.push_back(buffer->block.data());
   const std::lock_guard arenaTurn(job.arena->turn);
   std::byte* arena = job.arena->reserve(program.arenaBytes());
+  if (job.loaded) return runOnDevice(job, externals, arena);
   std::atomic<int> fault{0};
   std::vector<View> scratch;
+  const Call like{{}, {}, nullptr, *pool_, fault, &cancel_};
   for (std::size_t i = 0; i < program.size(); ++i) {
     if (cancel_) {
       outcome.fault = -1;
@@ -106,7 +123,7 @@ Outcome Stream::run(const Job& job) {
     const auto before = job.profile ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
     {
       const std::lock_guard turn(pool_->turn);
-      program.step(i, arena, externals, *pool_, fault, scratch, &cancel_);
+      program.step(i, arena, externals, program.constants().data(), like, scratch);
     }
     if (job.profile) {
       (*job.profile)[i] +=

@@ -18,6 +18,9 @@ namespace steepest {
 
 struct Job {
   std::shared_ptr<const Program> program;
+  // Set where the program is that of a device; the device's queue is made by the stream.
+  std::shared_ptr<DeviceProgram> loaded;
+  Device* device = nullptr;
   std::vector<std::shared_ptr<Buffer>> bindings;
   std::shared_ptr<Arena> arena;
   // Looks for the first instruction whose output is not finite, and ends there.
@@ -51,6 +54,7 @@ class Stream {
  private:
   void work();
   Outcome run(const Job& job);
+  Outcome runOnDevice(const Job& job, std::span<std::byte* const> externals, std::byte* arena);
 
   std::shared_ptr<Pool> pool_;
   std::function<void()> notify_;
@@ -63,6 +67,8 @@ class Stream {
   bool stop_ = false;
   bool running_ = false;
   bool failed_ = false;  // the job before
+  std::unique_ptr<DeviceQueue> queue_;
+  Device* queueOf_ = nullptr;
   std::thread thread_;
 };
 

@@ -19,7 +19,7 @@ const layers = [
   ['graph'],
   ['ops'],
   ['tensor'],
-  ['addon', 'installed'],
+  ['addon', 'device', 'installed'],
 ]
 
 const level = (path: string): number | undefined => {

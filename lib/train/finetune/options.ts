@@ -19,6 +19,7 @@ export const finetuneOptions = [
   { key: 'dtype', type: 'choice', choices: ['float32', 'bfloat16'], group: 'run', doc: 'numbers that the model computes with', chosen: 'those of the folder' },
   { key: 'seed', type: 'integer', min: 0, max: 4_294_967_295, default: 1, group: 'run', doc: 'seed of everything that is random' },
   { key: 'threads', type: 'integer', min: 1, max: 1024, group: 'run', doc: 'threads; the numbers do not depend on it', chosen: 'all cores' },
+  { key: 'device', type: 'choice', choices: ['cpu', 'cuda', 'auto'], default: 'cpu', group: 'run', doc: 'what computes: this machine, its NVIDIA GPU, or the GPU where there is one' },
   { key: 'memory', type: 'text', group: 'run', doc: 'most memory of the run, such as 3GB', chosen: 'that of this machine', value: 'SIZE' },
   { key: 'allow', type: 'text', group: 'run', doc: 'what may be done to fit into it, with commas: recompute, states8bit, …', chosen: 'what changes no number', value: 'LIST' },
   { key: 'stopAfter', type: 'integer', min: 1, group: 'run', doc: 'step to stop after, saved, as Ctrl+C would' },

@@ -1,6 +1,7 @@
 import { createReadStream, existsSync } from 'node:fs'
 import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path'
 import { native } from '../../addon.js'
+import { useDevice } from '../../device.js'
 import { loadTokenizer } from '../../data/index.js'
 import { type Placed, readExamples } from '../../data/examples.js'
 import { SteepestError } from '../../errors.js'
@@ -187,6 +188,7 @@ export async function prepareFinetune(
         rule: key === 'model' ? 'a model folder must be named' : 'a data file must be named',
         fix: 'Type: steepest finetune MODEL_DIR data.jsonl',
       })
+  useDevice(options.device)
   const threads = native().threads(options.threads)
   const [folder, file] = [path(options.model!), path(options.data!)]
   const validationData = options.validationData && path(options.validationData)

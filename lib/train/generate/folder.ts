@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { readdir, stat } from 'node:fs/promises'
 import { isAbsolute, join, resolve } from 'node:path'
 import { native } from '../../addon.js'
+import { useDevice } from '../../device.js'
 import { ChatTemplate } from '../../data/chat.js'
 import type { Message } from '../../data/examples.js'
 import { loadTokenizer } from '../../data/index.js'
@@ -77,7 +78,7 @@ export async function* generateText(
 ): AsyncGenerator<WrittenPiece> {
   const absolute = (p: string) => (isAbsolute(p) ? p : resolve(cwd, p))
   const dir = await modelFolder(path === undefined ? await newestRun(cwd) : absolute(path))
-  const { prompt = '', prompts: file, chat, threads, stop, signal, ...choice } = options
+  const { prompt = '', prompts: file, chat, threads, device, stop, signal, ...choice } = options
   const template = chat || file !== undefined ? await ChatTemplate.of(dir) : undefined
   if (chat && !template)
     throw new SteepestError('OPTION', {
@@ -91,6 +92,7 @@ export async function* generateText(
     // A template writes the special tokens itself.
     chat ? [...tokenizer.encode(text)] : text,
   )
+  useDevice(device)
   native().threads(threads)
   const model = await loadModel(dir)
   const settings = join(dir, 'generation_config.json')

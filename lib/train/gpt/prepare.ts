@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import { basename, dirname, extname, isAbsolute, join, relative, resolve, sep } from 'node:path'
 import { native } from '../../addon.js'
+import { deviceMemory, useDevice } from '../../device.js'
 import { evaluationSteps, openText, splitTokens, type TextData, TextLoader } from '../../data/index.js'
 import { SteepestError } from '../../errors.js'
 import { checkpointSteps, latestCheckpoint } from '../../io/checkpoint.js'
@@ -193,6 +194,7 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   const options: TrainOptions = { ...resumed?.run, ...given }
   if (resumed && given.file === undefined && options.file !== undefined)
     options.file = recalled(options.file, resumed, given.resume!)
+  useDevice(options.device)
   const threads = native().threads(options.threads)
   const tokenizer = resumed && given.tokenizer === undefined ? join(resumed.dir, 'tokenizer.json') : options.tokenizer
   const data = await openText({
@@ -237,7 +239,7 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
     (options.allow ?? '').split(',').flatMap((name) => name.trim() || []),
   )
   const asked = options.memory === undefined ? undefined : bytesFrom('memory', options.memory)
-  const budget = asked ?? memoryLimit()
+  const budget = asked ?? deviceMemory() ?? memoryLimit()
   let choice: BudgetChoice | undefined
   const make = (steps: number): Trainer => {
     const setup = setupOf(steps)

@@ -96,7 +96,7 @@ class Engine {
   static void entry();
 
  private:
-  [[noreturn]] void stop(const std::string& what) const { throw Error("CUDA", "kernel " + std::string(name_) + ": " + what); }
+  [[noreturn]] void stop(const std::string& what) const { throw Error("DEVICE", "kernel " + std::string(name_) + ": " + what); }
   [[noreturn]] void stopBlock(const std::string& what) const { stop(what + " (block " + at(current.block) + ")"); }
 
   void runBlock(dim3 block) {
