@@ -1,8 +1,6 @@
 // Batch norm of [N, C, ...]: a channel is one tile, and small enough to stay in a cache while it is read for its mean, its variance and its
 // result.
-#include "attrs/batchNorm.gen.h"
-#include "attrs/batchNormBackward.gen.h"
-#include "cpu/layernorm.h"
+#include "cpu/batchnorm.h"
 
 namespace steepest::STEEPEST_LEVEL {
 
@@ -14,16 +12,6 @@ struct Channels {
     for (int i = 2; i < x.rank; ++i) area *= x.shape[i];
   }
 };
-
-void checkInput(const View& x) { require(isFloat(x.dtype) && x.rank >= 2 && x.contiguous(), "batchNorm: wrong input"); }
-void checkChannels(const View& w, const View& x) {
-  require(w.rank == 1 && w.shape[0] == x.shape[1] && w.contiguous() &&
-              (w.dtype == x.dtype || (x.dtype == DType::bfloat16 && w.dtype == DType::float32)),
-          "batchNorm: wrong weight or bias");
-}
-void checkStatistic(const View& s, const View& x) {
-  require(s.rank == 1 && s.shape[0] == x.shape[1] && s.contiguous() && s.dtype == statistics(x.dtype), "batchNorm: wrong statistics");
-}
 
 template <class W>
 auto numberAt(const std::byte* p, std::int64_t i) {
@@ -100,17 +88,7 @@ void backwardChannel(const NormIo& io, const Channels& s, std::int64_t c, double
 
 class BatchNorm final : public Kernel {
  public:
-  explicit BatchNorm(const Spec& spec) : attrs_(BatchNormAttrs::decode(spec.attrs)) {
-    require(spec.in.size() == 3 && spec.out.size() == 3, "batchNorm: wrong number of operands");
-    const View& x = spec.in[0];
-    checkInput(x);
-    checkChannels(spec.in[1], x);
-    checkChannels(spec.in[2], x);
-    require(spec.in[1].dtype == spec.in[2].dtype, "batchNorm: weight and bias differ in dtype");
-    require(sameShape(spec.out[0], x) && spec.out[0].dtype == x.dtype, "batchNorm: wrong output");
-    checkStatistic(spec.out[1], x);
-    checkStatistic(spec.out[2], x);
-  }
+  explicit BatchNorm(const Spec& spec) : attrs_(BatchNormAttrs::decode(spec.attrs)) { checkBatchNorm(spec); }
   void run(const Call& call) const override {
     const Channels s(call.in[0]);
     NormIo io;
@@ -134,20 +112,7 @@ class BatchNorm final : public Kernel {
 
 class BatchNormBackward final : public Kernel {
  public:
-  explicit BatchNormBackward(const Spec& spec) : attrs_(BatchNormBackwardAttrs::decode(spec.attrs)) {
-    require(spec.in.size() == 5 && spec.out.size() == 3, "batchNorm: wrong number of operands");
-    const View& x = spec.in[0];
-    checkInput(x);
-    require(sameShape(spec.in[1], x) && spec.in[1].dtype == x.dtype && spec.in[1].contiguous(), "batchNorm: wrong gradient");
-    checkStatistic(spec.in[2], x);
-    checkStatistic(spec.in[3], x);
-    checkChannels(spec.in[4], x);
-    require(sameShape(spec.out[0], x) && spec.out[0].dtype == x.dtype, "batchNorm: wrong output");
-    for (int i = 1; i < 3; ++i) {
-      checkChannels(spec.out[i], x);
-      require(spec.out[i].dtype == spec.in[4].dtype, "batchNorm: wrong gradient of a weight");
-    }
-  }
+  explicit BatchNormBackward(const Spec& spec) : attrs_(BatchNormBackwardAttrs::decode(spec.attrs)) { checkBatchNormBackward(spec); }
   void run(const Call& call) const override {
     const Channels s(call.in[0]);
     NormIo io;

@@ -36,7 +36,8 @@ bool overlap(const View& a, const View& b) {
 
 class Elementwise final : public Kernel {
  public:
-  Elementwise(Chain chain, int threads) : chain_(std::move(chain)) {
+  Elementwise(RunChain run, int threads)
+      : chain_(std::move(run.chain)), loops_(std::move(run.loops)), constants_(std::move(run.constants)) {
     const std::int64_t lane = std::max<std::int64_t>(1, chain_.slots * chain_.width);
     block_ = std::clamp<std::int64_t>(kCache / lane / 16 * 16, kShortest, kLongest);
     if (chain_.patches.row >= 0) {
@@ -112,7 +113,7 @@ class Elementwise final : public Kernel {
           slots(uniforms + k.uniformBytes_),
           straight(direct) {
       const Chain& chain = k.chain_;
-      for (std::size_t i = 0; i < chain.constants.size(); ++i) table[chain.constantRegisters[i]] = {chain.constants[i].at, 0};
+      for (std::size_t i = 0; i < chain.constants.size(); ++i) table[chain.constantRegisters[i]] = {k.constants_[i].at, 0};
       for (std::size_t i = 0; i < chain.inputs.size(); ++i) {
         const Input& input = chain.inputs[i];
         if (!input.used || !input.uniform()) continue;
@@ -166,12 +167,14 @@ class Elementwise final : public Kernel {
     }
 
     void compute(std::int64_t n) const {
-      for (const Step& step : kernel.chain_.steps) {
+      for (std::size_t s = 0; s < kernel.loops_.size(); ++s) {
+        const Step& step = kernel.chain_.steps[s];
+        const RunStep& run = kernel.loops_[s];
         Source sources[3];
         for (int k = 0; k < step.arity; ++k) sources[k] = table[step.sources[k]];
         auto* to = const_cast<std::byte*>(table[step.target].at);
-        step.loop(sources, to, n);
-        if (step.narrow) step.narrow(&table[step.target], to, n);
+        run.loop(sources, to, n);
+        if (run.narrow) run.narrow(&table[step.target], to, n);
       }
     }
 
@@ -225,6 +228,8 @@ class Elementwise final : public Kernel {
   };
 
   Chain chain_;
+  std::vector<RunStep> loops_;
+  std::vector<RunChain::Vector> constants_;
   std::int64_t block_, blocks_ = 0, perRow_ = 1, perTile_ = 1;
   std::int64_t patchCols_ = 0, across_ = 0, down_ = 0;
   std::int64_t tableBytes_, uniformBytes_, slotBytes_, perThread_;

@@ -4,8 +4,7 @@
 // narrower dtype is always one that the dtype can hold, so that it does not matter how steps were fused.
 #pragma once
 
-#include "math/elementwise.h"
-#include "elementwise.gen.h"
+#include "cpu/elementwise_tables.h"
 
 namespace steepest::STEEPEST_LEVEL::ew {
 
@@ -18,16 +17,9 @@ struct Source {
 // n is a multiple of 16; registers are padded to it.
 using Loop = void (*)(const Source* sources, std::byte* to, std::int64_t n);
 
-enum class Kind : std::uint8_t { single, whole, twice };
-constexpr Kind kindOf(DType t) { return t == DType::float64 ? Kind::twice : t == DType::int32 ? Kind::whole : Kind::single; }
-
 // Null where the row does not take the dtype.
 using LoopTable = Loop[kEws];
 extern const LoopTable singleLoops, doubleLoops, intLoops;
-extern const int arities[kEws];
-extern const bool conditions[kEws];
-// True where the row gives truth values.
-extern const bool truths[kEws];
 // cast.
 Loop castLoop(DType from, DType to);
 // After a step whose result has a narrower dtype than its register: rounds to bfloat16, wraps to uint8. Null for the other dtypes.
@@ -79,11 +71,7 @@ void loop(const Source* sources, std::byte* to, std::int64_t n) {
 
 template <class F, class V>
 constexpr Loop loopOf() {
-  if constexpr (F::kArity == 1 && requires(V v) { F::apply(v); })
-    return loop<F, V>;
-  else if constexpr (F::kArity == 2 && requires(V v) { F::apply(v, v); })
-    return loop<F, V>;
-  else if constexpr (F::kArity == 3 && requires(V v, typename V::Mask m) { F::apply(m, v, v); })
+  if constexpr (takesVector<F, V>())
     return loop<F, V>;
   else
     return nullptr;

@@ -5,21 +5,6 @@ namespace steepest::STEEPEST_LEVEL::ew {
 
 namespace {
 
-template <class F>
-constexpr bool givesTruth() {
-  if constexpr (F::kArity == 1 && requires(vf v) { F::apply(v); })
-    return !std::is_same_v<decltype(F::apply(vf())), vf>;
-  else if constexpr (F::kArity == 2)
-    return !std::is_same_v<decltype(F::apply(vf(), vf())), vf>;
-  else
-    return false;
-}
-
-template <class F>
-constexpr bool takesCondition() {
-  return requires { F::kCondition; };
-}
-
 vf roundToBf16(vf x) {
   const vi u = toBits(x);
   return select(isNan(x), x, fromBits((u + vi(0x7fff) + (shr(u, 16) & vi(1))) & vi(static_cast<std::int32_t>(0xffff0000))));
@@ -113,16 +98,6 @@ void wrapToByte(const Source* sources, std::byte* to, std::int64_t n) {
 #define ROW(name) loopOf<name##_, vi>(),
 const LoopTable intLoops = {STEEPEST_ELEMENTWISE(ROW)};
 #undef ROW
-#define ROW(name) name##_::kArity,
-const int arities[kEws] = {STEEPEST_ELEMENTWISE(ROW)};
-#undef ROW
-#define ROW(name) takesCondition<name##_>(),
-const bool conditions[kEws] = {STEEPEST_ELEMENTWISE(ROW)};
-#undef ROW
-#define ROW(name) givesTruth<name##_>(),
-const bool truths[kEws] = {STEEPEST_ELEMENTWISE(ROW)};
-#undef ROW
-
 Loop castLoop(DType from, DType to) {
   switch (from) {
     case DType::float32:

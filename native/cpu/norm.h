@@ -23,6 +23,15 @@ inline bool leads(const View& a, const View& b, int trailing) {
   return a.rank == b.rank - trailing && std::equal(a.shape, a.shape + a.rank, b.shape);
 }
 
+// Operands of softmax and of its derivative.
+inline void checkSoftmax(const Spec& spec, std::size_t inputs) {
+  require(spec.in.size() == inputs && spec.out.size() == 1, "softmax: wrong number of operands");
+  require(spec.in[0].rank >= 1 && isFloat(spec.in[0].dtype), "softmax: needs floats of rank 1 or more");
+  for (const View& v : spec.in)
+    require(sameShape(v, spec.in[0]) && v.dtype == spec.in[0].dtype && v.contiguous(), "softmax: operands differ");
+  require(sameShape(spec.out[0], spec.in[0]) && spec.out[0].dtype == spec.in[0].dtype, "softmax: wrong output");
+}
+
 // Arithmetic of a storage type: its vector and the scalar of that.
 template <class T>
 struct Math {

@@ -69,23 +69,15 @@ void runSoftmaxBackward(const Call& call, const SoftmaxBackwardAttrs& attrs) {
   });
 }
 
-void checkRows(const Spec& spec, std::size_t inputs) {
-  require(spec.in.size() == inputs && spec.out.size() == 1, "softmax: wrong number of operands");
-  require(spec.in[0].rank >= 1 && isFloat(spec.in[0].dtype), "softmax: needs floats of rank 1 or more");
-  for (const View& v : spec.in)
-    require(sameShape(v, spec.in[0]) && v.dtype == spec.in[0].dtype && v.contiguous(), "softmax: operands differ");
-  require(sameShape(spec.out[0], spec.in[0]) && spec.out[0].dtype == spec.in[0].dtype, "softmax: wrong output");
-}
-
 }  // namespace
 
 std::unique_ptr<Kernel> makeSoftmax(const Spec& spec) {
-  checkRows(spec, 1);
+  checkSoftmax(spec, 1);
   return std::make_unique<SimpleKernel<SoftmaxAttrs, runSoftmax>>(spec);
 }
 
 std::unique_ptr<Kernel> makeSoftmaxBackward(const Spec& spec) {
-  checkRows(spec, 2);
+  checkSoftmax(spec, 2);
   return std::make_unique<SimpleKernel<SoftmaxBackwardAttrs, runSoftmaxBackward>>(spec);
 }
 

@@ -9,6 +9,9 @@ namespace steepest::STEEPEST_LEVEL {
 struct OneMask {
   bool v;
 
+  OneMask() = default;
+  STEEPEST_HD constexpr OneMask(bool x) : v(x) {}
+
   STEEPEST_HD friend OneMask operator&(OneMask a, OneMask b) { return {a.v && b.v}; }
   STEEPEST_HD friend OneMask operator|(OneMask a, OneMask b) { return {a.v || b.v}; }
   STEEPEST_HD friend OneMask operator^(OneMask a, OneMask b) { return {a.v != b.v}; }
