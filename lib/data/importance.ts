@@ -3,6 +3,11 @@ import { random } from '../ops/random.js'
 
 /** Options of `importance`. */
 export interface ImportanceOptions {
+  /**
+   * Whether what was not observed between two draws counts as 0 from then on, as in the authors' code: at a share near 1 it is hardly ever drawn
+   * again, and has a large weight when it is. Default false: it keeps its score, or, if it never had one, the mean of all.
+   */
+  forget?: boolean
   /** Seed of the draws. Default 0. */
   seed?: number
 }
@@ -16,6 +21,8 @@ export interface Drawn {
 }
 
 const WHO = 'data.importance'
+/** The score of what has not been observed yet. */
+const NEVER = -1
 
 /**
  * Draws examples (or paths, or anything that is numbered from 0) in proportion to scores, which are learned on the way: the variance of a weighted
@@ -41,8 +48,9 @@ export class Importance {
   constructor(
     readonly n: number,
     private readonly seed: number,
+    private readonly forget: boolean,
   ) {
-    this.scores = new Float64Array(n).fill(1)
+    this.scores = new Float64Array(n).fill(NEVER)
     this.next = new Float64Array(n)
     this.seen = new Uint8Array(n)
   }
@@ -54,11 +62,14 @@ export class Importance {
   probabilities(share: number): Float64Array {
     if (!(share >= 0 && share <= 1))
       throw new SteepestError('ARGUMENT', { who: WHO, rule: '`share` must be in [0, 1]', got: String(share) })
-    const total = this.scores.reduce((a, b) => a + b, 0)
-    return this.scores.map((s) => (total > 0 ? (share * s) / total : share / this.n) + (1 - share) / this.n)
+    const known = this.scores.filter((s) => s !== NEVER)
+    const mean = known.length > 0 ? known.reduce((a, b) => a + b, 0) / known.length : 1
+    const scores = this.scores.map((s) => (s === NEVER ? mean : s))
+    const total = scores.reduce((a, b) => a + b, 0)
+    return scores.map((s) => (total > 0 ? (share * s) / total : share / this.n) + (1 - share) / this.n)
   }
 
-  /** What was observed since the last draw becomes the scores (0 for what was not), then `count` numbers are drawn. */
+  /** What was observed since the last draw becomes scores, then `count` numbers are drawn. */
   async draw(count: number, share: number): Promise<Drawn> {
     if (!Number.isSafeInteger(count) || count < 0)
       throw new SteepestError('ARGUMENT', {
@@ -67,7 +78,9 @@ export class Importance {
         got: String(count),
       })
     if (this.seen.includes(1)) {
-      this.scores.set(this.next)
+      this.next.forEach((s, i) => {
+        if (this.seen[i] || this.forget) this.scores[i] = s
+      })
       this.next.fill(0)
       this.seen.fill(0)
     }
@@ -129,8 +142,8 @@ function firstAbove(ends: Float64Array, x: number): number {
 
 /** Draws of the numbers 0 to n − 1 in proportion to scores that are learned on the way; see {@link Importance}. */
 export function importance(n: number, options: ImportanceOptions = {}): Importance {
-  checkOptions(WHO, options, ['seed'])
-  const { seed = 0 } = options
+  checkOptions(WHO, options, ['seed', 'forget'])
+  const { seed = 0, forget = false } = options
   for (const [name, value, least] of [
     ['n', n, 1],
     ['seed', seed, 0],
@@ -141,5 +154,5 @@ export function importance(n: number, options: ImportanceOptions = {}): Importan
         rule: `\`${name}\` must be a whole number of ${least} or more`,
         got: String(value),
       })
-  return new Importance(n, seed)
+  return new Importance(n, seed, forget)
 }

@@ -47,18 +47,27 @@ describe('importance', () => {
     expect(variance).toBeLessThan(values.reduce((s, v) => s + v ** 2 / 6, 0) - mean ** 2)
   })
 
-  test('takes the mean of what comes again, 0 for what does not come, and begins anew at a draw', async () => {
-    const sampler = data.importance(3)
-    sampler.observe([0, 0, 1, 0], [1, 3, 4, 4])
-    await sampler.draw(1, 1)
-    expect([...sampler.probabilities(1)]).toEqual([3 / 7, 4 / 7, 0])
-    sampler.observe([2], [5])
-    await sampler.draw(1, 1)
-    expect([...sampler.probabilities(1)]).toEqual([0, 0, 1])
-    sampler.observe([0, 1, 2], [0, 0, 0])
-    await sampler.draw(1, 1)
-    expect([...sampler.probabilities(1)]).toEqual([1 / 3, 1 / 3, 1 / 3])
-  })
+  test.each([true, false])(
+    'takes the mean of what comes again, and what does not come as it is told (%s)',
+    async (forget) => {
+      const sampler = data.importance(3, { forget })
+      expect([...sampler.probabilities(1)]).toEqual([1 / 3, 1 / 3, 1 / 3])
+      sampler.observe([0, 0, 1, 0], [1, 3, 4, 4])
+      // Nothing changes before a draw.
+      expect([...sampler.probabilities(1)]).toEqual([1 / 3, 1 / 3, 1 / 3])
+      await sampler.draw(1, 1)
+      // (1 + 3) / 2 and 4 are 3; the other never had a score.
+      const scores = forget ? [3, 4, 0] : [3, 4, 3.5]
+      const total = scores.reduce((a, b) => a + b, 0)
+      expect([...sampler.probabilities(1)]).toEqual(scores.map((s) => s / total))
+      sampler.observe([2], [5])
+      await sampler.draw(1, 1)
+      expect([...sampler.probabilities(1)]).toEqual(forget ? [0, 0, 1] : [3 / 12, 4 / 12, 5 / 12])
+      sampler.observe([0, 1, 2], [0, 0, 0])
+      await sampler.draw(1, 1)
+      expect([...sampler.probabilities(1)]).toEqual([1 / 3, 1 / 3, 1 / 3])
+    },
+  )
 
   test('goes on from its state with the same draws', async () => {
     const one = await with_([1, 2, 3], 4)

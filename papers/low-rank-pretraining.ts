@@ -1,0 +1,142 @@
+import { data, memory, models, nn, optim, type study, train } from 'steepest'
+
+export const claim: study.Claim = {
+  title: 'Pre-training with small optimizer states: GaLore, FRUGAL, Fira, BAdam, LoRA and AdamW side by side',
+  by: 'tables of Zhao et al. 2024, Chen et al. 2024 and Zmushko et al. 2025',
+  source: 'arXiv 2403.03507, 2410.01623, 2411.07837',
+  says:
+    'Of methods with a quarter of the states for the matrices of a language model, those that move everything at every step (Fira, FRUGAL) come near AdamW on ' +
+    'the same tokens; GaLore and BAdam, which leave out the rest, are behind them, and LoRA is last.',
+  criteria: [
+    { number: 'frugalGalore', what: 'validation loss of FRUGAL minus that of GaLore', atMost: -0.01, over: 'every' },
+    { number: 'frugalBadam', what: 'validation loss of FRUGAL minus that of BAdam', atMost: -0.01, over: 'every' },
+    { number: 'firaGalore', what: 'validation loss of Fira minus that of GaLore', atMost: -0.01, over: 'every' },
+    { number: 'loraGalore', what: 'validation loss of LoRA minus that of GaLore', atLeast: 0 },
+    { number: 'gap', what: 'distance of FRUGAL to AdamW, over that of GaLore', atMost: 0.5 },
+    {
+      number: 'states',
+      what: 'most bytes of states of FRUGAL, Fira, GaLore and BAdam for the matrices, over those of AdamW',
+      atMost: 0.5,
+    },
+  ],
+  reports: {
+    adamw: 'validation loss of AdamW, nats a byte',
+    fira: 'validation loss of Fira, rank 16 of 64',
+    frugal: 'validation loss of FRUGAL, density 1/4',
+    frugal0: 'validation loss of FRUGAL, density 0',
+    galore: 'validation loss of GaLore, rank 16',
+    badam: 'validation loss of BAdam, a quarter of the matrices at a time',
+    lora: 'validation loss of LoRA, rank 16',
+    adamwBytes: 'bytes of states for the matrices, AdamW',
+    firaBytes: 'the same of Fira',
+    frugalBytes: 'the same of FRUGAL, density 1/4',
+    galoreBytes: 'the same of GaLore',
+    badamBytes: 'the same of BAdam',
+    loraBytes: 'the same of LoRA',
+  },
+  notShown: 'LLaMA of 60 million to a billion parameters on C4, where runs are a thousand times as long.',
+}
+
+const [CONTEXT, BATCH, GAP, RANK] = [64, 16, 50, 16]
+
+interface Arm {
+  make: (lr: optim.Schedule | number) => optim.Optimizer
+  /** The best of a grid of factors of three, found with seed 100. */
+  lr: number
+  lora?: boolean
+}
+
+const adamw = (lr: optim.Schedule | number) => optim.adamw({ lr, weightDecay: 0 })
+const space = { rank: RANK, updateGap: GAP }
+/** Whole matrices by turns; embeddings and norms move at every step, as in the table of the FRUGAL paper. */
+const badam = { choice: 'blocks', outside: 'none', density: 0.25, updateGap: GAP } as const
+
+export const ARMS: Readonly<Record<string, Arm>> = {
+  adamw: { make: adamw, lr: 3e-3 },
+  fira: { make: (lr) => memory.fira(adamw(lr), space), lr: 1e-2 },
+  frugal: { make: (lr) => memory.frugal(adamw(lr), { density: 0.25, updateGap: GAP }), lr: 3e-3 },
+  frugal0: { make: (lr) => memory.frugal(adamw(lr), { density: 0, updateGap: GAP }), lr: 3e-3 },
+  galore: { make: (lr) => memory.galore(adamw(lr), space), lr: 1e-2 },
+  badam: { make: (lr) => memory.frugal(adamw(lr), badam), lr: 3e-3 },
+  lora: { make: adamw, lr: 1e-2, lora: true },
+}
+
+const modelOf = (seed: number) =>
+  new models.Llama({ vocabSize: 257, context: CONTEXT, layers: 2, heads: 4, width: 64, hidden: 192, seed })
+
+/** Whether a parameter is one of the matrices that the methods are about. */
+const isMatrix = (name: string) => /layers.*(proj|attn|mlp).*weight|additions/.test(name)
+
+/** Bytes of the states that an arm has for the matrices of the model. */
+function bytesOf({ make, lora }: Arm): number {
+  const base = modelOf(0)
+  const model = lora ? memory.lora(base, { rank: RANK }) : base
+  const own = Object.entries(nn.parameters(model)).filter(([name]) => isMatrix(name))
+  const bytes = make(0.1).stateBytes(Object.fromEntries(own))
+  return Object.values(bytes).reduce((a, b) => a + b, 0)
+}
+
+/** Trains on a text; the validation loss, by step. */
+export async function pretrain(
+  text: data.TextData,
+  seed: number,
+  steps: number,
+  { make, lr, lora }: Arm,
+): Promise<study.CurvePoint[]> {
+  const parts = data.splitTokens(text.tokens, { context: CONTEXT })
+  const base = modelOf(seed)
+  const model = lora ? memory.lora(base, { rank: RANK, seed, train: /embed|norm|head/ }) : base
+  const run = train(model, new data.TextLoader(parts.train, { context: CONTEXT, batch: BATCH, seed }), {
+    optimizer: make(optim.schedule({ kind: 'cosine', lr, steps, warmup: Math.ceil(steps / 10), end: lr / 10 })),
+    steps,
+    seed,
+    evalData: data.evaluationSteps(parts.validation, { context: CONTEXT, batch: BATCH, limit: 256 }),
+    evalEvery: Math.ceil(steps / 8),
+  })
+  const points: study.CurvePoint[] = []
+  for await (const event of run) if (event.type === 'eval') points.push({ x: event.step, y: event.loss })
+  return points
+}
+
+async function table(trial: study.Trial, arms: Readonly<Record<string, Arm>>) {
+  const text = await data.openText({ tokenizer: 'bytes' })
+  const numbers: Record<string, number> = {}
+  const curves: Record<string, study.CurvePoint[]> = {}
+  for (const [name, arm] of Object.entries(arms)) {
+    curves[name] = await pretrain(text, trial.seed, trial.pick(300, 3), arm)
+    numbers[name] = curves[name][curves[name].length - 1].y
+    numbers[`${name}Bytes`] = bytesOf(arm)
+  }
+  const { frugal, fira, galore, badam, lora, adamw } = numbers
+  return {
+    numbers: {
+      frugalGalore: frugal - galore,
+      frugalBadam: frugal - badam,
+      firaGalore: fira - galore,
+      loraGalore: lora - galore,
+      gap: (frugal - adamw) / (galore - adamw),
+      states: Math.max(...['frugal', 'fira', 'galore', 'badam'].map((k) => numbers[`${k}Bytes`])) / numbers.adamwBytes,
+      ...numbers,
+    },
+    curves,
+  }
+}
+
+export const experiment = (trial: study.Trial): Promise<study.Outcome> => table(trial, ARMS)
+
+export const control: study.Control = {
+  what: 'what has no state stays where it is: GaLore under the name of Fira, and FRUGAL with nothing outside',
+  fails: ['frugalGalore', 'firaGalore', 'gap'],
+  async experiment(trial) {
+    const { galore, frugal } = ARMS
+    const none = { density: 0.25, updateGap: GAP, outside: 'none' } as const
+    const arms = {
+      ...ARMS,
+      fira: galore,
+      frugal: { ...frugal, make: (lr: optim.Schedule | number) => memory.frugal(adamw(lr), none) },
+    }
+    return { numbers: (await table(trial, arms)).numbers }
+  },
+}
+
+export const plot: study.Plot = { x: 'step', y: 'validation loss, nats a byte', logX: true }
