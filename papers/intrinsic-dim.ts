@@ -24,23 +24,27 @@ export const claim: study.Claim = {
   ],
   reports: {
     pretrained: 'd90 of the pre-trained model',
-    quarter: 'd90 after a quarter of pre-training',
-    random: 'd90 of the random model',
+    quarter: 'd90 after a quarter of pre-training (2000: more than 1000)',
+    random: 'd90 of the random model (2000: more than 1000)',
     layerwise: 'd90 of the pre-trained model with a factor for each layer (SAID)',
     sparse: 'd90 of the pre-trained model with a sparse projection',
     full: 'test accuracy of fine-tuning every weight, in percent',
     fullRandom: 'the same from the random model',
   },
+  found:
+    'It is pre-training that must have made the task simple: with 20 classes of 4 clusters, of which the task joins ten, fine-tuning gains one point from ' +
+    'pre-training, and d90 is 800 before and after; with 6 classes of 12, four points, and d90 is below 100 after and above 1000 before.',
   notShown: 'RoBERTa on GLUE, that larger models have fewer dimensions, and the bound of generalization that follows.',
 }
 
 const CLASSES = 6
 const DIMS = [2, 5, 10, 20, 50, 100, 200, 500, 1000]
+const NONE = 2 * DIMS[DIMS.length - 1]
 
-/** The least dimension with an accuracy, between two on a logarithmic scale; infinite where none has it. */
+/** The least dimension with an accuracy, between two on a logarithmic scale; twice the largest of all where none has it. */
 function least(points: readonly study.CurvePoint[], target: number): number {
   const i = points.findIndex(({ y }) => y >= target)
-  if (i < 0) return Infinity
+  if (i < 0) return NONE
   if (i === 0) return points[0].x
   const [a, b] = [points[i - 1], points[i]]
   return a.x * (b.x / a.x) ** ((target - a.y) / (b.y - a.y))
@@ -123,7 +127,7 @@ export async function experiment({ seed, pick }: study.Trial): Promise<study.Out
   const [none, quarter, all] = [await at(0), await at(0.25), await at(1)]
   const [full, fullRandom] = [await whole(all, task), await whole(none, task)]
   const target = 0.9 * full
-  const few = { ...task, dims: task.dims.filter((d) => d <= 100) }
+  const few = { ...task, dims: task.dims.filter((d) => d <= 200) }
   const curves = {
     pretrained: await along(all, task),
     quarter: await along(quarter, task),
