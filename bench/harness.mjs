@@ -14,6 +14,9 @@ export function peerPython() {
   return existsSync(python) ? python : undefined
 }
 
+/** The folder that libraries of JavaScript are compared from. */
+export const peerNode = () => join(process.env.STEEPEST_PEERS ?? join(root, '.peers'), 'node')
+
 /** Starts a contestant; gives a function that times n repetitions, or the reason why it cannot. */
 async function start({ command, args, env }) {
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...env } })
@@ -31,45 +34,64 @@ async function start({ command, args, env }) {
     ready: ready.slice(6),
     time: async (n) => {
       child.stdin.write(`${n}\n`)
-      return Number(await read()) / n
+      const answer = JSON.parse(await read())
+      const { seconds } = typeof answer === 'number' ? { seconds: answer } : answer
+      return { ...answer, seconds: seconds / n }
     },
     end: () => child.stdin.end(),
   }
 }
 
-const median = (list) => [...list].sort((a, b) => a - b)[list.length >> 1]
+export const median = (list) => [...list].sort((a, b) => a - b)[list.length >> 1]
 
 /**
- * @param contestants `{ name, command, args, env }`; the first is the one that the others are compared with
- * @param options `rounds`, `repetitions` of a round, `warm` repetitions before; `rate` turns seconds into what is printed
+ * Starts all contestants and lets each do its rounds in turn.
+ *
+ * @param contestants `{ name, command, args, env }`
+ * @returns for each `{ name, ready, answers }` with the answer of every round, or `{ name, missing }` with the reason
  */
-export async function compare(
-  title,
-  contestants,
-  { rounds = 5, repetitions = 1, warm = 1, rate = (s) => `${(1000 * s).toFixed(1)} ms` } = {},
-) {
-  console.log(`\n${title}`)
-  const running = []
+export async function contest(contestants, { rounds = 5, repetitions = 1, warm = 1 } = {}) {
+  const all = []
   for (const contestant of contestants) {
     try {
       if (!contestant.command) throw new Error('its environment is not there: npm run bench sets it up')
       const process = await start(contestant)
-      await process.time(warm)
-      running.push({ ...contestant, ...process, seconds: [] })
+      const warmed = await process.time(warm)
+      all.push({ name: contestant.name, process, ready: process.ready, warmed, answers: [] })
     } catch (error) {
-      console.log(`  ${contestant.name.padEnd(28)} missing: ${error.message}`)
+      all.push({ name: contestant.name, missing: error.message })
     }
   }
+  const running = all.filter((c) => c.process)
   for (let round = 0; round < rounds; round++) {
-    for (const r of running) r.seconds.push(await r.time(repetitions))
+    for (const c of running) c.answers.push(await c.process.time(repetitions))
   }
-  const [first] = running
-  for (const r of running) {
-    r.end()
-    const ratios = r.seconds.map((s, i) => s / first.seconds[i])
-    const spread = `${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}`
-    const versus = r === first ? '' : `${median(ratios).toFixed(2)} times the time of ${first.name} (${spread})`
-    console.log(`  ${r.name.padEnd(28)} ${rate(median(r.seconds)).padStart(14)}  ${versus}`)
+  for (const c of running) c.process.end()
+  return all.map(({ process, ...told }) => told)
+}
+
+/** The median of how many times longer `other` took than `one` in the same round, and the least and the most. */
+export function ratioOf(other, one) {
+  const ratios = other.answers.map(({ seconds }, i) => seconds / one.answers[i].seconds)
+  return { median: median(ratios), low: Math.min(...ratios), high: Math.max(...ratios) }
+}
+
+/** Prints a contest; `rate` turns seconds into what is printed. All are compared with the first. */
+export async function compare(title, contestants, { rate = (s) => `${(1000 * s).toFixed(1)} ms`, ...options } = {}) {
+  console.log(`\n${title}`)
+  const all = await contest(contestants, options)
+  const running = all.filter((c) => !c.missing)
+  for (const c of all) {
+    if (c.missing) {
+      console.log(`  ${c.name.padEnd(28)} missing: ${c.missing}`)
+      continue
+    }
+    const { median: times, low, high } = ratioOf(c, running[0])
+    const versus =
+      c === running[0]
+        ? ''
+        : `${times.toFixed(2)} times the time of ${running[0].name} (${low.toFixed(2)} to ${high.toFixed(2)})`
+    console.log(`  ${c.name.padEnd(28)} ${rate(median(c.answers.map((a) => a.seconds))).padStart(14)}  ${versus}`)
   }
-  return running.map(({ name, ready, seconds }) => ({ name, version: ready, seconds }))
+  return running.map(({ name, ready, answers }) => ({ name, version: ready, seconds: answers.map((a) => a.seconds) }))
 }

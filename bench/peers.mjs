@@ -2,17 +2,22 @@
 // without it. `node bench/peers.mjs [bench …]`
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
-import { peerPython, root } from './harness.mjs'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { peerNode, peerPython, root } from './harness.mjs'
 
-/** By bench: packages, and the module that shows that one is there. */
+/** By bench: packages with the version that was measured, and the module that shows that one is there. */
 const TORCH = [
   ['numpy', 'numpy'],
-  ['torch', 'torch'],
+  ['torch==2.15.0', 'torch'],
+]
+const TRANSFORMERS = [
+  ['transformers==5.24.0', 'transformers'],
+  ['safetensors', 'safetensors'],
 ]
 const PACKAGES = {
-  gpt: TORCH,
+  training: [...TORCH, ...TRANSFORMERS, ['jax==0.10.2', 'jax'], ['optax==0.2.8', 'optax']],
   conv: TORCH,
-  memory: [...TORCH, ['transformers', 'transformers'], ['peft', 'peft'], ['safetensors', 'safetensors']],
+  memory: [...TORCH, ...TRANSFORMERS, ['peft', 'peft']],
   optim: [
     ...TORCH,
     ['optax', 'optax'],
@@ -44,6 +49,27 @@ if (python) {
     if (there(module)) continue
     console.log(`installing ${name}`)
     if (!run(python, ['-m', 'pip', 'install', '--quiet', name]))
+      console.log(`${name} could not be installed: the benches say that it is missing`)
+  }
+}
+
+/** Libraries of JavaScript, each installed by itself so that one that fails takes none with it. */
+const MODULES = [
+  '@tensorflow/tfjs@4.22.0',
+  '@tensorflow/tfjs-backend-wasm@4.22.0',
+  '@jax-js/jax@0.1.25',
+  '@frost-beta/mlx@0.0.7',
+]
+if (process.argv.length === 2 || benches.includes('training')) {
+  const folder = peerNode()
+  mkdirSync(folder, { recursive: true })
+  const manifest = join(folder, 'package.json')
+  if (!existsSync(manifest)) writeFileSync(manifest, '{ "private": true }\n')
+  for (const wanted of MODULES) {
+    const name = wanted.slice(0, wanted.lastIndexOf('@'))
+    if (existsSync(join(folder, 'node_modules', name))) continue
+    console.log(`installing ${name}`)
+    if (!run('npm', ['install', '--prefix', folder, '--silent', wanted], 'ignore'))
       console.log(`${name} could not be installed: the benches say that it is missing`)
   }
 }
