@@ -33,6 +33,8 @@ export interface Instruction {
   readonly node?: Node
   /** Computes again what another instruction has computed. */
   readonly again?: boolean
+  /** Makes what a value is kept in, in fewer bits, until the backward pass. */
+  readonly packs?: boolean
 }
 
 /** A graph as instructions in order, on memory that has no places yet. */

@@ -21,6 +21,8 @@ export interface Plan {
   readonly bufs: readonly Buf[]
   /** Instructions that compute a value again. */
   readonly recomputed: number
+  /** Values that are kept in fewer bits between the passes. */
+  readonly packed: number
 }
 
 /** Gives everything a place in the arena. What is given stays as it is. */
@@ -49,8 +51,16 @@ export function placed(lowered: Lowered): Plan {
   const bufs = [...copies.values()]
   const arenaBytes = allocate(bufs.filter((b) => b.space === 'arena' && !b.into && b.bytes > 0 && b.last >= 0))
   const { outputs, constants } = lowered
-  const recomputed = instructions.filter((i) => i.again).length
-  return { instructions, externals, outputs, constants, arenaBytes, bufs, recomputed }
+  const packed = instructions.filter((i) => i.packs).length
+  // What brings such a value back computes nothing again.
+  const recomputed = instructions.filter((i) => i.again).length - unpacking(instructions)
+  return { instructions, externals, outputs, constants, arenaBytes, bufs, recomputed, packed }
+}
+
+/** Instructions that bring back values from fewer bits. */
+function unpacking(instructions: readonly Instruction[]): number {
+  const packed = new Set(instructions.filter((i) => i.packs).flatMap((i) => i.outputs.map((o) => o.buf)))
+  return instructions.filter((i) => i.again && i.inputs.some((o) => packed.has(o.buf))).length
 }
 
 /** Lets an output take the place of an input that is read here for the last time. */

@@ -2,12 +2,15 @@ import type { Graph } from './graph.js'
 import type { Instruction } from './instruction.js'
 import { lower } from './lower.js'
 import { type Plan, placed } from './place.js'
-import { recompute } from './recompute.js'
+import { packAll, recompute } from './recompute.js'
+import type { Packed } from './recompute-pack.js'
 
 /** What a plan may do beside giving every value a place. */
 export interface PlanOptions {
   /** Bytes that the arena is to fit into: values are computed again where that is needed. 0 asks for as little as possible. */
   readonly arena?: number
+  /** Activations may be kept in fewer bits between the passes of a training step: all of them, or as many as `arena` asks for. */
+  readonly packed?: Packed
 }
 
 /**
@@ -24,5 +27,7 @@ export function makePlan(
   options: PlanOptions = {},
 ): Plan {
   const lowered = lower(graph, donated, workspace)
-  return placed(options.arena === undefined ? lowered : recompute(lowered, options.arena))
+  const { arena, packed } = options
+  if (arena !== undefined) return placed(recompute(lowered, arena, packed))
+  return placed(packed ? packAll(lowered, packed) : lowered)
 }

@@ -2,6 +2,7 @@ import { millisecondsOf } from './cost.js'
 import { align } from './allocate.js'
 import { type Buf, inPlacePairs, type Instruction, isWhole, type Lowered, newBuf } from './instruction.js'
 import { bytesOf } from '../tensor/dtype.js'
+import { endOfForward, type Packed, packedWay } from './recompute-pack.js'
 import { wayTo } from './recompute-recipe.js'
 
 /** An instruction as a simulation sees it: values of the arena by number. */
@@ -26,6 +27,13 @@ export interface Recipe {
   readonly rank: number
 }
 
+/** How a value is kept in fewer bits for the backward pass. */
+export interface Pack {
+  readonly pack: Step
+  /** How the value comes back. */
+  readonly unpack: Recipe
+}
+
 /** A program in which any value that has a recipe may be given up and computed again. */
 export interface Model {
   readonly steps: readonly Step[]
@@ -36,11 +44,16 @@ export interface Model {
   /** The steps that read each value, in order. */
   readonly readAt: readonly (readonly number[])[]
   readonly recipes: readonly (Recipe | undefined)[]
+  /** Values that may be kept in fewer bits, where that is allowed. */
+  readonly packs: ReadonlyMap<number, Pack>
+  /** The step that ends the forward pass, where values may be kept in fewer bits. */
+  readonly forwardEnd: number
   /** Milliseconds of all steps, nothing computed again. */
   readonly milliseconds: number
 }
 
-export function modelOf({ instructions, workspace }: Lowered): Model {
+/** The program, and what may be given up of it: exactly, or, where `packed` says so, by activations in fewer bits. */
+export function modelOf({ instructions, workspace }: Lowered, packed?: Packed): Model {
   const numbers = new Map<Buf, number>()
   const bufs: Buf[] = []
   const numberOf = (buf: Buf): number => {
@@ -86,17 +99,25 @@ export function modelOf({ instructions, workspace }: Lowered): Model {
     }
   })
   const recipes = new Array<Recipe | undefined>(count).fill(undefined)
+  const packs = new Map<number, Pack>()
+  const forwardEnd = packed ? endOfForward(instructions) : -1
   instructions.forEach((i, at) => {
     i.outputs.forEach((o, output) => {
       const v = numbers.get(o.buf)
       if (v === undefined || readAt[v].length === 0) return
-      const way = wayTo(i, output)
-      if (!way) return
       const whole = (bare: Omit<Instruction, 'workspace'>): Step => {
         const unchanged = bare.op === i.op && bare.attrs === i.attrs
         const bytes = unchanged ? i.workspace.bytes : workspace(bare)
         return stepOf({ ...bare, workspace: newBuf('arena', bytes, i.workspace.label) })
       }
+      const crosses = at < forwardEnd && readAt[v][readAt[v].length - 1] > forwardEnd
+      const low = packed && crosses ? packedWay(i, output, packed) : undefined
+      if (low) {
+        const unpack = { step: whole(low.unpack), until: Infinity, rank: 2 * at }
+        packs.set(v, { pack: whole(low.pack), unpack })
+      }
+      const way = wayTo(i, output)
+      if (!way) return
       const writes = way.instruction.inputs.map((x) => writtenAt.get(x.buf)?.find((w) => w > at) ?? Infinity)
       recipes[v] = {
         step: whole(way.instruction),
@@ -114,6 +135,12 @@ export function modelOf({ instructions, workspace }: Lowered): Model {
     madeAt,
     readAt,
     recipes,
+    packs,
+    forwardEnd,
     milliseconds: steps.reduce((n, s) => n + s.milliseconds, 0),
   }
 }
+
+/** How a value that is given up comes back: from what it was kept in, or computed again. */
+export const wayBack = (model: Model, packed: ReadonlySet<number>, value: number): Recipe | undefined =>
+  packed.has(value) ? model.packs.get(value)!.unpack : model.recipes[value]

@@ -1,18 +1,18 @@
-import type { Model } from './recompute-model.js'
-import { type Drops, type Outcome, phaseAt, simulate } from './recompute-simulate.js'
+import { type Model, wayBack } from './recompute-model.js'
+import { type Choice, type Drops, NOTHING, type Outcome, phaseAt, simulate } from './recompute-simulate.js'
 
-/** A change of the drops, with a name by which what it is worth is remembered. */
+/** A change of the choice, with a name by which what it is worth is remembered. */
 interface Move {
   readonly key: string
   /** The same for moves that can be expected to be worth about the same: those of the same value in another layer. */
   readonly like: string
-  /** The drops after it; undefined where another move is the same. */
-  readonly drops: () => Drops | undefined
+  /** The choice after it; undefined where another move is the same. */
+  readonly choice: () => Choice | undefined
 }
 
 /** The drops with one more cut; undefined where the value is touched at `time`, or is not needed after it. */
 function cutAt(model: Model, state: Outcome, drops: Drops, value: number, time: number): Drops | undefined {
-  const recipe = model.recipes[value]
+  const recipe = wayBack(model, state.packed, value)
   if (!recipe) return undefined
   const made = model.madeAt[value]
   let before = made <= time ? made : -1
@@ -57,9 +57,10 @@ function closed(model: Model, state: Outcome, start: Drops, value: number, time:
   const drops = new Map(start)
   const stack = [value]
   let changed = false
+  const back = (v: number) => wayBack(model, state.packed, v)
   while (stack.length > 0) {
-    for (const u of model.recipes[stack.pop()!]!.step.reads) {
-      if (!model.recipes[u]) continue
+    for (const u of back(stack.pop()!)!.step.reads) {
+      if (!back(u)) continue
       const { later, before } = around(model, state, u, time)
       const cuts = drops.get(u) ?? []
       if (later || cuts.includes(before)) continue
@@ -74,18 +75,45 @@ function closed(model: Model, state: Outcome, start: Drops, value: number, time:
   return changed ? drops : undefined
 }
 
-/** Every value that lives at the fullest moment without being touched, given up there: alone, and with what it is computed from. */
+/** The choice with one more value kept in fewer bits from the end of its use in the forward pass; undefined where that is not within `time`. */
+function packedAt(
+  model: Model,
+  state: Pick<Outcome, 'drops' | 'packed' | 'extra'>,
+  value: number,
+  time: number,
+): Choice | undefined {
+  if (!model.packs.has(value) || state.drops.has(value)) return undefined
+  const touches = [model.madeAt[value], ...model.readAt[value], ...(state.extra.get(value) ?? [])]
+  const before = Math.max(...touches.filter((t) => t <= model.forwardEnd))
+  const after = Math.min(...touches.filter((t) => t > model.forwardEnd))
+  if (before >= time || after <= time) return undefined
+  return { drops: new Map(state.drops).set(value, [before]), packed: new Set(state.packed).add(value) }
+}
+
+/**
+ * Every value that lives at the fullest moment without being touched, given up there: alone, and with what it is computed from; and kept in fewer
+ * bits, where that is allowed.
+ */
 function movesFrom(model: Model, state: Outcome): Move[] {
   const moves: Move[] = []
   for (let value = 0; value < model.recipes.length; value++) {
-    const alone = cutAt(model, state, state.drops, value, state.peakTime)
+    const { packed, peakTime } = state
+    const narrow = packedAt(model, state, value, peakTime)
+    if (narrow) {
+      const like = `packed ${model.bytes[value]}`
+      moves.push({ key: `${value} packed`, like, choice: () => narrow })
+    }
+    const alone = cutAt(model, state, state.drops, value, peakTime)
     if (!alone) continue
     const key = `${value}:${alone.get(value)!.join()}`
-    const { instruction, milliseconds } = model.recipes[value]!.step
+    const { instruction, milliseconds } = wayBack(model, packed, value)!.step
     const like = `${instruction.op.name} ${model.bytes[value]} ${milliseconds}`
-    moves.push({ key, like, drops: () => alone })
-    const whole = () => closed(model, state, alone, value, state.peakTime)
-    moves.push({ key: `${key} and its own`, like: `${like} and its own`, drops: whole })
+    moves.push({ key, like, choice: () => ({ drops: alone, packed }) })
+    const whole = () => {
+      const drops = closed(model, state, alone, value, peakTime)
+      return drops && { drops, packed }
+    }
+    moves.push({ key: `${key} and its own`, like: `${like} and its own`, choice: whole })
   }
   return moves
 }
@@ -103,7 +131,7 @@ const MOST = 1
  * Takes the moves that cost the least for what they take off above the target, until nothing is above it. Undefined where no move helps
  * any more.
  */
-function descend(model: Model, from: Drops, target: number, simulations: number): Outcome | undefined {
+function descend(model: Model, from: Choice, target: number, simulations: number): Outcome | undefined {
   let state = simulate(model, from, target)
   let left = simulations + model.recipes.length
   // What moves cost when they were last looked at, which the moves before them change little; at first, what their like cost.
@@ -120,9 +148,9 @@ function descend(model: Model, from: Drops, target: number, simulations: number)
       for (const m of moves) if (!move || worthOf(m) < worthOf(move)) move = m
       if (!move || worthOf(move) >= least) break
       moves.delete(move)
-      const drops = move.drops()
-      if (drops && left-- === 0) return undefined
-      const outcome = drops && simulate(model, drops, target)
+      const choice = move.choice()
+      if (choice && left-- === 0) return undefined
+      const outcome = choice && simulate(model, choice, target)
       const gain = outcome ? excess - outcome.excess : 0
       const price = outcome && gain > 0 ? (outcome.milliseconds - milliseconds + FREE) / gain : Infinity
       worth.set(move.key, price).set(move.like, Math.min(price, worth.get(move.like) ?? Infinity))
@@ -136,45 +164,51 @@ function descend(model: Model, from: Drops, target: number, simulations: number)
 /** Takes back what is not needed for the target any more, the dearest first. */
 function polished(model: Model, outcome: Outcome, target: number): Outcome {
   let state = outcome
-  const price = (v: number) => model.recipes[v]!.step.milliseconds
+  const price = (v: number) => wayBack(model, outcome.packed, v)!.step.milliseconds
   for (const value of [...state.drops.keys()].sort((a, b) => price(b) - price(a))) {
     const drops = new Map(state.drops)
     drops.delete(value)
-    const without = simulate(model, drops, target)
+    const packed = new Set(state.packed)
+    packed.delete(value)
+    const without = simulate(model, { drops, packed }, target)
     if (without && without.peak <= target && without.milliseconds <= state.milliseconds) state = without
   }
   return state
 }
 
 /** A bound that no drops get below: what an instruction touches, and what cannot be computed again. */
-function boundOf(model: Model): number {
+export function boundOf(model: Model): number {
   const change = new Float64Array(model.steps.length + 1)
-  model.recipes.forEach((recipe, v) => {
-    if (recipe) return
+  const goes = (v: number) => model.recipes[v] !== undefined || model.packs.has(v)
+  model.madeAt.forEach((_, v) => {
+    if (goes(v)) return
     change[model.madeAt[v]] += model.bytes[v]
     change[Math.max(model.madeAt[v], ...model.readAt[v]) + 1] -= model.bytes[v]
   })
   let kept = 0
   return model.steps.reduce((most, { reads, writes, pairs, scratch }, at) => {
     kept += change[at]
-    const own = new Set([...reads, ...writes].filter((v) => model.recipes[v]))
+    const own = new Set([...reads, ...writes].filter(goes))
     const shared = [...new Set(pairs.map(([o]) => o))].reduce((n, v) => n + model.bytes[v], 0)
     return Math.max(most, kept + scratch + [...own].reduce((n, v) => n + model.bytes[v], 0) - shared)
   }, 0)
 }
 
-/** Share of the peak that one round takes off where as little as possible is asked for. */
+/** What one round leaves of the peak where as little as possible is asked for. */
 const ROUND = 0.93
 
-/** From nothing computed again to as little memory as can be, in rounds; each needs less memory and more time than the one before. */
-export function* frontier(model: Model): Generator<Outcome> {
-  let state = simulate(model, new Map(), Infinity)!
+/**
+ * From nothing computed again to as little memory as can be, in rounds; each needs less memory and more time than the one before.
+ * @param round share of the peak that one leaves, in (0, 1): where it is small, there are few of them
+ */
+export function* frontier(model: Model, round = ROUND): Generator<Outcome> {
+  let state = simulate(model, NOTHING, Infinity)!
   yield state
   const bound = boundOf(model)
-  for (let share = ROUND; share < 0.98; ) {
+  for (let share = round; share < 0.98; ) {
     const target = Math.max(bound, Math.floor(state.peak * share))
     if (target >= state.peak) return
-    const next = descend(model, state.drops, target, ROUND_SEARCH)
+    const next = descend(model, state, target, ROUND_SEARCH)
     if (next && next.peak < state.peak) {
       state = polished(model, next, target)
       yield state
@@ -185,6 +219,16 @@ export function* frontier(model: Model): Generator<Outcome> {
 /** The cheapest choice that is found whose peak is at most `target`; undefined where none is found. */
 export function search(model: Model, target: number): Outcome | undefined {
   if (target < boundOf(model)) return undefined
-  const outcome = descend(model, new Map(), target, SEARCH)
+  const outcome = descend(model, NOTHING, target, SEARCH)
   return outcome && polished(model, outcome, target)
+}
+
+/** Everything that may be kept in fewer bits between the passes, kept so. */
+export function allPacked(model: Model): Outcome {
+  let choice = NOTHING
+  for (const value of model.packs.keys()) {
+    const next = packedAt(model, { ...choice, extra: new Map() }, value, model.forwardEnd + 0.5)
+    if (next) choice = next
+  }
+  return simulate(model, choice, Infinity)!
 }

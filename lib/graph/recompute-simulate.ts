@@ -1,10 +1,19 @@
-import type { Model, Step } from './recompute-model.js'
+import { type Model, type Step, wayBack } from './recompute-model.js'
 
 /**
  * Which values are given up, and when: by number of the value, the steps after which it is gone until a later one reads it, which
  * finds it computed again. In order.
  */
 export type Drops = ReadonlyMap<number, readonly number[]>
+
+/** What is done about a program's memory. */
+export interface Choice {
+  readonly drops: Drops
+  /** Those of the values given up that are kept in fewer bits; the others are computed again. */
+  readonly packed: ReadonlySet<number>
+}
+
+export const NOTHING: Choice = { drops: new Map(), packed: new Set() }
 
 /** The place of a value among those that take turns for it: 0 is the one that the program makes. */
 export const phaseAt = (cuts: readonly number[] | undefined, time: number): number => {
@@ -23,8 +32,7 @@ export interface Turn {
 }
 
 /** What a choice of drops comes to. */
-export interface Outcome {
-  readonly drops: Drops
+export interface Outcome extends Choice {
   /** Most bytes that live at once. */
   readonly peak: number
   /** The step at which they do. */
@@ -45,10 +53,14 @@ interface Again {
 }
 
 /** The recomputations that drops need, in the order in which they are run; undefined where one comes too late. */
-function recomputations(model: Model, drops: Drops): { list: Again[]; extra: Map<number, number[]> } | undefined {
+function recomputations(
+  model: Model,
+  { drops, packed }: Choice,
+): { list: Again[]; extra: Map<number, number[]> } | undefined {
   const extra = new Map<number, number[]>()
   const list: Again[] = []
-  const rank = (v: number) => model.recipes[v]!.rank
+  const back = (v: number) => wayBack(model, packed, v)!
+  const rank = (v: number) => back(v).rank
   // From the last made to the first: what computes a value again reads only earlier ones.
   const values = [...drops.keys()].sort((a, b) => rank(b) - rank(a))
   for (const value of values) {
@@ -60,11 +72,12 @@ function recomputations(model: Model, drops: Drops): { list: Again[]; extra: Map
     }
     model.readAt[value].forEach(see)
     extra.get(value)?.forEach(see)
-    const recipe = model.recipes[value]!
+    const recipe = back(value)
     for (let phase = 1; phase < first.length; phase++) {
       const time = first[phase]
       if (time === Infinity) continue
-      if (time > recipe.until) return undefined
+      // The forward pass reads no approximation.
+      if (time > recipe.until || (packed.has(value) && time <= model.forwardEnd)) return undefined
       list.push({ value, time, phase })
       for (const u of recipe.step.reads) {
         const known = extra.get(u)
@@ -81,8 +94,9 @@ function recomputations(model: Model, drops: Drops): { list: Again[]; extra: Map
  * Runs through the program with the values of `drops` computed again, under the rules of the plan: what lives when, in place where the
  * last reader writes. Undefined where something would be computed again from what is overwritten.
  */
-export function simulate(model: Model, drops: Drops, target: number): Outcome | undefined {
-  const needed = recomputations(model, drops)
+export function simulate(model: Model, choice: Choice, target: number): Outcome | undefined {
+  const { drops, packed } = choice
+  const needed = recomputations(model, choice)
   if (!needed) return undefined
   const { list, extra } = needed
   const bytes: number[] = [...model.bytes]
@@ -93,20 +107,30 @@ export function simulate(model: Model, drops: Drops, target: number): Outcome | 
     return phase === 0 ? value : places.get(value)![phase]
   }
   const turns: Turn[] = []
-  const reads: number[][] = []
-  const writes: number[][] = []
-  const pairs: (readonly [number, number])[][] = []
+  const reads: (readonly number[])[] = []
+  const writes: (readonly number[])[] = []
+  const pairs: (readonly (readonly [number, number])[])[] = []
   let milliseconds = 0
-  const push = (turn: Turn, written: (v: number) => number) => {
+  const push = (turn: Turn, own?: ReadonlyMap<number, number>) => {
+    const { step, time } = turn
     turns.push(turn)
-    const read = (v: number) => placeOf(v, turn.time)
-    reads.push(drops.size === 0 ? (turn.step.reads as number[]) : turn.step.reads.map(read))
-    writes.push(turn.step.writes.map(written))
-    pairs.push(turn.step.pairs.map(([o, i]) => [written(o), read(i)] as const))
+    const written = (v: number) => own?.get(v) ?? v
+    // Most of a program is as it was: nothing is made for it, since this runs a thousand times.
+    const same = own === undefined && !step.reads.some((v) => drops.has(v))
+    const read = (v: number) => placeOf(v, time)
+    reads.push(same ? step.reads : step.reads.map(read))
+    writes.push(own ? step.writes.map(written) : step.writes)
+    pairs.push(same ? step.pairs : step.pairs.map(([o, i]) => [written(o), read(i)] as const))
   }
   // What is not read before it is computed again is not made the first time, where the step that makes it can do without.
   const rests = new Map<number, Step | null>()
+  /** Values to be packed after a step. */
+  const packing = new Map<number, number[]>()
   for (const [value, cuts] of drops) {
+    if (packed.has(value)) {
+      packing.set(cuts[0], [...(packing.get(cuts[0]) ?? []), value])
+      continue
+    }
     const { rest } = model.recipes[value]!
     const time = model.madeAt[value]
     if (rest === undefined || cuts[0] !== time || rests.has(time)) continue
@@ -118,19 +142,24 @@ export function simulate(model: Model, drops: Drops, target: number): Outcome | 
     for (; next < list.length && list[next].time === time; next++) {
       const { value, phase } = list[next]
       const own = new Map<number, number>()
-      const recipe = model.recipes[value]!
+      const recipe = wayBack(model, packed, value)!
       for (const v of recipe.step.writes) own.set(v, bytes.push(model.bytes[v]) - 1)
       let at = places.get(value)
       if (!at) places.set(value, (at = []))
       at[phase] = own.get(value)!
       milliseconds += recipe.step.milliseconds
-      push({ step: recipe.step, time, again: value }, (v) => own.get(v)!)
+      push({ step: recipe.step, time, again: value }, own)
     }
     const own = rests.has(time) ? rests.get(time) : step
-    if (own) push({ step: own, time }, (v) => v)
+    if (own) push({ step: own, time })
+    for (const value of packing.get(time) ?? []) {
+      const { pack } = model.packs.get(value)!
+      milliseconds += pack.milliseconds
+      push({ step: pack, time })
+    }
   })
   const { peak, at, excess } = measure(turns, bytes, reads, writes, pairs, target)
-  return { drops, peak, peakTime: turns[at].time, excess, milliseconds, turns, extra }
+  return { drops, packed, peak, peakTime: turns[at].time, excess, milliseconds, turns, extra }
 }
 
 function measure(

@@ -2,7 +2,8 @@ import { millisecondsOf } from './cost.js'
 import { type Buf, type Instruction, type Lowered, newBuf, type Operand } from './instruction.js'
 import { placed } from './place.js'
 import { type Model, modelOf } from './recompute-model.js'
-import { frontier, search } from './recompute-search.js'
+import type { Packed } from './recompute-pack.js'
+import { allPacked, boundOf, frontier, search } from './recompute-search.js'
 import { type Outcome, phaseAt } from './recompute-simulate.js'
 
 /** The program that an outcome stands for. */
@@ -33,6 +34,9 @@ export function rewritten(lowered: Lowered, model: Model, { drops, turns }: Outc
   return { ...lowered, instructions }
 }
 
+/** What a round of a hasty search leaves of the peak. */
+const HASTY = 0.75
+
 /** Times that a target is lowered by what the places in the arena need beyond what lives. */
 const ROUNDS = 4
 
@@ -41,12 +45,14 @@ const ROUNDS = 4
  * as little as was found). Chosen by time lost for bytes saved at the fullest moment, under the liveness of the whole program: forward,
  * backward and update together. What is computed again is the same instruction on the same operands, so no number changes.
  *
+ * Where `packed` allows it, activations are kept in fewer bits between the passes too: the gradients are then others.
+ *
  * The problem is that of Checkmate (Jain et al. 2020); the search is greedy with re-simulation, as thousands of instructions are to be
  * planned in well under a second.
  */
-export function recompute(lowered: Lowered, arena: number): Lowered {
+export function recompute(lowered: Lowered, arena: number, packed?: Packed): Lowered {
   if (placed(lowered).arenaBytes <= arena) return lowered
-  const model = modelOf(lowered)
+  const model = modelOf(lowered, packed)
   let best: { bytes: number; program: Lowered } | undefined
   const fits = (outcome: Outcome): boolean => {
     const program = rewritten(lowered, model, outcome)
@@ -61,9 +67,21 @@ export function recompute(lowered: Lowered, arena: number): Lowered {
     if (fits(outcome)) return best!.program
     target -= best!.bytes - arena
   }
-  for (const outcome of frontier(model)) if (fits(outcome)) break
+  // Neither way down is always the better one.
+  for (const round of [undefined, HASTY]) {
+    for (const outcome of frontier(model, round)) if (fits(outcome)) return best!.program
+  }
   return best!.program
 }
+
+/** Keeps everything that may be kept in fewer bits between the passes so, whether or not there is memory for more. */
+export function packAll(lowered: Lowered, packed: Packed): Lowered {
+  const model = modelOf(lowered, packed)
+  return model.packs.size > 0 ? rewritten(lowered, model, allPacked(model)) : lowered
+}
+
+/** Bytes that no choice of what is given up gets below. */
+export const leastArena = (lowered: Lowered, packed?: Packed): number => boundOf(modelOf(lowered, packed))
 
 /** A point of the curve of time against memory. */
 export interface Tradeoff {
@@ -74,18 +92,32 @@ export interface Tradeoff {
 
 const millisecondsIn = (lowered: Lowered): number => lowered.instructions.reduce((n, i) => n + millisecondsOf(i), 0)
 
+const tradeoffOf = (lowered: Lowered, model: Model, outcome: Outcome): Tradeoff => ({
+  arenaBytes: placed(rewritten(lowered, model, outcome)).arenaBytes,
+  milliseconds: model.milliseconds + outcome.milliseconds,
+})
+
 /** What recomputation can buy: from nothing computed again to as little memory as can be. */
-export function tradeoffs(lowered: Lowered): Tradeoff[] {
-  const model = modelOf(lowered)
-  return [...frontier(model)].map((outcome) => ({
-    arenaBytes: placed(rewritten(lowered, model, outcome)).arenaBytes,
-    milliseconds: model.milliseconds + outcome.milliseconds,
-  }))
+export function tradeoffs(lowered: Lowered, packed?: Packed): Tradeoff[] {
+  const model = modelOf(lowered, packed)
+  return [...frontier(model)].map((outcome) => tradeoffOf(lowered, model, outcome))
+}
+
+/** The two ends of the curve: nothing computed again, and about as little memory as can be. */
+export function ends(lowered: Lowered, packed?: Packed): Tradeoff[] {
+  const model = modelOf(lowered, packed)
+  const all = [...frontier(model, HASTY)]
+  return [all[0], ...all.slice(1).slice(-1)].map((outcome) => tradeoffOf(lowered, model, outcome))
 }
 
 /** What a program comes to that is to fit into `arena` bytes; more than those where it cannot. */
-export function fitted(lowered: Lowered, arena: number): Tradeoff & { recomputed: number } {
-  const program = recompute(lowered, arena)
-  const { arenaBytes, recomputed } = placed(program)
-  return { arenaBytes, milliseconds: millisecondsIn(program), recomputed }
+export function fitted(
+  lowered: Lowered,
+  arena: number,
+  packed?: Packed,
+): Tradeoff & { recomputed: number; packed: number } {
+  const program = recompute(lowered, arena, packed)
+  const plan = placed(program)
+  const { arenaBytes, recomputed } = plan
+  return { arenaBytes, milliseconds: millisecondsIn(program), recomputed, packed: plan.packed }
 }

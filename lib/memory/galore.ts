@@ -1,6 +1,6 @@
 import { mul } from '../ops/elementwise.js'
 import type { Optimizer } from '../optim/optimizer.js'
-import { checkRange } from './options.js'
+import { checkChoice, checkRange } from './options.js'
 import { type Given, projectedMover } from './projected.js'
 import { checkProjection, projecting, type ProjectionOptions } from './projection-options.js'
 import { wrapOptimizer } from './wrap.js'
@@ -9,13 +9,20 @@ import { wrapOptimizer } from './wrap.js'
 export interface GaloreOptions extends ProjectionOptions {
   /** Multiplies the steps of what is projected (α). Default 0.25. */
   scale?: number
+  /**
+   * What is summed over micro-batches: the `whole` gradients, or what they are in the `small` space, so that no gradient of a matrix is held from one
+   * micro-batch to the next. Then a space is chosen by the first micro-batch of its step alone, and a clip sees the norm of what is in the spaces.
+   * Default `whole`.
+   */
+  accumulation?: 'whole' | 'small'
 }
 
 /** @internal GaLore, with given bases where a test has some. */
 export function galoreWith(base: Optimizer, options: GaloreOptions, given?: Given): Optimizer {
   const who = 'memory.galore'
-  const { match, scale = 0.25 } = options
-  const checked = checkProjection(who, options, ['scale'])
+  const { match, scale = 0.25, accumulation = 'whole' } = options
+  const checked = checkProjection(who, options, ['scale', 'accumulation'])
+  checkChoice(who, 'accumulation', accumulation, ['whole', 'small'])
   checkRange(who, 'scale', scale, 0, Infinity, { open: true })
   return wrapOptimizer(base, {
     name: 'galore',
@@ -27,6 +34,7 @@ export function galoreWith(base: Optimizer, options: GaloreOptions, given?: Give
         inner,
         ...projecting(checked),
         given,
+        onlyLow: accumulation === 'small',
         step({ low, up, move, scale: by }) {
           const { step, slots } = move(low, { scale: by })
           return { step: up(scale === 1 ? step : mul(step, scale)), slots }

@@ -67,6 +67,8 @@ export interface ProjectedParts {
   projector(rows: number, cols: number, dtype: 'float32' | 'float64'): Projector
   /** First states that the method has beside the rule's. */
   more?(p: Tensor): Record<string, Tensor>
+  /** Whether what is small is all that a step needs of a gradient, and micro-batches sum no more. */
+  readonly onlyLow?: boolean
   /** The whole step of the weight as a matrix, and all states of rule and method. */
   step(at: InSpace, more: Readonly<Record<string, Tensor>>): { step: Tensor; slots: Record<string, Tensor> }
 }
@@ -130,6 +132,61 @@ export function projectedMover(method: ProjectedParts): Mover {
     }
   }
 
+  const ruleSlotsOf = (p: Tensor, name: string, projector: Projector) => Object.keys(firstOf(p, name, projector))
+
+  /** The parameter moved by the small gradient, which is that of the choice. */
+  const moved = (
+    o: Operands,
+    projector: Projector,
+    { due, held, age, states }: ReturnType<typeof chosen>,
+    { g, scale, low }: { g?: Tensor; scale: Tensor | undefined; low: Tensor },
+  ) => {
+    const { p } = o
+    const t = age && add(age, 1)
+    const args = argsWith(o.args, { t })
+    const down = (x: Tensor) => projector.down(held, x)
+    const proxy = decay.kind === 'own' ? down(asMatrix(cast(p, wideOf(p)))) : zeros(projector.low, wideOf(p))
+    const own = Object.keys(method.more?.(p) ?? {})
+    const done = method.step(
+      {
+        o,
+        projector,
+        get g(): Tensor {
+          if (g) return g
+          throw new Error(`${who} reads a gradient that was summed small`)
+        },
+        scale,
+        low,
+        args,
+        up: (small) => projector.up(held, small),
+        put: (outside, small) => projector.put(held, outside, small),
+        move(small, { scale: by, lr, lrScale = 1 } = {}) {
+          const at = lr ? { args: argsWith(args, { lr }), lrScale } : { args, lrScale: o.lrScale * lrScale }
+          const next = rule.step({ ...o, ...at, p: proxy, g: small, scale: by, slots: states })
+          return { step: decay.kind === 'own' ? sub(next.p, proxy) : next.p, slots: next.slots }
+        },
+      },
+      pick(own, slotsInOrder(who, o, own)),
+    )
+    const applied = Object.keys(apply.init(p, o.name))
+    const next = apply.step({
+      ...o,
+      g: reshape(done.step, p.shape),
+      scale: undefined,
+      slots: pick(applied, slotsInOrder(who, o, applied)),
+    })
+    return {
+      p: next.p,
+      slots: {
+        ...pick(projector.slots, held),
+        [DUE]: due,
+        ...(age && t ? { [AGE]: assign(age, t) } : {}),
+        ...next.slots,
+        ...done.slots,
+      },
+    }
+  }
+
   return {
     init(p, name) {
       const projector = projectorOf(p)
@@ -146,45 +203,27 @@ export function projectedMover(method: ProjectedParts): Mover {
       const { p, name } = o
       const projector = projectorOf(p)
       const { g, scale } = gradOf(o, decay)
-      const { due, held, age, states } = chosen(o, projector, g, Object.keys(firstOf(p, name, projector)))
-      const t = age && add(age, 1)
-      const args = argsWith(o.args, { t })
-      const down = (x: Tensor) => projector.down(held, x)
-      const proxy = decay.kind === 'own' ? down(asMatrix(cast(p, wideOf(p)))) : zeros(projector.low, wideOf(p))
-      const own = Object.keys(method.more?.(p) ?? {})
-      const done = method.step(
-        {
-          o,
-          projector,
-          g,
-          scale,
-          low: down(g),
-          args,
-          up: (low) => projector.up(held, low),
-          put: (outside, low) => projector.put(held, outside, low),
-          move(low, { scale: by, lr, lrScale = 1 } = {}) {
-            const at = lr ? { args: argsWith(args, { lr }), lrScale } : { args, lrScale: o.lrScale * lrScale }
-            const next = rule.step({ ...o, ...at, p: proxy, g: low, scale: by, slots: states })
-            return { step: decay.kind === 'own' ? sub(next.p, proxy) : next.p, slots: next.slots }
-          },
-        },
-        pick(own, slotsInOrder(who, o, own)),
-      )
-      const applied = Object.keys(apply.init(p, name))
-      const moved = apply.step({
-        ...o,
-        g: reshape(done.step, p.shape),
-        scale: undefined,
-        slots: pick(applied, slotsInOrder(who, o, applied)),
-      })
+      const choice = chosen(o, projector, g, ruleSlotsOf(p, name, projector))
+      return moved(o, projector, choice, { g, scale, low: projector.down(choice.held, g) })
+    },
+    small(p, name) {
+      if (!method.onlyLow || (decay.kind === 'coupled' && decay.rate !== 0)) return undefined
+      const projector = projectorOf(p)
+      const ruleSlots = ruleSlotsOf(p, name, projector)
       return {
-        p: moved.p,
-        slots: {
-          ...pick(projector.slots, held),
-          [DUE]: due,
-          ...(age && t ? { [AGE]: assign(age, t) } : {}),
-          ...moved.slots,
-          ...done.slots,
+        aval: { shape: projector.low, dtype: wideOf(p) },
+        begin(o) {
+          const { g } = gradOf(o, decay)
+          const { due, held, age, states } = chosen(o, projector, g, ruleSlots)
+          const choice = { ...pick(projector.slots, held), [DUE]: due, ...(age ? { [AGE]: age } : {}) }
+          return { low: projector.down(held, g), slots: { ...choice, ...states } }
+        },
+        low: (o) => projector.down(slotsInOrder(who, o, projector.slots), gradOf(o, decay).g),
+        step(o) {
+          const [due, ...held] = slotsInOrder(who, o, [DUE, ...projector.slots])
+          const [age] = resets ? slotsInOrder(who, o, [AGE]) : []
+          const states = pick(ruleSlots, slotsInOrder(who, o, ruleSlots))
+          return moved(o, projector, { due, held, age, states }, { scale: o.scale, low: o.g })
         },
       }
     },

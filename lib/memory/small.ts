@@ -41,7 +41,10 @@ export function argsWith(args: Tensor, { lr, t }: { lr?: Tensor; t?: Tensor }): 
 }
 
 /** The gradient as the small step wants it: a matrix in the dtype of the computation, with coupled decay in it. */
-export function gradOf({ p, g, scale }: Operands, decay: Decay): { g: Tensor; scale: Tensor | undefined } {
+export function gradOf(
+  { p, g, scale }: Pick<Operands, 'p' | 'g' | 'scale'>,
+  decay: Decay,
+): { g: Tensor; scale: Tensor | undefined } {
   const dtype = wideOf(p)
   const matrix = asMatrix(cast(g, dtype))
   if (decay.kind !== 'coupled' || decay.rate === 0) return { g: matrix, scale }

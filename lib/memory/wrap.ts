@@ -1,6 +1,6 @@
 import { SteepestError } from '../errors.js'
 import { namedTensors } from '../nn/module.js'
-import { makeOptimizer, type Mover, type Parts, partsOf } from '../optim/base.js'
+import { makeOptimizer, type Mover, type Parts, partsOf, sumLike } from '../optim/base.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { type Decay, decayOf } from './decay.js'
 import { type Match, taker } from './options.js'
@@ -74,7 +74,7 @@ export function wrapped(
     }
     return made.init(params)
   }
-  return { ...made, init }
+  return sumLike({ ...made, init }, made)
 }
 
 /** @internal An optimizer that moves what `method` takes by it, and all other parameters as it did. */
@@ -96,6 +96,7 @@ export function wrapOptimizer(base: Optimizer, method: Method): Optimizer {
           return {
             init: (p, path) => (takes(path, p) ? own : inner).init(p, path),
             step: (o) => (takes(o.name, o.p) ? own : inner).step(o),
+            small: (p, path) => (takes(path, p) ? own : inner).small?.(p, path),
           }
         },
       }),

@@ -6,7 +6,7 @@ import { add, cast, equal, sub, where } from '../ops/elementwise.js'
 import { update as applyRule } from '../ops/update.js'
 import { reshape, scalar, slice, tensor, zeros } from '../ops/shape.js'
 import { bytesOf } from '../tensor/dtype.js'
-import { sameShape, showAval, showShape } from '../tensor/shape.js'
+import { type Aval, sameShape, showAval, showShape } from '../tensor/shape.js'
 import { Tensor } from '../tensor/tensor.js'
 import { flatten } from '../transform/tree.js'
 import { checkClip, clipped, normalized } from './clip.js'
@@ -35,6 +35,40 @@ export interface Mover {
   /** First states, by slot. */
   init(p: Tensor, name: string): Record<string, Tensor>
   step(operands: Operands): { p: Tensor; slots: Record<string, Tensor> }
+  /** What is summed over micro-batches in the place of the gradient, where less than that is needed. */
+  small?(p: Tensor, name: string): SmallSum | undefined
+}
+
+/** A linear image of a gradient that is all a step needs. */
+export interface SmallSum {
+  readonly aval: Aval
+  /** The image of the first micro-batch's gradient, and the states after that was looked at. */
+  begin(operands: Operands): { low: Tensor; slots: Record<string, Tensor> }
+  /** That of another's. */
+  low(of: Pick<Operands, 'name' | 'p' | 'g' | 'slots'>): Tensor
+  /** The step, with the sum of images as its gradient. */
+  step(operands: Operands): { p: Tensor; slots: Record<string, Tensor> }
+}
+
+/** How the gradients of micro-batches are summed where an optimizer needs less than all of them. */
+export interface GradientSums {
+  /** What is summed, by parameter; of one that is not here, the gradient. */
+  avals(params: unknown): Record<string, Aval>
+  /** Images of the first micro-batch's gradients, by parameter, and the states that it changes. */
+  begin(
+    params: unknown,
+    grads: Readonly<Record<string, Tensor>>,
+    state: OptimizerState,
+    context: UpdateContext,
+  ): { sums: Record<string, Tensor>; state: OptimizerState }
+  more(params: unknown, grads: Readonly<Record<string, Tensor>>, state: OptimizerState): Record<string, Tensor>
+  /** The step, from what was summed of every parameter. */
+  update<P>(
+    params: P,
+    sums: Readonly<Record<string, Tensor>>,
+    state: OptimizerState,
+    context: UpdateContext,
+  ): Updated<P>
 }
 
 export interface Parts {
@@ -151,6 +185,17 @@ export function argsOf(who: string, lr: LearningRate, state: OptimizerState, con
 export const argument = (args: Tensor, i: number): Tensor => reshape(slice(args, [[i, i + 1]]), [])
 
 const made = new WeakMap<Optimizer, Parts>()
+const summed = new WeakMap<Optimizer, GradientSums>()
+
+/** @internal How an optimizer wants micro-batches summed; undefined where it wants their gradients. */
+export const sumsOf = (optimizer: Optimizer): GradientSums | undefined => summed.get(optimizer)
+
+/** @internal `optimizer` sums as `like` does. */
+export function sumLike(optimizer: Optimizer, like: Optimizer): Optimizer {
+  const sums = summed.get(like)
+  if (sums) summed.set(optimizer, sums)
+  return optimizer
+}
 
 /** @internal What an optimizer of one step per parameter was made of; undefined for any other. */
 export const partsOf = (optimizer: Optimizer): Parts | undefined => made.get(optimizer)
@@ -207,7 +252,16 @@ export function makeOptimizer(parts: Parts): Optimizer {
           fix: 'Freeze it with a group, or give the gradient',
         })
     }
-    const all = Object.fromEntries(named)
+    return move(params, entries, Object.fromEntries(named), state, context)
+  }
+
+  const move = <P>(
+    params: P,
+    entries: readonly Entry[],
+    all: Record<string, Tensor>,
+    state: OptimizerState,
+    context: UpdateContext,
+  ): Updated<P> => {
     const clips = clipped(
       all,
       context.clipped ? undefined : clip,
@@ -255,7 +309,61 @@ export function makeOptimizer(parts: Parts): Optimizer {
     stateBytes,
   }
   made.set(optimizer, parts)
+  // What a clip or a norm of its own says of gradients does not hold for images of them.
+  if (!together && !clip && !normalize) summed.set(optimizer, smallSums({ who, lr, entriesOf, move }))
   return optimizer
+}
+
+/** Sums by what each parameter's mover needs. */
+function smallSums(own: {
+  who: string
+  lr: LearningRate
+  entriesOf: (params: unknown) => Entry[]
+  move: <P>(
+    params: P,
+    entries: readonly Entry[],
+    all: Record<string, Tensor>,
+    state: OptimizerState,
+    context: UpdateContext,
+  ) => Updated<P>
+}): GradientSums {
+  const { who, lr, entriesOf, move } = own
+  const smallOf = (params: unknown) =>
+    entriesOf(params).flatMap((entry): [Entry, SmallSum][] => {
+      const small = entry.mover.small?.(entry.p, entry.name)
+      return small ? [[entry, small]] : []
+    })
+  const statesOf = ({ slots }: OptimizerState, name: string): Record<string, Tensor> =>
+    Object.fromEntries(Object.entries(slots).flatMap(([slot, by]) => (name in by ? [[slot, by[name]]] : [])))
+  return {
+    avals: (params) => Object.fromEntries(smallOf(params).map(([{ name }, { aval }]) => [name, aval])),
+    begin(params, grads, state, context) {
+      const args = argsOf(who, lr, state, context)
+      const slots: Slots = Object.fromEntries(Object.entries(state.slots).map(([slot, by]) => [slot, { ...by }]))
+      const sums: Record<string, Tensor> = {}
+      for (const [entry, small] of smallOf(params)) {
+        const own = { g: grads[entry.name], args, slots: statesOf(state, entry.name), key: context.key, check: false }
+        const begun = small.begin({ ...entry, ...own })
+        sums[entry.name] = begun.low
+        for (const [slot, t] of Object.entries(begun.slots)) slots[slot][entry.name] = t
+      }
+      return { sums, state: { step: state.step, slots } }
+    },
+    more: (params, grads, state) =>
+      Object.fromEntries(
+        smallOf(params).map(([{ name, p }, small]) => {
+          return [name, small.low({ name, p, g: grads[name], slots: statesOf(state, name) })]
+        }),
+      ),
+    update(params, sums, state, context) {
+      const small = new Map(smallOf(params).map(([{ name }, s]) => [name, s]))
+      const entries = entriesOf(params).map((entry): Entry => {
+        const own = small.get(entry.name)
+        return own ? { ...entry, mover: { ...entry.mover, step: (o) => own.step(o) } } : entry
+      })
+      return move(params, entries, { ...sums }, state, context)
+    },
+  }
 }
 
 /** @internal Moves each parameter by its mover. */
@@ -278,7 +386,11 @@ export function oneByOne(
 }
 
 /** The states of a parameter in order, or an error that names the one that is missing or does not fit. */
-export function slotsInOrder(who: string, { name, slots }: Operands, wanted: readonly string[]): Tensor[] {
+export function slotsInOrder(
+  who: string,
+  { name, slots }: Pick<Operands, 'name' | 'slots'>,
+  wanted: readonly string[],
+): Tensor[] {
   return wanted.map((slot) => {
     const t = slots[slot]
     if (t) return t

@@ -1,7 +1,9 @@
 import type { Lowered } from '../graph/instruction.js'
-import { fitted, type Tradeoff, tradeoffs } from '../graph/recompute.js'
+import type { Packed } from '../graph/recompute-pack.js'
+import { ends, fitted, leastArena, type Tradeoff, tradeoffs } from '../graph/recompute.js'
 import type { Optimizer } from '../optim/index.js'
 import type { StepData } from './data.js'
+import type { Batch } from './host.js'
 import { type HeldMemory, heldMemory } from './memory.js'
 import { splitBatches } from './split.js'
 import { Trainer, type Trainable } from './trainer.js'
@@ -14,6 +16,12 @@ export interface Setup {
   readonly seed?: number
   /** Parts that every micro-batch is cut into. */
   readonly split: number
+  /** What activations may be kept in between the passes. */
+  readonly activations?: Packed
+  /** The run leaves files of the model. */
+  readonly writes?: boolean
+  /** What is left to be done when the run has ended. */
+  readonly finish?: () => Promise<void>
 }
 
 /** What a run needs that does something about its memory. */
@@ -25,32 +33,53 @@ export interface Fit {
   readonly milliseconds: number
   /** Instructions that compute a value again, in the largest of the step's programs. */
   readonly recomputed: number
+  /** Values that are kept in fewer bits, likewise. */
+  readonly packed: number
 }
+
+/** A point of the curve of time against memory. */
+export type Point = Pick<Fit, 'total' | 'arenaBytes' | 'milliseconds'>
 
 /** One way to set up a run: its programs, planned but not loaded, and what it holds beside them. */
 export class Candidate {
   readonly held: HeldMemory
   /** The model has state that every micro-batch changes. */
   readonly stateful: boolean
-  private readonly programs: readonly { program: Lowered; times: number }[]
+  private traced: readonly { program: Lowered; times: number }[] | undefined
+  private least: number | undefined
   private curves: readonly (readonly Tradeoff[])[] | undefined
+  private endsFound: readonly (readonly Tradeoff[])[] | undefined
 
   constructor(
     readonly setup: Setup,
     /** What was done to come to this setup, for people. */
     readonly methods: readonly string[],
-    data: StepData,
+    private readonly data: StepData,
   ) {
-    const { model, optimizer, clip, seed, split } = setup
+    const { held, stateful } = this.using((trainer, microBatches) => ({
+      held: heldMemory(trainer, microBatches, true),
+      stateful: Object.keys(trainer.moduleState).length > 0,
+    }))
+    this.held = held
+    this.stateful = stateful
+  }
+
+  private using<R>(f: (trainer: Trainer, microBatches: readonly Batch[]) => R): R {
+    const { model, optimizer, clip, seed, split } = this.setup
     const trainer = new Trainer(model, { optimizer, clip, seed, device: 'null' })
     try {
-      const microBatches = splitBatches(data.microBatches, split)
-      this.held = heldMemory(trainer, microBatches, true)
-      this.stateful = Object.keys(trainer.moduleState).length > 0
-      this.programs = trainer.lowered(microBatches[0], microBatches.length, data.weight !== undefined)
+      return f(trainer, splitBatches(this.data.microBatches, split))
     } finally {
       trainer.close()
     }
+  }
+
+  /** Traced when they are first looked at: what is held alone may be too much. */
+  private get programs(): readonly { program: Lowered; times: number }[] {
+    this.traced ??= this.using((trainer, batches) =>
+      trainer.lowered(batches[0], batches.length, this.data.weight !== undefined),
+    )
+    return this.traced
   }
 
   /** Bytes that are there whatever the arena is. */
@@ -62,17 +91,25 @@ export class Candidate {
   /** With an arena of at most so many bytes; undefined where recomputation cannot make it. */
   within(arena: number): Fit | undefined {
     if (arena <= 0) return undefined
+    const { activations } = this.setup
+    this.least ??= Math.max(...this.programs.map(({ program }) => leastArena(program, activations)))
+    if (arena < this.least) return undefined
     let arenaBytes = 0
     let milliseconds = 0
     let recomputed = 0
+    let packed = 0
     for (const { program, times } of this.programs) {
-      const fit = fitted(program, arena)
-      if (fit.arenaBytes > arena) return undefined
+      const fit = fitted(program, arena, activations)
+      if (fit.arenaBytes > arena) {
+        this.least = Math.max(this.least, fit.arenaBytes)
+        return undefined
+      }
       arenaBytes = Math.max(arenaBytes, fit.arenaBytes)
       milliseconds += times * fit.milliseconds
       recomputed = Math.max(recomputed, fit.recomputed)
+      packed = Math.max(packed, fit.packed)
     }
-    return { total: this.fixed + arenaBytes, arenaBytes, milliseconds, recomputed }
+    return { total: this.fixed + arenaBytes, arenaBytes, milliseconds, recomputed, packed }
   }
 
   /** With nothing computed again. */
@@ -81,12 +118,24 @@ export class Candidate {
   }
 
   /** From nothing computed again to as little memory as can be. */
-  curve(): Omit<Fit, 'recomputed'>[] {
-    this.curves ??= this.programs.map(({ program }) => tradeoffs(program))
-    const sizes = [...new Set(this.curves.flat().map((point) => point.arenaBytes))].sort((a, b) => b - a)
+  curve(): Point[] {
+    this.curves ??= this.programs.map(({ program }) => tradeoffs(program, this.setup.activations))
+    return this.pointsOf(this.curves)
+  }
+
+  /** The first and about the last point of the curve, found in a fraction of the time. */
+  ends(): Point[] {
+    this.endsFound ??= this.programs.map(({ program }) => ends(program, this.setup.activations))
+    const all = this.curves ?? this.endsFound
+    const points = this.pointsOf(all)
+    return points.length > 1 ? [points[0], points[points.length - 1]] : points
+  }
+
+  private pointsOf(curves: readonly (readonly Tradeoff[])[]): Point[] {
+    const sizes = [...new Set(curves.flat().map((point) => point.arenaBytes))].sort((a, b) => b - a)
     return sizes.flatMap((arenaBytes) => {
       let milliseconds = 0
-      for (const [i, curve] of this.curves!.entries()) {
+      for (const [i, curve] of curves.entries()) {
         const times = curve.filter((p) => p.arenaBytes <= arenaBytes).map((p) => p.milliseconds)
         milliseconds += this.programs[i].times * Math.min(...times)
       }

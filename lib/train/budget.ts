@@ -1,6 +1,6 @@
 import { nearest, SteepestError } from '../errors.js'
-import { ALLOWED, type Allowed, combinations, type MemoryMethod, METHODS } from './budget-methods.js'
-import { Candidate, type Fit, type Setup } from './budget-setup.js'
+import { ALLOWED, type Allowed, combinations, type MemoryMethod, METHODS, sampling } from './budget-methods.js'
+import { Candidate, type Fit, type Point, type Setup } from './budget-setup.js'
 import { budgetLines } from './budget-table.js'
 import type { StepData } from './data.js'
 import type { MemoryReport, MemoryRow } from './events.js'
@@ -67,6 +67,14 @@ const labelOf = (methods: readonly string[], recomputed: number): string =>
 const NEGLIGIBLE = 1.03
 /** Numbers of parts of a micro-batch that are looked at. */
 const SPLITS = 4
+/** Parts of the rows that are tried in the place of one that fits, the largest first. */
+const LARGER: Readonly<Record<string, readonly number[]>> = { 0.5: [0.8, 0.65], 0.3: [0.4], 0.1: [0.2] }
+
+interface Found {
+  readonly methods: readonly MemoryMethod[]
+  readonly candidate: Candidate
+  readonly fit: Fit
+}
 
 /** Looks for ways to run within a memory, and tells what each comes to. */
 export class Budget {
@@ -87,7 +95,7 @@ export class Budget {
   }
 
   private candidate(methods: readonly MemoryMethod[], split: number): Candidate | undefined {
-    const key = `${split} ${methods.map((m) => m.name).join()}`
+    const key = `${split} ${methods.map((m) => m.label).join()}`
     if (!this.known.has(key)) {
       const same = methods.length === 0 && split === 1
       this.known.set(key, same ? this.plain : this.made(methods, split))
@@ -108,16 +116,27 @@ export class Budget {
     }
   }
 
-  private quickest(methods: readonly MemoryMethod[], budget: number): { candidate: Candidate; fit: Fit } | undefined {
-    let best: { candidate: Candidate; fit: Fit } | undefined
+  private quickest(methods: readonly MemoryMethod[], budget: number): Found | undefined {
+    let best: Found | undefined
     for (const split of this.splits) {
       const candidate = this.candidate(methods, split)
       const fit = candidate?.within(budget - candidate.fixed)
       if (!candidate || !fit || (best && best.fit.milliseconds <= fit.milliseconds)) continue
-      best = { candidate, fit }
+      best = { methods, candidate, fit }
       if (fit.milliseconds <= NEGLIGIBLE * this.base) break
     }
     return best
+  }
+
+  /** The same with as many rows as fit, where it samples. */
+  private withMoreRows(found: Found, budget: number): Found {
+    const at = found.methods.findIndex((m) => m.ratio !== undefined)
+    const { ratio = 0, strength } = found.methods[at] ?? {}
+    for (const larger of LARGER[ratio] ?? []) {
+      const more = this.quickest(found.methods.with(at, sampling(larger, strength!)), budget)
+      if (more) return more
+    }
+    return found
   }
 
   /**
@@ -126,20 +145,23 @@ export class Budget {
    * @throws MemoryError where there is none
    */
   choose(budget: number, allow: readonly Allowed[] = [], who = 'train'): BudgetChoice {
-    const allowed = METHODS.filter((m) => allow.includes(m.name))
+    const allowed = METHODS.filter((m) => allow.includes(m.kind))
     for (const methods of combinations(allowed)) {
-      const best = this.quickest(methods, budget)
-      if (!best) continue
-      const { candidate, fit } = best
+      const first = this.quickest(methods, budget)
+      if (!first) continue
+      const found = this.withMoreRows(first, budget)
+      const { candidate, fit } = found
       const { split } = candidate.setup
       const again = fit.recomputed > 0 ? [`recompute ${fit.recomputed} values`] : []
+      // Not everything that may be kept in fewer bits has to be.
+      const done = candidate.setup.activations && fit.packed > 0 ? [`${fit.packed} values so`] : []
       return {
         setup: candidate.setup,
         apply: (setup) => {
-          return methods.reduce((at: Setup, method) => method.apply(at) ?? at, { ...setup, split })
+          return found.methods.reduce((at: Setup, method) => method.apply(at) ?? at, { ...setup, split })
         },
         arenaBytes: fit.arenaBytes,
-        methods: [...candidate.methods, ...again],
+        methods: [...candidate.methods, ...done, ...again],
         total: fit.total,
         slowdown: fit.milliseconds / this.base,
         exact: methods.length === 0,
@@ -156,16 +178,20 @@ export class Budget {
       (methods.length === 0 && most > 1 ? [1, most] : [1]).flatMap((split): MemoryRow[] => {
         const candidate = this.candidate(methods, split)
         if (!candidate) return []
-        const row = (point: { total: number; milliseconds: number }, recomputed: number): MemoryRow => ({
+        const row = (point: Point, recomputed: number): MemoryRow => ({
           method: labelOf(candidate.methods, recomputed),
           total: point.total,
           speed: this.base / point.milliseconds,
           exact: methods.length === 0,
-          allowed: methods.every((m) => allow.includes(m.name)),
+          allowed: methods.every((m) => allow.includes(m.kind)),
         })
-        const curve = candidate.curve()
+        // Where the plan is all that differs, it is looked at closely.
+        const plans = methods.length === 0 || candidate.setup.activations
+        const curve = plans ? candidate.curve() : candidate.ends()
         const least = curve[curve.length - 1]
-        return [row(curve[0], 0), ...(least.total < curve[0].total ? [row(least, 1)] : [])]
+        // With everything in its place there is nothing to be kept in fewer bits.
+        const first = candidate.setup.activations ? [] : [row(curve[0], 0)]
+        return [...first, ...(least.total < curve[0].total ? [row(least, 1)] : [])]
       }),
     )
   }

@@ -22,7 +22,7 @@ export const trainOptions = [
   { key: 'batch', type: 'integer', min: 1, max: 1_000_000, group: 'run', doc: 'sequences in a micro-batch', chosen: 'for this machine' },
   { key: 'accumulate', type: 'integer', min: 1, max: 100_000, default: 1, group: 'run', doc: 'micro-batches in a step' },
   { key: 'memory', type: 'text', group: 'run', doc: 'memory that the run may take, such as 3GB; how it fits is chosen and said', chosen: 'as much as it takes', value: 'SIZE' },
-  { key: 'allow', type: 'text', group: 'run', doc: 'methods that may change the numbers to fit into the memory, with commas between: states8bit, lowrank, sampled, blocks', chosen: 'none', value: 'LIST' },
+  { key: 'allow', type: 'text', group: 'run', doc: 'methods that may change the numbers to fit into the memory, with commas between: states8bit, activations, sampled, lowrank, blocks', chosen: 'none', value: 'LIST' },
   { key: 'seed', type: 'integer', min: 0, max: 4_294_967_295, default: 1, group: 'run', doc: 'seed of everything that is random' },
   { key: 'threads', type: 'integer', min: 1, max: 1024, group: 'run', doc: 'threads; the numbers do not depend on it', chosen: 'all cores' },
   { key: 'device', type: 'choice', choices: ['cpu', 'cuda', 'auto'], default: 'cpu', group: 'run', doc: 'what computes: this machine, its NVIDIA GPU, or the GPU where there is one' },

@@ -4,6 +4,7 @@ import { Context, withTensors } from '../nn/module.js'
 import { accumulate, assign, guard } from '../ops/control.js'
 import { add, cast, div, minimum, mul } from '../ops/elementwise.js'
 import { alias, onesLike, placeholder, reshape, slice, zeros } from '../ops/shape.js'
+import { sumsOf } from '../optim/base.js'
 import { globalNorm, type Optimizer, type OptimizerState, type Outputs } from '../optim/index.js'
 import { type Objective, objectiveOf, type ObjectivePart } from '../optim/objective.js'
 import type { Aval } from '../tensor/shape.js'
@@ -40,6 +41,8 @@ export interface StepSpec {
   readonly slots: Readonly<Record<string, Tensor>>
   /** Sums of gradients over micro-batches, by parameter. */
   readonly accumulators: Readonly<Record<string, Tensor>>
+  /** Whether the optimizer needs less of some gradients than all. */
+  readonly smallSums: boolean
   /** Names of the parameters that the optimizer moves. */
   readonly moved: readonly string[]
   readonly clip: number | null
@@ -75,10 +78,12 @@ const prefixed = (prefix: string, tensors: Readonly<Record<string, Tensor>>): [s
 export function stateOf(spec: StepSpec, part: Part): Record<string, Tensor> {
   const updates = part === 'only' || part === 'last' || part === 'whole'
   const accumulates = part === 'first' || part === 'middle' || part === 'last'
+  // What of a gradient is summed may be decided by states.
+  const looks = accumulates && spec.smallSums
   return Object.fromEntries([
     ...prefixed('p', spec.parameters),
     ...prefixed('m', spec.moduleState),
-    ...(updates || ((part === 'evaluate' || part === 'predict') && spec.evaluatesOther)
+    ...(updates || looks || ((part === 'evaluate' || part === 'predict') && spec.evaluatesOther)
       ? prefixed('s', spec.slots)
       : []),
     ...(accumulates ? prefixed('g', spec.accumulators) : []),
@@ -220,18 +225,35 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
   tracer.output(['loss'], loss)
   const names = spec.moved
   const all = backwardOrZeros([loss], [onesLike(loss)], [...names.map((k) => params[k]), ...ctx.probes])
-  let grads = all.slice(0, names.length)
+  const grads = all.slice(0, names.length)
   ctx.settle(all.slice(names.length))
   const sumOf = (k: string) => state[`g:${k}`]
+  const byName = Object.fromEntries(names.map((k, i) => [k, grads[i]]))
+  const sums = part !== 'only' && spec.smallSums ? sumsOf(spec.optimizer) : undefined
+  const before = part === 'only' || part === 'last' || sums ? stateTree() : spec.optimizerState
   if (part === 'first') {
-    names.forEach((k, i) => tracer.output(['state', `g:${k}`], assign(sumOf(k), cast(grads[i], sumOf(k).dtype))))
-  } else if (part === 'middle') {
-    names.forEach((k, i) => tracer.output(['state', `g:${k}`], accumulate(sumOf(k), grads[i])))
+    const begun = sums?.begin(params, byName, before, { args, key })
+    for (const k of names) {
+      const value = begun?.sums[k] ?? byName[k]
+      tracer.output(['state', `g:${k}`], assign(sumOf(k), cast(value, sumOf(k).dtype)))
+    }
+    if (begun) {
+      const [was, is] = [flatten(before), flatten(begun.state)]
+      is.tensors.forEach((t, i) => {
+        if (t !== was.tensors[i]) tracer.output(['state', `s:${is.paths[i]}`], t)
+      })
+    }
   } else {
-    if (part === 'last') grads = grads.map((g, i) => add(sumOf(names[i]), cast(g, sumOf(names[i]).dtype)))
-    const scale = scaleOf(grads)
-    const byName = Object.fromEntries(names.map((k, i) => [k, grads[i]]))
-    updated(spec.optimizer.update(params, byName, stateTree(), { args, scale, key, check: spec.clip === null }))
+    const own = { ...byName, ...sums?.more(params, byName, before) }
+    if (part === 'middle') {
+      for (const k of names) tracer.output(['state', `g:${k}`], accumulate(sumOf(k), own[k]))
+    } else {
+      const whole = (k: string) => (part === 'last' ? add(sumOf(k), cast(own[k], sumOf(k).dtype)) : own[k])
+      const all = Object.fromEntries(names.map((k) => [k, whole(k)]))
+      const scale = scaleOf(all)
+      const how = { args, scale, key, check: spec.clip === null }
+      updated(sums ? sums.update(params, all, before, how) : spec.optimizer.update(params, all, before, how))
+    }
   }
   write((k) => ctx.writes.get(moduleState[k]))
   report(Object.fromEntries(ctx.reports))

@@ -8,6 +8,7 @@ import { RunLog } from '../io/runlog.js'
 import type { Optimizer } from '../optim/index.js'
 import { Budget, allowedFrom, choiceLine } from './budget.js'
 import type { Allowed } from './budget-methods.js'
+import { PACKED, type Packed } from '../graph/recompute-pack.js'
 import type { Setup } from './budget-setup.js'
 import { bytesFrom } from './bytes.js'
 import { toSource, type StepData, type StepSource } from './data.js'
@@ -81,6 +82,12 @@ export interface FitOptions extends LoopOptions {
    * always allowed; the others are taken only where they are named, and only where exact means do not do.
    */
   allow?: readonly Allowed[]
+  /**
+   * Keeps activations in fewer bits between the forward and the backward pass, `bfloat16` or `8bit` (blocks of 256 numbers share a unit): all that are
+   * float32, or, with a `memoryBudget`, as many as it asks for. The loss is exact, the gradients are those of activations that are rounded.
+   * Masks and what norms and attention remember of sums are kept as they are.
+   */
+  activations?: Packed
 }
 
 const KNOWN = [
@@ -90,6 +97,7 @@ const KNOWN = [
   'clip',
   'memoryBudget',
   'allow',
+  'activations',
   'seed',
   'evalData',
   'evalEvery',
@@ -127,10 +135,18 @@ export function train(
   options: FitOptions,
 ): Run {
   checkOptions('train', options, KNOWN)
-  const { optimizer, clip, accumulate, memoryBudget, allow, ...loop } = options
+  const { optimizer, clip, accumulate, memoryBudget, allow, activations, ...loop } = options
   checkSteps(loop.steps)
+  if (activations !== undefined && !PACKED.includes(activations)) {
+    throw new SteepestError('OPTION', {
+      who: 'train',
+      rule: `\`activations\` must be ${PACKED.join(' or ')}`,
+      got: String(activations),
+    })
+  }
   const source = toSource(data, accumulate ?? 1)
-  const setup: Setup = { model, optimizer, clip, seed: options.seed, split: 1 }
+  const writes = loop.out !== undefined || loop.resume !== undefined
+  const setup: Setup = { model, optimizer, clip, seed: options.seed, split: 1, activations, writes }
   if (memoryBudget === undefined) return trainWith(new Trainer(model, setup), source, loop)
   const budget = bytesFrom('memoryBudget', memoryBudget)
   return new Run(withinBudget(setup, source, loop, budget, allowedFrom('allow', allow ?? [])))
@@ -148,6 +164,7 @@ async function* withinBudget(
   let trainer: Trainer
   let parts = 1
   let plan = loop.plan
+  let finish: Setup['finish']
   try {
     const first = await source.peek()
     const choice = first && new Budget(setup, first).choose(budget, allow)
@@ -156,13 +173,16 @@ async function* withinBudget(
       arena: choice ? budget - (choice.total - choice.arenaBytes) : undefined,
     })
     parts = choice ? choice.setup.split : 1
+    finish = choice?.setup.finish
     plan = choice ? { ...plan, fitted: choiceLine(budget, choice) } : plan
   } catch (error) {
     await source.close()
     throw error
   }
   const evalData = loop.evalData && parts > 1 ? splitEvaluation(loop.evalData, parts) : loop.evalData
-  return yield* trainWith(trainer, splitSource(source, parts), { ...loop, evalData, plan }).stream
+  const result = yield* trainWith(trainer, splitSource(source, parts), { ...loop, evalData, plan }).stream
+  await finish?.()
+  return result
 }
 
 function checkSteps(steps: number): void {

@@ -5,7 +5,9 @@ import { evaluate, pendingOf, releaseScratch, settled } from '../graph/evaluate.
 import { build, type Executable, FaultError, lowerGraph, Queue } from '../graph/executable.js'
 import type { Lowered } from '../graph/instruction.js'
 import type { PlanOptions } from '../graph/plan.js'
+import type { Packed } from '../graph/recompute-pack.js'
 import { namedTensors } from '../nn/module.js'
+import { sumsOf } from '../optim/base.js'
 import type { Optimizer } from '../optim/index.js'
 import { placeholder } from '../ops/shape.js'
 import type { Aval } from '../tensor/shape.js'
@@ -36,6 +38,8 @@ export interface TrainerOptions {
   device?: 'null'
   /** Bytes that the arena is to fit into: values are computed again where that is needed, to the same numbers. 0: as few as possible. */
   arena?: number
+  /** What activations are kept in between the passes: all of them, or, with `arena`, as many as it asks for. */
+  activations?: Packed
 }
 
 /** What changes from step to step. */
@@ -119,7 +123,7 @@ export class Trainer {
     const { optimizer, clip = 1 } = options
     this.seed = options.seed ?? 0
     this.device = options.device
-    this.planOptions = { arena: options.arena }
+    this.planOptions = { arena: options.arena, packed: options.activations }
     const optimizerState = inTrace(() => optimizer.init(parameters))
     const flat = flatten(optimizerState)
     this.spec = {
@@ -130,6 +134,7 @@ export class Trainer {
       moduleState: state,
       slots: Object.fromEntries(flat.tensors.map((t, i) => [flat.paths[i], t])),
       accumulators: this.accumulators,
+      smallSums: Object.keys(inTrace(() => sumsOf(optimizer)?.avals(parameters) ?? {})).length > 0,
       moved: optimizer.moved(parameters),
       clip,
       evaluatesOther: inTrace(() => optimizer.evalParams(parameters, optimizerState)) !== parameters,
@@ -218,15 +223,17 @@ export class Trainer {
 
   /** From now on the arena of programs fits into so many bytes, where values computed again can make it. */
   limitArena(bytes: number | undefined): void {
-    this.planOptions = { arena: bytes }
+    this.planOptions = { ...this.planOptions, arena: bytes }
     this.programs.clear()
   }
 
   private prepareAccumulators(microBatches: number): void {
     if (microBatches === 1 || Object.keys(this.accumulators).length > 0) return
+    const small = inTrace(() => sumsOf(this.optimizer)?.avals(this.parameters) ?? {})
     for (const k of this.spec.moved) {
       const t = this.parameters[k]
-      this.accumulators[k] = placeholder({ shape: t.shape, dtype: t.dtype === 'float64' ? 'float64' : 'float32' })
+      const whole: Aval = { shape: t.shape, dtype: t.dtype === 'float64' ? 'float64' : 'float32' }
+      this.accumulators[k] = placeholder(small[k] ?? whole)
     }
   }
 

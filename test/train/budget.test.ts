@@ -118,6 +118,41 @@ describe('a budget', () => {
     expect(own.choose(exact, ['states8bit', 'lowrank', 'sampled', 'blocks']).exact).toBe(true)
   })
 
+  test('takes the mildest of what is allowed and fits, each kind where it is named', () => {
+    const wide = () => new GPT2({ vocabSize: 97, context: CONTEXT, layers: 4, heads: 2, width: 256, seed: 3 })
+    const own = new Budget(setupOf(wide()), stepOf(1))
+    const rows = own.table()
+    const least = (text: string) => Math.min(...rows.filter((r) => r.method.includes(text)).map((r) => r.total))
+    const exact = Math.min(...rows.filter((row) => row.exact).map((row) => row.total))
+    const names = ['8 bits', 'FRUGAL', 'Fira', 'GaLore', 'APOLLO-mini', 'BAdam', 'LoRA']
+    for (const name of names) expect(least(name), name).toBeLessThan(exact)
+    // A quarter of the states beside weights and a held gradient; of rank one hardly any.
+    expect(least('APOLLO-mini')).toBeLessThan(least('FRUGAL'))
+    expect(least('LoRA')).toBeLessThan(least('APOLLO-mini'))
+    const chosen = (bytes: number, allow: string[]) => own.choose(bytes, allowedFrom('allow', allow)).methods.join()
+    expect(chosen(exact - 1, ['states8bit', 'activations', 'sampled', 'lowrank', 'blocks'])).toMatch(/states in 8 bits/)
+    expect(chosen(exact - 1, ['lowrank', 'blocks'])).toMatch(/FRUGAL/)
+    expect(chosen(exact - 1, ['blocks'])).toMatch(/BAdam/)
+    expect(chosen(least('LoRA'), ['lowrank'])).toMatch(/LoRA/)
+    expect(() => own.choose(exact - 1, ['sampled'])).toThrow(MemoryError)
+    // A run that leaves files of the model leaves none of additions.
+    const writing = new Budget({ ...setupOf(wide()), writes: true }, stepOf(1))
+    expect(writing.table().some((row) => row.method.includes('LoRA'))).toBe(false)
+  })
+
+  test('that activations in fewer bits keep is kept by as many of them as it takes, and as little time', () => {
+    // One row: nothing can be cut into parts.
+    const own = new Budget(setupOf(), stepOf(1))
+    const least = (text: RegExp) => Math.min(...own.table().flatMap((r) => (text.test(r.method) ? [r.total] : [])))
+    const exact = least(/^recomputation$/)
+    const eight = least(/^activations kept in 8 bits/)
+    expect(eight).toBeLessThan(exact)
+    const low = own.choose(Math.ceil(0.2 * exact + 0.8 * eight), ['activations'])
+    expect(low.exact).toBe(false)
+    expect(low.methods.join()).toMatch(/activations kept in (bfloat16|8 bits),\d+ values so/)
+    expect(low.total).toBeLessThan(exact)
+  })
+
   test('has a curve on which less memory costs more time', () => {
     const curve = budget.curve()
     expect(curve[0]).toEqual({ total: plain.total, slowdown: 1 })
@@ -196,4 +231,39 @@ test('looking at the first step of a source takes nothing from it', async () => 
   await peeked.restore!(2)
   expect((await peeked.next())!.microBatches[0].inputIds.data).toEqual(tokens(1, 2).data)
   expect(await peeked.next()).toBeNull()
+})
+
+test('what additions of low rank learned within a budget is in the model when the run ends', {
+  timeout: 60_000,
+}, async () => {
+  const model = new GPT2({ vocabSize: 97, context: CONTEXT, layers: 2, heads: 2, width: 256, seed: 3 })
+  const before = await model.transformer.h[0].mlp.c_fc.weight.read()
+  const own = new Budget(setupOf(model), stepOf(2))
+  const [least] = own.table().filter((row) => row.method.includes('LoRA'))
+  const losses: number[] = []
+  let fitted = ''
+  const run = train(
+    model,
+    Array.from({ length: 12 }, () => stepOf(2)),
+    {
+      optimizer: adamw({ lr: 1e-2 }),
+      steps: 12,
+      seed: 5,
+      memoryBudget: Math.ceil(least.total * 1.01),
+      allow: ['lowrank'],
+    },
+  )
+  for await (const event of run) {
+    if (event.type === 'start') fitted = event.fitted!
+    if (event.type === 'step') losses.push(event.loss)
+  }
+  expect(fitted).toMatch(/LoRA/)
+  const after = await model.transformer.h[0].mlp.c_fc.weight.read()
+  expect(after).not.toEqual(before)
+  const trainer = new Trainer(model, { optimizer: adamw({ lr: 0 }), seed: 5 })
+  await trainer.materialize()
+  const loss = await trainer.evaluate(stepOf(2).microBatches[0])
+  trainer.close()
+  expect(loss).toBeLessThan(losses.at(-1)!)
+  expect(loss).toBeLessThan(0.9 * losses[0])
 })

@@ -21,7 +21,7 @@ export const finetuneOptions = [
   { key: 'threads', type: 'integer', min: 1, max: 1024, group: 'run', doc: 'threads; the numbers do not depend on it', chosen: 'all cores' },
   { key: 'device', type: 'choice', choices: ['cpu', 'cuda', 'auto'], default: 'cpu', group: 'run', doc: 'what computes: this machine, its NVIDIA GPU, or the GPU where there is one' },
   { key: 'memory', type: 'text', group: 'run', doc: 'most memory of the run, such as 3GB', chosen: 'that of this machine', value: 'SIZE' },
-  { key: 'allow', type: 'text', group: 'run', doc: 'what may be done to fit into it, with commas: recompute, states8bit, …', chosen: 'what changes no number', value: 'LIST' },
+  { key: 'allow', type: 'text', group: 'run', doc: 'what may be done to fit into it, with commas: recompute, states8bit, activations, sampled, lowrank, blocks', chosen: 'what changes no number', value: 'LIST' },
   { key: 'stopAfter', type: 'integer', min: 1, group: 'run', doc: 'step to stop after, saved, as Ctrl+C would' },
   { key: 'patience', type: 'integer', min: 1, group: 'run', doc: 'evaluations without a better loss before the run stops', chosen: 'never' },
 

@@ -232,7 +232,7 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   })
   const clip = options.clip ?? 1
   const setupOf = (steps: number): Setup => {
-    return { model, optimizer: makeOptimizer(options, choices, steps), clip, seed, split: 1 }
+    return { model, optimizer: makeOptimizer(options, choices, steps), clip, seed, split: 1, writes: true }
   }
   const allow = allowedFrom(
     'allow',
