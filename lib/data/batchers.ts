@@ -1,15 +1,22 @@
-import type { Batch } from '../train/host.js'
-import type { Batcher } from './row-loader.js'
+import type { Batcher, Filled } from './row-loader.js'
 import type { TokenRow } from './token-rows.js'
 
-const ints = (data: Int32Array, shape: readonly number[] = [data.length]) => ({ data, shape, dtype: 'int32' }) as const
+export type { Batcher, Filled }
+
+/** @internal */
+export const ints = (data: Int32Array, shape: readonly number[] = [data.length]) =>
+  ({ data, shape, dtype: 'int32' }) as const
 const floats = (data: Float32Array, shape: readonly number[]) => ({ data, shape, dtype: 'float32' }) as const
 
-/** Says to the trainer that the model divides by the weight of the whole step. */
-const NORMALIZED = { data: Uint8Array.of(1), shape: [1], dtype: 'uint8' } as const
+/** @internal Says to the trainer that the model divides by the weight of the whole step. */
+export const NORMALIZED = { data: Uint8Array.of(1), shape: [1], dtype: 'uint8' } as const
 
 /** Rows are filled up to a multiple of this, so that few programs serve all lengths. */
 const LENGTHS = 32
+
+/** @internal The length that rows of these lengths are filled up to. */
+export const lengthOf = (lengths: readonly number[]): number =>
+  LENGTHS * Math.ceil(lengths.reduce((n, l) => Math.max(n, l), 1) / LENGTHS)
 
 /**
  * Packs documents into `batch` rows of `context` tokens, one after the other: several share a row, and none sees another (`segments`,
@@ -82,9 +89,8 @@ export interface ClassRow {
 export function padding(batch: number, padId: number, float: boolean): Batcher<ClassRow> {
   return {
     take: (rows) => Math.min(batch, rows.length),
-    batch(rows, numbers): { batch: Batch; weight: number } {
-      const longest = rows.reduce((n, r) => Math.max(n, r.ids.length), 1)
-      const length = LENGTHS * Math.ceil(longest / LENGTHS)
+    batch(rows, numbers): Filled {
+      const length = lengthOf(rows.map((r) => r.ids.length))
       const count = rows.length
       const inputIds = new Int32Array(count * length).fill(padId)
       const attentionMask = new Int32Array(count * length)
@@ -122,13 +128,13 @@ export interface PairRow {
 
 /** `batch` pairs at a time, sources and targets filled up to the longest of each. */
 export function pairing(batch: number, padId: number): Batcher<PairRow> {
-  const lengthOf = (rows: readonly PairRow[], part: 'source' | 'target') =>
-    LENGTHS * Math.ceil(rows.reduce((n, r) => Math.max(n, r[part].length), 1) / LENGTHS)
   return {
     take: (rows) => Math.min(batch, rows.length),
     batch(rows, numbers) {
       const count = rows.length
-      const [sources, targets] = [lengthOf(rows, 'source'), lengthOf(rows, 'target')]
+      const [sources, targets] = (['source', 'target'] as const).map((part) =>
+        lengthOf(rows.map((r) => r[part].length)),
+      )
       const inputIds = new Int32Array(count * sources).fill(padId)
       const attentionMask = new Int32Array(count * sources)
       const labels = new Int32Array(count * targets).fill(-100)
@@ -146,6 +152,43 @@ export function pairing(batch: number, padId: number): Batcher<PairRow> {
           normalized: NORMALIZED,
         },
         weight: rows.reduce((n, r) => n + r.target.length, 0),
+      }
+    },
+  }
+}
+
+/** Words as tokens, with the number of the tag of each word at its first token. */
+export interface TagRow {
+  readonly ids: Int32Array
+  /** −100 where a token is not the first of a word. */
+  readonly tags: Int32Array
+  readonly line: number
+}
+
+/** `batch` rows at a time, filled up to the longest of them, with a label for every word. */
+export function tagging(batch: number, padId: number): Batcher<TagRow> {
+  return {
+    take: (rows) => Math.min(batch, rows.length),
+    batch(rows, numbers): Filled {
+      const length = lengthOf(rows.map((r) => r.ids.length))
+      const shape = [rows.length, length]
+      const inputIds = new Int32Array(rows.length * length).fill(padId)
+      const attentionMask = new Int32Array(rows.length * length)
+      const labels = new Int32Array(rows.length * length).fill(-100)
+      rows.forEach(({ ids, tags }, n) => {
+        inputIds.set(ids, n * length)
+        labels.set(tags, n * length)
+        attentionMask.fill(1, n * length, n * length + ids.length)
+      })
+      return {
+        batch: {
+          inputIds: ints(inputIds, shape),
+          attentionMask: ints(attentionMask, shape),
+          labels: ints(labels, shape),
+          ids: ints(Int32Array.from(numbers)),
+          normalized: NORMALIZED,
+        },
+        weight: labels.reduce((n, label) => n + Number(label >= 0), 0),
       }
     },
   }

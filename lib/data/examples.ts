@@ -13,6 +13,7 @@ export type Example =
   | { readonly kind: 'pair'; readonly prompt: string; readonly completion: string }
   | { readonly kind: 'chat'; readonly messages: readonly Message[] }
   | { readonly kind: 'label'; readonly text: string; readonly second?: string; readonly label: Label }
+  | { readonly kind: 'tags'; readonly words: readonly string[]; readonly tags: readonly (string | number)[] }
 
 /** A class by name or number, several of them, or a number. */
 export type Label = string | number | readonly (string | number)[]
@@ -28,6 +29,8 @@ const NAMES = {
   text: ['text', 'sentence', 'sentence1', 'premise', 'content'],
   second: ['sentence2', 'text2', 'hypothesis', 'second'],
   label: ['label', 'labels', 'class'],
+  words: ['tokens', 'words'],
+  tags: ['ner_tags', 'tags', 'pos_tags', 'chunk_tags', 'labels'],
 } as const
 type Part = keyof typeof NAMES
 
@@ -38,6 +41,7 @@ function kindOf(path: string, { fields, line }: Row): Example['kind'] {
   const has = (part: Part) => column(fields, part) !== undefined
   if (has('messages')) return 'chat'
   if (has('prompt') && has('completion')) return 'pair'
+  if (has('words') && has('tags')) return 'tags'
   if (has('text') && has('label')) return 'label'
   if (has('text')) return 'text'
   const known: readonly string[] = Object.values(NAMES).flat()
@@ -47,7 +51,7 @@ function kindOf(path: string, { fields, line }: Row): Example['kind'] {
     .find(Boolean)
   throw new SteepestError('DATA', {
     who: rowName(path, line),
-    rule: 'a row must have `text`, `prompt` and `completion`, `messages`, or `text` and `label`',
+    rule: 'a row must have `text`, `prompt` and `completion`, `messages`, `text` and `label`, or `tokens` and `tags`',
     got: Object.keys(fields).join(', ') || 'nothing',
     fix: near ? `Did you mean \`${near}\`?` : 'Rename or add the columns',
   })
@@ -91,6 +95,21 @@ function reader(path: string, kind: Example['kind']): (row: Row) => Placed {
           )
         return { kind, messages: given, line }
       }
+      case 'tags': {
+        const list = (part: Part, of: (x: unknown) => boolean, what: string): unknown[] => {
+          const given = fields[column(fields, part) ?? '']
+          // A table has no lists: its words stand with spaces between.
+          const all: unknown = typeof given === 'string' ? given.split(' ').filter(Boolean) : given
+          if (Array.isArray(all) && all.length > 0 && all.every(of)) return all
+          return fail(`\`${column(fields, part) ?? NAMES[part][0]}\` must be a list of ${what}`, given)
+        }
+        const isTag = (x: unknown) => Number.isInteger(x) || (typeof x === 'string' && x !== '')
+        const words = list('words', (x) => typeof x === 'string', 'words') as string[]
+        const tags = list('tags', isTag, 'tags') as (string | number)[]
+        if (words.length !== tags.length)
+          fail('every word must have one tag', `${words.length} words, ${tags.length} tags`)
+        return { kind, words, tags, line }
+      }
       case 'label': {
         const label = fields[column(fields, 'label') ?? '']
         const one = (x: unknown) => typeof x === 'number' || (typeof x === 'string' && x !== '')
@@ -104,7 +123,7 @@ function reader(path: string, kind: Example['kind']): (row: Row) => Placed {
 }
 
 /**
- * The examples of a data file. What its rows mean is taken from the first: `text`; `prompt` and `completion`; `messages`; or `text` and `label`
+ * The examples of a data file. What its rows mean is taken from the first: `text`; `prompt` and `completion`; `messages`; `text` and `label`; or `tokens` and `tags`
  * (common other names of these columns too).
  *
  * @throws SteepestError DATA that names the line of the first bad row

@@ -4,12 +4,25 @@ import type { StepData, StepSource } from '../train/data.js'
 import type { Batch } from '../train/host.js'
 import { permutation } from './permutation.js'
 
+/** A micro-batch, and what its labels weigh. */
+export interface Filled {
+  readonly batch: Batch
+  readonly weight: number
+}
+
 /** How rows become micro-batches. */
 export interface Batcher<R> {
   /** How many of these rows, from the first, fill one micro-batch; at least one. */
   take(rows: readonly R[]): number
-  /** The micro-batch of them, and what its labels weigh. */
-  batch(rows: readonly R[], numbers: readonly number[]): { batch: Batch; weight: number }
+  /** The micro-batch of them, for rows that change with the epoch those of it; none where they are evaluated. */
+  batch(rows: readonly R[], numbers: readonly number[], epoch?: number): Filled | Promise<Filled>
+}
+
+const isWaiting = (all: readonly (Filled | Promise<Filled>)[]): boolean => all.some((m) => m instanceof Promise)
+
+function stepOf(micros: readonly Filled[]): StepData {
+  const weight = micros.reduce((n, m) => n + m.weight, 0)
+  return { microBatches: micros.map((m) => m.batch), weight, tokens: weight }
 }
 
 /** How a {@link RowLoader} gives its rows. */
@@ -68,16 +81,29 @@ export class RowLoader<R> implements StepSource {
     return this.epoch + this.at / this.rows.length
   }
 
-  next(): StepData {
+  next(): StepData | Promise<StepData> {
     const micros = Array.from({ length: this.accumulate }, () => {
-      const numbers = this.numbers()
-      const rows = numbers.map((n) => this.rows[n])
-      const taken = this.batcher.take(rows)
-      this.at += taken
-      return this.batcher.batch(rows.slice(0, taken), numbers.slice(0, taken))
+      const [numbers, rows] = this.taken()
+      return this.batcher.batch(rows, numbers, this.epoch)
     })
-    const weight = micros.reduce((n, m) => n + m.weight, 0)
-    return { microBatches: micros.map((m) => m.batch), weight, tokens: weight }
+    return isWaiting(micros) ? Promise.all(micros).then(stepOf) : stepOf(micros as Filled[])
+  }
+
+  /** The rows of the next micro-batch. */
+  private taken(): [numbers: number[], rows: R[]] {
+    const numbers = this.numbers()
+    const rows = numbers.map((n) => this.rows[n])
+    const count = this.batcher.take(rows)
+    this.at += count
+    return [numbers.slice(0, count), rows.slice(0, count)]
+  }
+
+  /** Steps until every row was seen once, from where the loader stands, which goes there. */
+  skipEpoch(): number {
+    const end = this.epochs + 1
+    let micros = 0
+    for (; this.epochs < end; micros++) this.taken()
+    return Math.ceil(micros / this.accumulate)
   }
 
   state(): unknown {
@@ -98,14 +124,13 @@ export class RowLoader<R> implements StepSource {
   }
 
   /** The rows in their order, once. */
-  static *once<R>(rows: readonly R[], batcher: Batcher<R>): Generator<StepData> {
+  static async *once<R>(rows: readonly R[], batcher: Batcher<R>): AsyncGenerator<StepData> {
     for (let at = 0; at < rows.length; ) {
       const left = rows.slice(at, at + AHEAD)
       const taken = batcher.take(left)
       const numbers = left.slice(0, taken).map((_, i) => at + i)
-      const { batch, weight } = batcher.batch(left.slice(0, taken), numbers)
       at += taken
-      yield { microBatches: [batch], weight, tokens: weight }
+      yield stepOf([await batcher.batch(left.slice(0, taken), numbers)])
     }
   }
 }

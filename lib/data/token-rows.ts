@@ -61,6 +61,7 @@ function piecesOf(
         fix: 'Give the data as `prompt` and `completion`, or put a chat_template.jinja into the folder',
       })
     case 'label':
+    case 'tags':
       throw new SteepestError('DATA', {
         who: rowName(path, example.line),
         rule: 'rows with a label are for models that classify',

@@ -70,9 +70,9 @@ export interface LoadOptions {
   readonly head?: Head
 }
 
-/** A head that classifies rows. */
+/** A head that classifies rows, or every token of them. */
 export interface Head {
-  readonly task: 'sequence'
+  readonly task: 'sequence' | 'token'
   readonly classes: number
   readonly problem: ClassTask
   /** Names of the classes. */

@@ -48,6 +48,8 @@ export interface StepSpec {
   readonly clip: number | null
   /** Whether the weights to evaluate are others than those that are trained. */
   readonly evaluatesOther: boolean
+  /** What `predict` gives of the logits; all by default. */
+  tell?: (logits: Tensor) => Tensor
 }
 
 /** Where the memory of an input comes from. */
@@ -186,7 +188,8 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
           fix: 'Return { loss, logits } from its `loss`',
         })
       }
-      tracer.output(['logits'], cast(logits, logits.dtype === 'float64' ? 'float64' : 'float32'))
+      const told = spec.tell ? spec.tell(logits) : logits
+      tracer.output(['logits'], cast(told, told.dtype === 'float64' ? 'float64' : 'float32'))
     }
     return tracer.graph
   }

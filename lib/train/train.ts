@@ -18,6 +18,7 @@ import { planMemory } from './memory.js'
 import { explainMemory } from './memory-error.js'
 import { Run, type TrainResult } from './run.js'
 import { PeekedSource, splitEvaluation, splitSource } from './split.js'
+import type { Tensor } from '../tensor/tensor.js'
 import { restoreTensors, stateSources } from './state.js'
 import { Trainer, type StepResult, type Trainable } from './trainer.js'
 
@@ -60,6 +61,8 @@ export interface LoopOptions {
 
 /** Measures of an evaluation beside the loss, gathered batch by batch. */
 export interface Metrics {
+  /** What it wants to see of the logits, where that is not all of them. */
+  readonly tell?: (logits: Tensor) => Tensor
   add(batch: Batch, logits: Float32Array | Float64Array): void
   result(): Record<string, number>
 }
@@ -462,6 +465,7 @@ class Loop {
     let sum = 0
     let weight = 0
     const metrics = this.options.metrics?.()
+    if (metrics?.tell) this.trainer.tellBy(metrics.tell)
     const lossOf = async (batch: Batch, normalizer?: number): Promise<number> => {
       if (!metrics) return this.trainer.evaluate(batch, normalizer)
       const { loss, logits } = await this.trainer.predict(batch, normalizer)

@@ -407,6 +407,11 @@ export class Trainer {
     return (await wait()).loss
   }
 
+  /** Has `predict` give what `tell` makes of the logits in place of them; before the first `predict`. */
+  tellBy(tell: StepSpec['tell']): void {
+    this.spec.tell = tell
+  }
+
   /** As `evaluate`, with what the model says: the logits, flat. */
   async predict(batch: Batch, normalizer?: number): Promise<{ loss: number; logits: Float32Array | Float64Array }> {
     const wait = await this.submit('predict', normalizedBy(batch, normalizer), { lr: 0, step: 0, normalizer }, 0)

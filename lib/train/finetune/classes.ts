@@ -2,37 +2,47 @@ import { SteepestError } from '../../errors.js'
 import type { ClassRow } from '../../data/batchers.js'
 import type { Label, Placed } from '../../data/examples.js'
 import { rowName } from '../../data/rows.js'
+import { surround } from '../../data/surround.js'
 import type { Tokenizer } from '../../data/tokenizer.js'
-import type { BertConfig } from '../../models/bert.js'
+import type { Head } from '../../models/config-json.js'
 import type { ClassTask } from '../../models/heads.js'
 
 /** What the labels of a data set are. */
 export interface Classes {
+  readonly task: 'sequence' | 'token'
   readonly problem: ClassTask
   /** Names in the order of the model's outputs; one where numbers are learned. */
   readonly names: readonly string[]
 }
 
 type LabelExample = Extract<Placed, { kind: 'label' }>
+export type TagExample = Extract<Placed, { kind: 'tags' }>
 
 const listed = (label: Label): (string | number)[] => (Array.isArray(label) ? [...label] : [label as string | number])
 const isWhole = (x: string | number) => /^-?\d+$/.test(String(x))
 const isNumber = (x: string | number) => String(x).trim() !== '' && Number.isFinite(Number(x))
 
-/** Reads off the labels what they are: classes, several of them to a row, or numbers. */
-export function classesOf(examples: readonly LabelExample[]): Classes {
-  const several = examples.some((e) => Array.isArray(e.label))
-  const all = examples.flatMap((e) => listed(e.label))
-  if (!several && all.every(isNumber) && !all.every(isWhole)) return { problem: 'regression', names: ['value'] }
-  if (all.every(isWhole)) {
-    const most = Math.max(...all.map(Number))
-    return { problem: several ? 'multi' : 'single', names: Array.from({ length: most + 1 }, (_, i) => `LABEL_${i}`) }
+const numbered = (labels: readonly (string | number)[]): string[] =>
+  Array.from({ length: labels.reduce<number>((most, l) => Math.max(most, Number(l)), 0) + 1 }, (_, i) => `LABEL_${i}`)
+
+/** Reads off the labels what they are: classes, several of them to a row, numbers, or tags of words. */
+export function classesOf(examples: readonly (LabelExample | TagExample)[]): Classes {
+  const tags = new Set(examples.flatMap((e) => (e.kind === 'tags' ? e.tags : [])))
+  if (tags.size > 0) {
+    const all = [...tags]
+    return { task: 'token', problem: 'single', names: all.every(isWhole) ? numbered(all) : all.map(String).sort() }
   }
-  return { problem: several ? 'multi' : 'single', names: [...new Set(all.map(String))].sort() }
+  const labels = examples.flatMap((e) => (e.kind === 'label' ? [e.label] : []))
+  const several = labels.some((label) => Array.isArray(label))
+  const all = labels.flatMap(listed)
+  const task = 'sequence'
+  if (!several && all.every(isNumber) && !all.every(isWhole)) return { task, problem: 'regression', names: ['value'] }
+  const problem = several ? 'multi' : 'single'
+  return { task, problem, names: all.every(isWhole) ? numbered(all) : [...new Set(all.map(String))].sort() }
 }
 
 /** The number of a class, or an error that names the line. */
-function classNumber(path: string, line: number, { names }: Classes, label: string | number): number {
+export function classNumber(path: string, line: number, { names }: Classes, label: string | number): number {
   const named = names.indexOf(String(label))
   const n = named >= 0 ? named : isWhole(label) ? Number(label) : -1
   if (n >= 0 && n < names.length) return n
@@ -50,12 +60,8 @@ function tokensOf(
   { text, second }: LabelExample,
   context: number,
 ): Pick<ClassRow, 'ids' | 'types'> & { cut: boolean } {
-  const whole = [...tokenizer.encode(text, { addSpecialTokens: true })]
   const bare = tokenizer.encode(text)
-  // What stands before and after one text.
-  const at = whole.findIndex((id, i) => id === bare[0] && whole.length - i >= bare.length)
-  const before = whole.slice(0, Math.max(0, at))
-  const after = whole.slice(Math.max(0, at) + bare.length)
+  const { before, after } = surround(tokenizer)
   const other = second === undefined ? [] : [...tokenizer.encode(second)]
   const roberta =
     before.length > 0 && after.length > 0 && before[0] !== after[0] && tokenizer.decode([after[0]]) === '</s>'
@@ -108,8 +114,9 @@ export function classRows(
 }
 
 /** The part of a model's configuration that the labels decide. */
-export const headOf = ({ problem, names }: Classes): Pick<BertConfig, 'task' | 'classes' | 'problem'> => ({
-  task: 'sequence',
+export const headOf = ({ task, problem, names }: Classes): Head => ({
+  task,
   classes: names.length,
   problem,
+  labels: names,
 })

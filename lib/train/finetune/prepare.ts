@@ -3,16 +3,18 @@ import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path
 import { native } from '../../addon.js'
 import { useDevice } from '../../device.js'
 import { loadTokenizer } from '../../data/index.js'
-import { type Placed, readExamples } from '../../data/examples.js'
+import { readExamples } from '../../data/examples.js'
 import { SteepestError } from '../../errors.js'
 import { checkpointSteps, loadCheckpoint } from '../../io/checkpoint.js'
 import { atomicFolder, atomicWriteFile, nodeFileSystem } from '../../io/files.js'
 import { readSmallFile } from '../../io/read.js'
 import { type JsonRecord, readState } from '../../io/state.js'
+import { CausalLM } from '../../models/causal.js'
 import { configText } from '../../models/config-json.js'
 import * as memory from '../../memory/index.js'
 import { configOf, type FolderModel, loadModel, saveModel } from '../../models/hf.js'
 import { saveAdapter } from '../../models/peft.js'
+import { T5 } from '../../models/t5.js'
 import { loadTensor } from '../../models/tensors.js'
 import { parameters, withTensors } from '../../nn/module.js'
 import { noDecay, type Optimizer, optimizerNamed, schedule } from '../../optim/index.js'
@@ -25,6 +27,7 @@ import { type Classes, classesOf, headOf } from './classes.js'
 import { ClassMetrics, MultiLabelMetrics, NumberMetrics } from './metrics.js'
 import type { FinetuneOptions } from './options.js'
 import { heldBack, type Rows, rowsFor } from './rows.js'
+import { TagMetrics, TokenMetrics } from './token-metrics.js'
 
 /** A run that is planned, and some of its rows as a person reads them. */
 export interface PreparedFinetune extends PreparedRun {
@@ -53,10 +56,12 @@ async function handedOn(folder: string): Promise<Record<string, Uint8Array>> {
   )
 }
 
-function metricsOf(classes: Classes | undefined): (() => Metrics) | undefined {
-  if (!classes) return undefined
-  if (classes.problem === 'single') return () => new ClassMetrics(classes.names.length)
-  return classes.problem === 'multi' ? () => new MultiLabelMetrics() : () => new NumberMetrics()
+function metricsOf(model: FolderModel, classes: Classes | undefined): (() => Metrics) | undefined {
+  if (classes?.task === 'token') return () => new TagMetrics(classes.names)
+  if (classes?.problem === 'single') return () => new ClassMetrics(classes.names.length)
+  if (classes) return classes.problem === 'multi' ? () => new MultiLabelMetrics() : () => new NumberMetrics()
+  if (model instanceof T5) return () => new TokenMetrics(true)
+  return model instanceof CausalLM ? undefined : () => new TokenMetrics()
 }
 
 /** The checkpoint with the least validation loss; the last where none was evaluated. */
@@ -149,9 +154,9 @@ async function load(options: FinetuneOptions & { model: string; data: string }):
       rule: 'there must be rows to learn and rows to validate on',
       got: `${all.length} rows`,
     })
-  const labelled = all.filter((e): e is Extract<Placed, { kind: 'label' }> => e.kind === 'label')
+  const labelled = all.filter((e) => e.kind === 'label' || e.kind === 'tags')
   const classes = labelled.length > 0 ? classesOf(labelled) : undefined
-  const head = classes && { ...headOf(classes), task: 'sequence' as const, labels: classes.names }
+  const head = classes && headOf(classes)
   const model = await loadModel(options.model, { dtype, dropout, head })
   const { vocabSize } = (model as unknown as { config: { vocabSize: number } }).config
   if (tokenizer.vocabSize > vocabSize)
@@ -196,12 +201,7 @@ export async function prepareFinetune(
   const { batch = 8, accumulate = 1, seed = 1, epochs = 3, lr = 5e-5, weightDecay = 0.01 } = options
   const loader = rows.loader({ batch, accumulate, seed })
   // Packing decides how many rows a step takes: an epoch is measured.
-  const probe = rows.loader({ batch, accumulate, seed })
-  let perEpoch = 0
-  while (probe.epochs < 1) {
-    probe.next()
-    perEpoch++
-  }
+  const perEpoch = rows.loader({ batch, accumulate, seed }).skipEpoch()
   const steps = options.steps ?? Math.max(1, Math.round(epochs * perEpoch))
   const evalEvery = options.evalEvery ?? Math.max(1, Math.ceil(steps / 10))
   const saveEvery = options.saveEvery ?? evalEvery
@@ -249,7 +249,7 @@ export async function prepareFinetune(
       steps,
       evalData: rows.evaluation(batch),
       evalEvery,
-      metrics: metricsOf(classes),
+      metrics: metricsOf(model, classes),
       out: path(out),
       saveEvery,
       keep: options.keep ?? 1,

@@ -6,11 +6,13 @@ import { permutation } from '../../data/permutation.js'
 import { RowLoader } from '../../data/row-loader.js'
 import { tokenRows } from '../../data/token-rows.js'
 import type { Tokenizer } from '../../data/tokenizer.js'
+import { Bert, type BertConfig, Roberta } from '../../models/bert.js'
 import { CausalLM } from '../../models/causal.js'
 import type { FolderModel } from '../../models/hf.js'
 import { T5 } from '../../models/t5.js'
 import type { StepData } from '../data.js'
 import { type Classes, classRows } from './classes.js'
+import { maskedRows, note, tagRows } from './word-rows.js'
 
 /** The rows of a data set for one model, and how they are given. */
 export interface Rows {
@@ -20,7 +22,7 @@ export interface Rows {
   /** What was done to rows that were too long; empty where nothing was. */
   readonly notes: readonly string[]
   loader(options: { batch: number; accumulate: number; seed: number }): RowLoader<unknown>
-  evaluation(batch: number): () => Generator<StepData>
+  evaluation(batch: number): () => AsyncGenerator<StepData>
   /** Some rows as a person reads them; what is learned stands between ⟦ and ⟧. */
   preview(count: number): string[]
 }
@@ -56,11 +58,6 @@ export function heldBack(
 }
 
 const roundUp = (n: number): number => 32 * Math.ceil(n / 32)
-
-const note = (cut: number, context: number, dropped = 0): string[] => [
-  ...(cut > 0 ? [`${cut} rows are longer than ${context} tokens and were cut`] : []),
-  ...(dropped > 0 ? [`${dropped} of them had nothing left to learn and were left out`] : []),
-]
 
 async function causalRows(options: RowsOptions, model: CausalLM): Promise<Rows> {
   const { tokenizer, folder, path, learnPrompts } = options
@@ -155,15 +152,19 @@ export async function rowsFor(options: RowsOptions): Promise<Rows> {
   const { model } = options
   if (model instanceof CausalLM) return causalRows(options, model)
   if (model instanceof T5) return translationRows(options, model)
-  if (!options.classes) {
-    throw new SteepestError('DATA', {
-      who: options.path,
-      rule: `a ${model.constructor.name} learns rows of \`text\` and \`label\``,
-      got: `rows of ${options.train[0]?.kind}`,
-    })
-  }
-  const { config } = model as unknown as { config: { positions: number; padId: number } }
+  const { config } = model as unknown as { config: Pick<BertConfig, 'positions' | 'padId' | 'vocabSize' | 'task'> }
   // RoBERTa counts positions from the one after that of padding.
-  const places = model.constructor.name === 'Roberta' ? config.positions - config.padId - 1 : config.positions
-  return classifierRows(options, Math.min(options.context ?? LONGEST / 2, places), config.padId)
+  const places = model instanceof Roberta ? config.positions - config.padId - 1 : config.positions
+  const context = Math.min(options.context ?? LONGEST / 2, places)
+  const { kind } = options.train[0]
+  if (kind === 'tags' && config.task === 'token') return tagRows(options, options.classes!, context, config.padId)
+  if (kind === 'label' && options.classes) return classifierRows(options, context, config.padId)
+  if (kind === 'text' && config.task === 'maskedLm')
+    return maskedRows(options, context, config.padId, options.tokenizer.vocabSize)
+  const isBert = model instanceof Bert || model instanceof Roberta
+  throw new SteepestError('DATA', {
+    who: options.path,
+    rule: `a ${model.constructor.name} learns rows of \`text\` and \`label\`${isBert ? ', `tokens` and `tags`, or `text` alone with its head for masked tokens' : ''}`,
+    got: `rows of ${kind}${kind === 'text' ? ` and a head for ${config.task === 'token' ? 'tags' : 'classes'}` : ''}`,
+  })
 }
