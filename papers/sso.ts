@@ -1,6 +1,7 @@
-import { optim, random, type study, type Tensor } from 'steepest'
-import { learn } from './support/learn.js'
-import { batches } from './support/rows.js'
+import { optim, random, stopGradient, type study, type Tensor } from 'steepest'
+import { imitate } from './support/imitation.js'
+import { tailMean } from './support/learn.js'
+import { type LogisticTask, leastLoss, logisticTask, lowest, onAll, scored } from './support/logistic.js'
 
 export const claim: study.Claim = {
   title: 'Target-based Surrogates for Stochastic Optimization',
@@ -8,7 +9,7 @@ export const claim: study.Claim = {
   source: 'arXiv 2302.02607',
   says:
     'Where looking at the loss is dear, each look can be used for several steps: its gradient in the space of the scores makes a surrogate that ' +
-    'bounds the loss from above, and is minimized without looking again. With as many looks, this is ahead of SGD.',
+    'bounds the loss from above, and is minimized without looking again. With as many looks, this is ahead of SGD, and where an expert is imitated, of Adam.',
   criteria: [
     {
       number: 'rise',
@@ -17,169 +18,174 @@ export const claim: study.Claim = {
       over: 'every',
     },
     {
+      number: 'falls',
+      what: 'loss after 20 such steps with 20 inner ones, over that before',
+      atMost: 0.5,
+      over: 'every',
+    },
+    {
       number: 'overSgd',
-      what: 'loss after 300 looks with 20 inner steps, over that of SGD, each at its best rate',
+      what: 'logistic regression: loss above the least after 300 looks with 20 inner steps, over that of SGD, each at its best rate',
       atMost: 0.8,
     },
     {
       number: 'inner',
-      what: 'loss with 5 over 1 and 20 over 5 inner steps at η = 4, the larger',
+      what: 'the same with 5 over 1 and 20 over 5 inner steps at η = 4, the larger',
       atMost: 1,
+      over: 'every',
+    },
+    {
+      number: 'expert',
+      what: 'imitation: loss in the last 5 of 50 looks at an expert with 20 inner steps, over the better of SGD and Adam',
+      atMost: 0.5,
       over: 'every',
     },
   ],
   reports: {
-    overAdam: 'loss with 20 inner steps over that of Adam, each at its best rate',
-    looks: 'looks at the loss that each method had',
-    sgd: 'loss of SGD',
-    adam: 'loss of Adam',
-    surrogate: 'loss of the surrogate',
+    overAdam: 'logistic regression: loss above the least over that of Adam, each at its best rate',
+    least: 'the least loss',
+    sgd: 'loss of SGD above it',
+    adam: 'loss of Adam above it',
+    surrogate: 'loss of the surrogate above it',
+    expertSgd: 'imitation: loss of SGD',
+    expertAdam: 'loss of Adam',
+    expertOurs: 'loss of the surrogate',
   },
   notShown:
-    'Imitation learning, where a look is a simulator or an expert; surrogates of other shapes than the square; that it is ahead of Adam, which ' +
-    'the paper finds elsewhere: on columns of such different scales it is not.',
+    'MuJoCo and its experts; surrogates of other shapes than the square; that it is ahead of Adam in logistic regression: on columns of such ' +
+    'different scales it is not.',
   found:
-    'Adam scales every column by itself, and ends 10 % below the surrogate with gradient descent inside; with Adam inside, or with η falling as ' +
-    '1/√t, the surrogate ended at 0.06 to 0.07 in two seeds, against 0.05 to 0.06 of Adam. So Adam is printed and does not decide. Labels are drawn, not signs: with signs ' +
-    'the loss has no floor, and what is compared is how fast weights grow.',
+    'The bound of 0.8 on the plain loss, met by the seeds that it was chosen with (0.72), was not on fresh ones (0.86, seeds 100 to 102): labels are ' +
+    'drawn, so that most of what is left is the least loss that there is (0.04 to 0.09), which no method changes. So losses are measured from there. ' +
+    'In logistic regression Adam is far ahead (excess of 0.010 and 0.013 against 0.014 and 0.022 in two seeds, and 0.004 with a rate that falls as 1/√t) since it ' +
+    'scales every column by itself. Minimizing each surrogate to the end by L-BFGS, which needs no scaling, is no better (0.03): at 1/L steps are short where ' +
+    'examples are told apart already. The case of the paper, where the loss is a square and a look is dear, is the imitation.',
 }
 
-const [DIM, BATCH, LOOKS] = [50, 100, 300]
-/** The logistic loss bends by at most ¼ in the score of an example. */
-const INV_L = 4
+const [LOOKS, ROUNDS] = [300, 50]
+/** The logistic loss bends by at most ¼ in the score of an example, the square of an action by 1. */
+const [INV_L, INV_L_SQUARE] = [4, 1]
 
-interface Task {
-  x: Tensor
-  y: Tensor
-  seed: number
-}
-
-/** Labels ±1 drawn with the probabilities of a random logistic model, columns scaled by exp(N(0, 1)), float64. */
-async function taskOf({ seed, pick }: study.Trial): Promise<Task> {
-  const draw = (i: number, shape: number[]) =>
-    random.normal(random.foldIn(random.key(seed), i), shape, { dtype: 'float64' })
-  const x = draw(0, [pick(2000, 200), DIM]).mul(draw(1, [DIM]).exp())
-  const p = x.matmul(draw(2, [DIM])).sigmoid()
-  const drawn = random.uniform(random.foldIn(random.key(seed), 3), p.shape, { dtype: 'float64' })
-  const y = drawn.less(p).cast('float64').mul(2).sub(1).reshape([x.shape[0], 1])
-  await y.read()
-  return { x, y, seed }
-}
-
-type Weights = { w: Tensor }
-const outputs = ({ w }: Weights, x: Tensor, y: Tensor): optim.Outputs => {
-  const logits = x.matmul(w)
-  return { loss: logits.mul(y).neg().softplus().mean(), logits }
-}
-const zero = (task: Task): Weights => ({
-  w: task.x
-    .slice([[0, 1]])
-    .mul(0)
-    .reshape([DIM, 1]),
-})
-
-/** Loss on all examples after so many looks at batches of 100. */
-async function lossAfter(task: Task, optimizer: optim.Optimizer, looks: number): Promise<number> {
-  const { x, y, seed } = task
-  const rows = await batches(seed, y.size, BATCH, looks)
-  const { params } = await learn({
-    params: zero(task),
-    loss: (p: Weights, at: Tensor) => outputs(p, x.take(at), y.take(at)),
-    optimizer,
-    steps: looks,
-    batchOf: (t) => rows[t - 1],
-  })
-  return outputs(params, x, y).loss.item()
-}
-const least = async (task: Task, optimizers: readonly optim.Optimizer[], looks: number): Promise<number> => {
-  let best = Infinity
-  for (const optimizer of optimizers) {
-    const loss = await lossAfter(task, optimizer, looks)
-    if (loss < best) best = loss
-  }
-  return best
-}
 const surrogate = (innerSteps: number, eta: number) => optim.surrogate(optim.armijo({ lr: 10 }), { innerSteps, eta })
 
-/** The largest rise of the loss between steps on all examples with η = 1/L. */
-async function largestRise(task: Task, inner: readonly number[], steps: number): Promise<number> {
-  let rise = -Infinity
+/** The largest rise of the loss between steps on all examples with η = 1/L, and the last loss over the first. */
+async function descent(task: LogisticTask, inner: readonly number[], steps: number, loss = scored) {
+  let [rise, falls] = [-Infinity, 0]
   for (const m of inner) {
-    const { losses } = await learn({
-      params: zero(task),
-      loss: (p: Weights, _: Tensor) => outputs(p, task.x, task.y),
-      optimizer: surrogate(m, INV_L),
-      steps,
-      batchOf: () => task.y,
-    })
+    const { losses } = await onAll(task, surrogate(m, INV_L), steps, loss)
     losses.slice(1).forEach((v, i) => (rise = Math.max(rise, v - losses[i])))
+    falls = losses[steps - 1] / losses[0]
   }
-  return rise
+  return { rise, falls }
 }
 
-const ETAS = [1, 4, 8, 20]
-const SGD_RATES = [0.03, 0.1, 0.3, 1, 3, 10]
-const ADAM_RATES = [0.01, 0.03, 0.1, 0.3, 1]
+const ETAS = [4, 8, 20, 40]
+const SGD_RATES = [0.03, 0.1, 0.3, 1, 3]
+const ADAM_RATES = [0.01, 0.03, 0.1, 0.3]
+const CLONE_RATES = { sgd: [0.05, 0.1, 0.2], adam: [0.01, 0.03, 0.1] }
+
+/** Loss above the least after some looks. */
+async function excess(task: LogisticTask, looks: number) {
+  const floor = await leastLoss(task)
+  const of = async (optimizers: readonly optim.Optimizer[]) => (await lowest(task, optimizers, looks)) - floor
+  const ours = (inner: number, etas: readonly number[]) => of(etas.map((eta) => surrogate(inner, eta)))
+  return { floor, of, ours, sgd: await of(SGD_RATES.map((lr) => optim.sgd({ lr }))) }
+}
+
+/** The losses of rounds of imitation that end lowest. */
+async function imitated(optimizers: readonly optim.Optimizer[], { seed, pick }: study.Trial): Promise<number[]> {
+  const runs: number[][] = []
+  for (const optimizer of optimizers) runs.push(await imitate(optimizer, seed, pick(ROUNDS, 3)))
+  const end = (losses: number[]) => tailMean(losses) || Infinity
+  return runs.reduce((a, b) => (end(b) < end(a) ? b : a))
+}
+const rivals = async (trial: study.Trial) => ({
+  sgd: await imitated(
+    CLONE_RATES.sgd.map((lr) => optim.sgd({ lr })),
+    trial,
+  ),
+  adam: await imitated(
+    CLONE_RATES.adam.map((lr) => optim.adam({ lr })),
+    trial,
+  ),
+})
 
 export async function experiment(trial: study.Trial): Promise<study.Outcome> {
   const { pick } = trial
-  const [task, looks] = [await taskOf(trial), pick(LOOKS, 4)]
-  const best = (inner: number) =>
-    least(
-      task,
-      pick(ETAS, [4]).map((eta) => surrogate(inner, eta)),
-      looks,
-    )
-  const sgd = await least(
-    task,
-    pick(SGD_RATES, [1]).map((lr) => optim.sgd({ lr })),
-    looks,
-  )
-  const adam = await least(
-    task,
-    pick(ADAM_RATES, [0.1]).map((lr) => optim.adam({ lr })),
-    looks,
-  )
-  const ours = await best(20)
-  const atFour: study.CurvePoint[] = []
-  for (const m of [1, 5, 20]) atFour.push({ x: m, y: await lossAfter(task, surrogate(m, 4), looks) })
+  const task = await logisticTask(trial)
+  const { floor, of, ours, sgd } = await excess(task, pick(LOOKS, 4))
+  const adam = await of(ADAM_RATES.map((lr) => optim.adam({ lr })))
+  const best = await ours(20, ETAS)
+  const atFour = [await ours(1, [4]), await ours(5, [4]), await ours(20, [4])]
+  const others = await rivals(trial)
+  const [one, five, twenty] = [
+    await imitated([surrogate(1, INV_L_SQUARE)], trial),
+    await imitated([surrogate(5, INV_L_SQUARE)], trial),
+    await imitated([surrogate(20, INV_L_SQUARE)], trial),
+  ]
+  const [expertSgd, expertAdam, expertOurs] = [others.sgd, others.adam, twenty].map((losses) => tailMean(losses))
+  const curve = (losses: readonly number[]) => losses.map((y, i) => ({ x: i + 1, y }))
   return {
     numbers: {
-      rise: await largestRise(task, pick([1, 5, 20, 50], [1, 5]), pick(20, 3)),
-      overSgd: ours / sgd,
-      overAdam: ours / adam,
-      inner: Math.max(atFour[1].y / atFour[0].y, atFour[2].y / atFour[1].y),
-      looks,
+      ...(await descent(task, pick([1, 5, 50, 20], [1, 5]), pick(20, 3))),
+      overSgd: best / sgd,
+      overAdam: best / adam,
+      inner: Math.max(atFour[1] / atFour[0], atFour[2] / atFour[1]),
+      expert: expertOurs / Math.min(expertSgd, expertAdam),
+      least: floor,
       sgd,
       adam,
-      surrogate: ours,
+      surrogate: best,
+      expertSgd,
+      expertAdam,
+      expertOurs,
     },
     curves: {
-      'surrogate, η = 4': atFour,
-      'SGD, best rate': [1, 20].map((x) => ({ x, y: sgd })),
-      'Adam, best rate': [1, 20].map((x) => ({ x, y: adam })),
+      'surrogate, 20 inner steps': curve(twenty),
+      '5 inner steps': curve(five),
+      '1 inner step': curve(one),
+      'SGD, best rate': curve(others.sgd),
+      'Adam, best rate': curve(others.adam),
     },
   }
 }
 
-export const control: study.Control = {
-  what: 'one inner step for each look, which is gradient descent',
-  fails: ['overSgd'],
-  async experiment(trial) {
-    const { pick } = trial
-    const [task, looks] = [await taskOf(trial), pick(LOOKS, 4)]
-    const one = await least(
-      task,
-      pick(ETAS, [4]).map((eta) => surrogate(1, eta)),
-      looks,
-    )
-    const sgd = await least(
-      task,
-      pick(SGD_RATES, [1]).map((lr) => optim.sgd({ lr })),
-      looks,
-    )
-    return { numbers: { overSgd: one / sgd } }
-  },
+/** The loss, but each example gets the slope of another. */
+function shuffled(p: { w: Tensor }, x: Tensor, y: Tensor): optim.Outputs {
+  const { loss, logits } = scored(p, x, y)
+  const z = logits as Tensor
+  const slope = z.mul(y).neg().sigmoid().mul(y).neg().div(y.size)
+  const dealt = slope.take(random.permutation(random.key(1), y.size))
+  return {
+    loss: stopGradient(loss).add(
+      stopGradient(dealt)
+        .mul(z.sub(stopGradient(z)))
+        .sum(),
+    ),
+    logits,
+  }
 }
 
-export const plot: study.Plot = { x: 'inner steps', y: 'loss after 300 looks', logX: true }
+export const control: readonly study.Control[] = [
+  {
+    what: 'one inner step for each look, which is gradient descent',
+    fails: ['overSgd', 'expert'],
+    async experiment(trial) {
+      const { ours, sgd } = await excess(await logisticTask(trial), trial.pick(LOOKS, 4))
+      const others = await rivals(trial)
+      const one = tailMean(await imitated([surrogate(1, INV_L_SQUARE)], trial))
+      const expert = one / Math.min(tailMean(others.sgd), tailMean(others.adam))
+      return { numbers: { overSgd: (await ours(1, ETAS)) / sgd, expert } }
+    },
+  },
+  {
+    what: 'each example gets the slope of another',
+    fails: ['falls'],
+    async experiment(trial) {
+      const { falls } = await descent(await logisticTask(trial), [20], trial.pick(20, 3), shuffled)
+      return { numbers: { falls } }
+    },
+  },
+]
+
+export const plot: study.Plot = { x: 'looks at the expert', y: 'loss of the imitation', logY: true }

@@ -33,7 +33,9 @@ function commitOf(folder: string): string | undefined {
   const git = (...args: string[]) => spawnSync('git', args, { cwd: folder, encoding: 'utf8' })
   const head = git('rev-parse', 'HEAD')
   if (head.status !== 0) return undefined
-  const changed = git('status', '--porcelain', '--untracked-files=no').stdout.trim() !== ''
+  // Results, of others too, are not what is measured.
+  const measured = ['.', ':(exclude)papers/results', ':(exclude)docs/papers.md']
+  const changed = git('status', '--porcelain', '--untracked-files=no', '--', ...measured).stdout.trim() !== ''
   return head.stdout.trim() + (changed ? '+' : '')
 }
 
