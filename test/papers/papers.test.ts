@@ -20,7 +20,7 @@ describe('papers', () => {
   test('import the public face and what they share, nothing else', () => {
     const wrong = filesBelow('papers', /\.ts$/).flatMap((file) => {
       const source = readFileSync(join(root, 'papers', file), 'utf8')
-      const from = [...source.matchAll(/\b(?:from|import)\s*\(?\s*'([^']+)'/g)].map((m) => m[1])
+      const from = [...source.matchAll(/\b(?:from|import)\s*\(?\s*'([^'\n]+)'/g)].map((m) => m[1])
       expect(from.length, file).toBeGreaterThan(0)
       const shared = file.startsWith('support/') ? /^(\.\/[a-z]+\.js|node:.*)$/ : /^\.\/support\/[a-z]+\.js$/
       return from.filter((f) => f !== 'steepest' && !shared.test(f)).map((f) => `${file} imports ${f}`)
