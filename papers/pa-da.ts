@@ -39,9 +39,9 @@ export const claim: study.Claim = {
   found:
     'Scores of single operations, as training has them, do not make the chances of paths that the theory asks for: those without weights score 0, and with ' +
     'hardly any chance left for them a weighted step varies 10,000 times as much as with equal chances; training draws by them without weights, as the ' +
-    'authors do. Scores of examples come from other paths and other times, so that weighted by them alone a step of all paths varies as with equal ' +
-    'chances, while on one path with scores of now it varies a fifth. Counting what was not drawn for an epoch as 0, as the authors do, makes it four times ' +
-    'as much, so they keep their scores here.',
+    'authors do. Scores of examples come from other paths and other times: weighted by them alone, a step of all paths varies more than with equal ' +
+    'chances, while on one path with scores of now it varies a quarter. It was 4 times (one seed) where what was not drawn for an epoch counts as 0, as in ' +
+    'the authors’ code, so scores are kept here.',
   notShown: 'NAS-Bench-201, the space of DARTS on CIFAR-10 and ImageNet.',
 }
 

@@ -121,7 +121,12 @@ export function plotSvg(series: readonly Series[], options: PlotOptions = {}): s
     `<style>${STYLE}\n</style>`,
     `<rect class="back" width="${width}" height="${height}"/>`,
   ]
-  if (title) parts.push(`<text class="title" x="${left}" y="22">${escapeXml(title)}</text>`)
+  if (title) {
+    // A long one is smaller, so that it does not run off; wide fonts have 0.7 em a letter.
+    const size = Math.max(8, Math.floor((10 * innerWidth) / (0.7 * title.length)) / 10)
+    const style = size < 14 ? ` style="font-size: ${size}px"` : ''
+    parts.push(`<text class="title" x="${left}" y="22"${style}>${escapeXml(title)}</text>`)
+  }
   for (const { at, label } of x.ticks) {
     const px = round(x.to(at))
     parts.push(`<line class="grid" x1="${px}" x2="${px}" y1="${top}" y2="${top + innerHeight}"/>`)

@@ -171,6 +171,13 @@ describe('SVG plots', () => {
     `)
   })
 
+  test('makes a long title smaller', () => {
+    const sizeOf = (title: string) => /class="title"[^>]*font-size: ([\d.]+)px/.exec(plotSvg([], { title }))?.[1]
+    expect(sizeOf('x'.repeat(60))).toBeUndefined()
+    expect(sizeOf('x'.repeat(90))).toBe('10.1')
+    expect(sizeOf('x'.repeat(400))).toBe('8')
+  })
+
   test('marks lie where the axes say', () => {
     const points = [
       { x: 10, y: 100 },
