@@ -20,13 +20,12 @@ export const claim: study.Claim = {
     { number: 'state', what: 'bytes of state over those of AdamW', atMost: 0.51, over: 'every' },
     {
       number: 'loss',
-      what: 'held-out loss of a small language model over that of AdamW, each at the best of three rates',
+      what: 'held-out loss of a small language model over that of AdamW, each at the rate that was best on seed 0',
       atMost: 1.01,
     },
-    { number: 'rate', what: 'best rate over that of AdamW', atMost: 0.34, over: 'median' },
     {
       number: 'momentum',
-      what: 'held-out loss over that of the sign of the gradient alone, at the better of two rates',
+      what: 'held-out loss over that of the sign of the gradient alone',
       atMost: 0.98,
       over: 'every',
     },
@@ -42,53 +41,40 @@ export const claim: study.Claim = {
     'formula to the last bit. On a classifier of 500 steps, and on a language model with rates up to 1e-3, Lion was behind (1.70 nats against 1.15), since ' +
     'a sign moves a weight by the rate and no further: in 600 steps of 1024 letters (seed 0) rates of 1e-3, 3e-3 and 1e-2 end at 1.43, 0.90 and 0.73, ' +
     'against 1.77, 1.00 and 0.70 of AdamW at 1e-3, 3e-3 and 1e-2. Its mean remembers 100 steps, which is much of so short a run: with betas of 0.95 and 0.98, 3e-3 ' +
-    'gives 0.73. After 2400 steps it is level (0.574 and 0.575), so this experiment is that long. That the gain grows with the batch is not seen: with 64 rows and ' +
+    'gives 0.73. After 2400 steps it is level (0.574 and 0.575), so this experiment is that long; with rows of half the length, as here, Lion ends at 0.631, 0.638 and ' +
+    '0.640 with 1e-3, 3e-3 and 1e-2, AdamW at 0.633, 0.638 and 0.654 with 3e-3, 1e-2 and 3e-2, so that the better rate is a third of that of AdamW. That the gain grows with the batch is not seen: with 64 rows and ' +
     '600 steps it is 8 % behind (0.640 and 0.591), with 16 rows 5 %.',
 }
 
 interface Choice {
   make: (lr: optim.LearningRate) => optim.Optimizer
-  rates: readonly number[]
+  rate: number
 }
-/** Rate times decay is about the same for all, as the paper has it. */
+/** Rate times decay is about the same for all, as the paper has it; rates are the best on seed 0 of those that `found` tells. */
 const ADAMW: Choice = {
   make: (lr) => optim.adamw({ lr, betas: [0.9, 0.99], weightDecay: 0.1 }),
-  rates: [1e-3, 3e-3, 1e-2],
+  rate: 3e-3,
 }
-const LION: Choice = { make: (lr) => optim.lion({ lr, weightDecay: 1 }), rates: [3e-4, 1e-3, 3e-3] }
-const SIGN: Choice = { make: (lr) => optim.lion({ lr, weightDecay: 1, betas: [0, 0] }), rates: [1e-3, 3e-3] }
+const LION: Choice = { make: (lr) => optim.lion({ lr, weightDecay: 1 }), rate: 1e-3 }
+const SIGN: Choice = { make: (lr) => optim.lion({ lr, weightDecay: 1, betas: [0, 0] }), rate: 3e-3 }
 
-interface Best {
-  rate: number
-  loss: number
-  points: study.CurvePoint[]
-}
 const [TIME, STEPS, ROWS] = [32, 2400, 16]
-const known = new Map<string, Promise<Best>>()
+const known = new Map<string, Promise<study.CurvePoint[]>>()
 
-/** The best of an optimizer's rates on a text, with a short rise and a cosine to 0. */
-async function search({ make, rates }: Choice, { seed, pick }: study.Trial): Promise<Best> {
-  const text = await language(seed, pick(400_000, 4000))
-  const steps = pick(STEPS, 4)
-  const runs: Best[] = []
-  for (const rate of pick(rates, rates.slice(0, 1))) {
+/** Held-out losses of an optimizer by step, with a short rise of the rate and a cosine to 0; once for each seed. */
+function trained(
+  what: string,
+  { make, rate }: Choice,
+  { seed, quick, pick }: study.Trial,
+): Promise<study.CurvePoint[]> {
+  const run = async () => {
+    const steps = pick(STEPS, 4)
     const lr = optim.schedule({ kind: 'cosine', lr: rate, steps, warmup: Math.round(steps / 20) })
-    const points = await trainLanguage(make(lr), text, {
-      seed,
-      steps,
-      batch: ROWS,
-      time: TIME,
-      every: Math.ceil(steps / 24),
-    })
-    runs.push({ rate, loss: lastOf(points), points })
+    const text = await language(seed, pick(400_000, 4000))
+    return trainLanguage(make(lr), text, { seed, steps, batch: ROWS, time: TIME, every: Math.ceil(steps / 24) })
   }
-  return runs.reduce((a, b) => (b.loss < a.loss ? b : a))
-}
-
-/** `search`, once for each seed. */
-function best(what: string, choice: Choice, trial: study.Trial): Promise<Best> {
-  const key = `${what} ${trial.seed} ${trial.quick}`
-  const found = known.get(key) ?? search(choice, trial)
+  const key = `${what} ${seed} ${quick}`
+  const found = known.get(key) ?? run()
   known.set(key, found)
   return found
 }
@@ -122,23 +108,22 @@ async function kernel(seed: number, optimizer: optim.Optimizer): Promise<{ equal
 }
 
 export async function experiment(trial: study.Trial): Promise<study.Outcome> {
-  const lion = await best('lion', LION, trial)
-  const adamw = await best('adamw', ADAMW, trial)
-  const sign = await best('sign', SIGN, trial)
+  const lion = await trained('lion', LION, trial)
+  const adamw = await trained('adamw', ADAMW, trial)
+  const sign = await trained('sign', SIGN, trial)
   const bytes = (optimizer: optim.Optimizer) =>
     Object.values(optimizer.stateBytes(nn.parameters(languageModel(0, TIME)))).reduce((a, b) => a + b, 0)
   return {
     numbers: {
       ...(await kernel(trial.seed, optim.lion({ lr: 1e-3 }))),
       state: bytes(LION.make(1)) / bytes(ADAMW.make(1)),
-      loss: lion.loss / adamw.loss,
-      rate: lion.rate / adamw.rate,
-      momentum: lion.loss / sign.loss,
-      lion: lion.loss,
-      adamw: adamw.loss,
-      sign: sign.loss,
+      loss: lastOf(lion) / lastOf(adamw),
+      momentum: lastOf(lion) / lastOf(sign),
+      lion: lastOf(lion),
+      adamw: lastOf(adamw),
+      sign: lastOf(sign),
     },
-    curves: { Lion: lion.points, AdamW: adamw.points, 'sign alone': sign.points },
+    curves: { Lion: lion, AdamW: adamw, 'sign alone': sign },
   }
 }
 
@@ -146,9 +131,9 @@ export const control: study.Control = {
   what: 'the sign of the gradient alone, without momentum',
   fails: ['formula', 'loss'],
   async experiment(trial) {
-    const [sign, adamw] = [await best('sign', SIGN, trial), await best('adamw', ADAMW, trial)]
+    const [sign, adamw] = [await trained('sign', SIGN, trial), await trained('adamw', ADAMW, trial)]
     const { formula: apart } = await kernel(trial.seed, optim.lion({ lr: 1e-3, betas: [0, 0] }))
-    return { numbers: { formula: apart, loss: sign.loss / adamw.loss } }
+    return { numbers: { formula: apart, loss: lastOf(sign) / lastOf(adamw) } }
   },
 }
 
