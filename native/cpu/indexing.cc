@@ -12,6 +12,8 @@ namespace steepest::STEEPEST_LEVEL {
 
 namespace {
 
+using indexing::Along;
+using indexing::alongOf;
 using indexing::kIndexFault;
 using indexing::Slices;
 using layout::ceilDiv;
@@ -63,19 +65,6 @@ class Take final : public Kernel {
 
   Slices s_;
 };
-
-// Values [outer, n, inner], indices [outer, m, inner].
-struct Along {
-  std::int64_t outer, n, m, inner;
-};
-
-Along alongOf(const View& x, const View& indices, std::int64_t axis, const char* op) {
-  indexing::checkIndices(indices, op);
-  check(axis >= 0 && axis < x.rank && indices.rank == x.rank && x.contiguous(), op, "axis and ranks");
-  const int a = static_cast<int>(axis);
-  for (int i = 0; i < x.rank; ++i) check(i == a || x.shape[i] == indices.shape[i], op, "lengths other than the axis'");
-  return {layout::span(x, 0, a), x.shape[a], indices.shape[a], layout::span(x, a + 1, x.rank)};
-}
 
 template <class T>
 class Gather final : public Kernel {

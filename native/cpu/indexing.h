@@ -40,4 +40,34 @@ inline Slices slicesOf(const View& whole, const View& indices, const View& parts
   return s;
 }
 
+// Values [outer, n, inner], indices [outer, m, inner].
+struct Along {
+  std::int64_t outer, n, m, inner;
+};
+
+inline Along alongOf(const View& x, const View& indices, std::int64_t axis, const char* op) {
+  checkIndices(indices, op);
+  layout::check(axis >= 0 && axis < x.rank && indices.rank == x.rank && x.contiguous(), op, "axis and ranks");
+  const int a = static_cast<int>(axis);
+  for (int i = 0; i < x.rank; ++i) layout::check(i == a || x.shape[i] == indices.shape[i], op, "lengths other than the axis'");
+  return {layout::span(x, 0, a), x.shape[a], indices.shape[a], layout::span(x, a + 1, x.rank)};
+}
+
+// Values [batch, outer, n, inner], a part [batch, outer, size, inner] of them, and one start per batch; inner in bytes.
+struct Window {
+  std::int64_t batch, outer, n, size, inner;
+};
+
+inline Window windowOf(const View& whole, const View& part, const View& start, std::int64_t axis, std::int64_t batchDims, const char* op) {
+  checkIndices(start, op);
+  layout::check(whole.dtype == part.dtype && whole.contiguous() && part.contiguous(), op, "operands are contiguous and of one dtype");
+  layout::check(whole.rank == part.rank && axis >= 0 && axis < whole.rank && batchDims >= 0 && batchDims <= axis, op, "ranks and axes");
+  const int a = static_cast<int>(axis), b = static_cast<int>(batchDims);
+  for (int i = 0; i < whole.rank; ++i) layout::check(i == a || whole.shape[i] == part.shape[i], op, "lengths other than the axis'");
+  layout::check(start.rank == b && part.shape[a] <= whole.shape[a], op, "start and length of the part");
+  for (int i = 0; i < b; ++i) layout::check(start.shape[i] == whole.shape[i], op, "batch axes of the start");
+  return {layout::span(whole, 0, b), layout::span(whole, b, a), whole.shape[a], part.shape[a],
+          layout::span(whole, a + 1, whole.rank) * static_cast<std::int64_t>(sizeOf(whole.dtype))};
+}
+
 }  // namespace steepest::STEEPEST_LEVEL::indexing

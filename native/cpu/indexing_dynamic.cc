@@ -9,25 +9,10 @@ namespace steepest::STEEPEST_LEVEL {
 
 namespace {
 
+using indexing::Window;
+using indexing::windowOf;
 using layout::ceilDiv;
 using layout::check;
-
-// Values [batch, outer, n, inner], a part [batch, outer, size, inner] of them, and one start per batch; inner in bytes.
-struct Part {
-  std::int64_t batch, outer, n, size, inner;
-};
-
-Part partOf(const View& whole, const View& part, const View& start, std::int64_t axis, std::int64_t batchDims, const char* op) {
-  indexing::checkIndices(start, op);
-  check(whole.dtype == part.dtype && whole.contiguous() && part.contiguous(), op, "operands are contiguous and of one dtype");
-  check(whole.rank == part.rank && axis >= 0 && axis < whole.rank && batchDims >= 0 && batchDims <= axis, op, "ranks and axes");
-  const int a = static_cast<int>(axis), b = static_cast<int>(batchDims);
-  for (int i = 0; i < whole.rank; ++i) check(i == a || whole.shape[i] == part.shape[i], op, "lengths other than the axis'");
-  check(start.rank == b && part.shape[a] <= whole.shape[a], op, "start and length of the part");
-  for (int i = 0; i < b; ++i) check(start.shape[i] == whole.shape[i], op, "batch axes of the start");
-  return {layout::span(whole, 0, b), layout::span(whole, b, a), whole.shape[a], part.shape[a],
-          layout::span(whole, a + 1, whole.rank) * static_cast<std::int64_t>(sizeOf(whole.dtype))};
-}
 
 // Moves bytes in tiles; body(at, n) gets a range of [0, bytes) that lies within one row.
 template <class F>
@@ -46,7 +31,7 @@ void rows(const Call& call, std::int64_t count, std::int64_t width, F&& body) {
 
 class Dynamic : public Kernel {
  public:
-  explicit Dynamic(const Part& s) : s_(s) {}
+  explicit Dynamic(const Window& s) : s_(s) {}
 
  protected:
   // Where the part begins in row `row` of the values, in bytes; -1 where it is not within them.
@@ -56,7 +41,7 @@ class Dynamic : public Kernel {
     call.fault.store(indexing::kIndexFault);
     return -1;
   }
-  Part s_;
+  Window s_;
 };
 
 class DynamicSlice final : public Dynamic {
@@ -102,7 +87,7 @@ class DynamicUpdateSlice final : public Dynamic {
 std::unique_ptr<Kernel> makeDynamicSlice(const Spec& spec) {
   const DynamicSliceAttrs a = DynamicSliceAttrs::decode(spec.attrs);
   check(spec.in.size() == 2 && spec.out.size() == 1, "dynamicSlice", "two inputs and one output");
-  const Part s = partOf(spec.in[0], spec.out[0], spec.in[1], a.axis, a.batchDims, "dynamicSlice");
+  const Window s = windowOf(spec.in[0], spec.out[0], spec.in[1], a.axis, a.batchDims, "dynamicSlice");
   check(s.size == a.size, "dynamicSlice", "length of the part");
   return std::make_unique<DynamicSlice>(s);
 }
@@ -113,7 +98,7 @@ std::unique_ptr<Kernel> makeDynamicUpdateSlice(const Spec& spec) {
   const View& y = spec.out[0];
   check(layout::sameShape(y, spec.in[0]) && y.dtype == spec.in[0].dtype && y.contiguous(), "dynamicUpdateSlice",
         "the output is like the values");
-  return std::make_unique<DynamicUpdateSlice>(partOf(spec.in[0], spec.in[1], spec.in[2], a.axis, a.batchDims, "dynamicUpdateSlice"));
+  return std::make_unique<DynamicUpdateSlice>(windowOf(spec.in[0], spec.in[1], spec.in[2], a.axis, a.batchDims, "dynamicUpdateSlice"));
 }
 
 }  // namespace steepest::STEEPEST_LEVEL
