@@ -78,7 +78,7 @@ std::unique_ptr<DeviceMemory> Gpu::allocate(std::size_t bytes) {
   if (status == cudaErrorMemoryAllocation) {
     static_cast<void>(cudaGetLastError());
     std::size_t free = 0, total = 0;
-    static_cast<void>(cudaMemGetInfo(&free, &total));
+    if (cudaMemGetInfo(&free, &total) != cudaSuccess) static_cast<void>(cudaGetLastError());
     throw Error("OUT_OF_MEMORY", "the GPU (" + std::string(properties_.name) + ") gave no memory for a buffer of " + std::to_string(bytes) +
                                      " bytes: " + megabytes(free) + " of " + megabytes(total) + " are free, and this process holds " +
                                      megabytes(allocated_) + " in " + std::to_string(blocks_) + " buffers");
@@ -96,8 +96,7 @@ std::unique_ptr<DeviceMemory> Gpu::allocate(std::size_t bytes) {
 void Gpu::release(std::byte* data, std::size_t bytes) noexcept {
   allocated_ -= bytes;
   --blocks_;
-  static_cast<void>(cudaSetDevice(ordinal_));
-  static_cast<void>(cudaFree(data));
+  if (cudaSetDevice(ordinal_) != cudaSuccess || cudaFree(data) != cudaSuccess) static_cast<void>(cudaGetLastError());
 }
 
 void Gpu::upload(std::byte* to, const std::byte* from, std::size_t bytes) {

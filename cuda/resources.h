@@ -24,7 +24,7 @@ class Owned {
   }
   H get() const { return handle_; }
   void reset() {
-    if (handle_) static_cast<void>(Free(std::exchange(handle_, H{})));
+    if (handle_ && Free(std::exchange(handle_, H{})) != cudaSuccess) static_cast<void>(cudaGetLastError());
   }
 
  private:

@@ -134,7 +134,28 @@ function load(): Native {
       fix: 'Rebuild it with: npx steepest build (in a clone: npm run compile)',
     })
   }
-  return native
+  return { ...native, Buffer: telling(native.Buffer) }
+}
+
+/** Native memory whose errors (none left, a device that failed) are of the kind that all others are. */
+function telling(Raw: Native['Buffer']): Native['Buffer'] {
+  const told = <T>(f: () => T): T => {
+    try {
+      return f()
+    } catch (error) {
+      // What breaks the contract of the addon stays what it is.
+      throw (error as { code?: string }).code === undefined ? error : fromNative('memory', error)
+    }
+  }
+  class Checked extends Raw {
+    override write(source: ArrayBufferView, offset?: number): void {
+      told(() => super.write(source, offset))
+    }
+    override read(target: ArrayBufferView, offset?: number): void {
+      told(() => super.read(target, offset))
+    }
+  }
+  return new Proxy(Checked, { construct: (made, args, target) => told(() => Reflect.construct(made, args, target)) })
 }
 
 let loaded: Native | undefined
