@@ -81,7 +81,7 @@ describe.runIf(library)('the table on fibers, against the CPU', () => {
               const bound = isFloat(of) ? Math.max(BOUNDS[of], c.bounds?.[of as 'float32'] ?? 0) : 0
               expectNumbers(`output ${i} in ${dtype}`, numbers, wanted[i].numbers, bound)
             })
-            for (const name of c.ops) run.add(name)
+            for (const name of c.ops) if (!missing.includes(name)) run.add(name)
             break
           }
         }

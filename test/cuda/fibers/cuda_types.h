@@ -8,8 +8,9 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __constant__ static
-// All threads of a block are fibers of one native thread; values stay from block to block, as they may on a GPU.
-#define __shared__ static thread_local
+// The fake runtime runs one launch at a time, so the block that runs has these for itself; values stay from block to block, as they may on
+// a GPU.
+#define __shared__ static
 #define __align__(n) __attribute__((aligned(n)))
 #define __builtin_assume(condition) static_cast<void>(0)
 #define __isGlobal(pointer) true

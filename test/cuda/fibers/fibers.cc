@@ -15,7 +15,7 @@
 
 namespace steepest::fibers {
 
-constinit thread_local Current current __attribute__((tls_model("initial-exec"))) = {};
+constinit Current current = {};
 
 namespace {
 
@@ -187,10 +187,10 @@ class Engine {
 };
 
 Engine& engine() {
-  thread_local const auto made = std::make_unique<Engine>();
+  static const auto made = std::make_unique<Engine>();
   return *made;
 }
-thread_local Engine* active = nullptr;
+Engine* active = nullptr;
 
 void Engine::entry() {
   Engine& self = *active;

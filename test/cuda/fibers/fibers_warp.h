@@ -15,8 +15,8 @@ struct Current {
   dim3 threads, blocks;
   std::byte* shared;
 };
-// Of the static kind of thread-local memory: it is read in every index of every kernel.
-extern constinit thread_local Current current __attribute__((tls_model("initial-exec")));
+// Of the thread that runs; one launch runs at a time.
+extern constinit Current current;
 
 inline std::byte* dynamicShared() { return current.shared; }
 

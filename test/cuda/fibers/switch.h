@@ -59,7 +59,7 @@ steepestSwitch:
 )");
 #endif
 
-inline thread_local Context* mainContext = nullptr;
+inline Context* mainContext = nullptr;
 
 // Makes a context that begins at `entry` on an empty stack.
 inline void prepare(Context& context, std::byte* stack, void (*entry)()) {
