@@ -3,6 +3,7 @@ import { configCommand } from './config.js'
 import { doctorCommand } from './doctor.js'
 import { estimateCommand } from './estimate.js'
 import { allCheckers } from './fixtures/checkers.js'
+import { exportCommand } from './export.js'
 import { finetuneCommand } from './finetune.js'
 import { fixturesCommand } from './fixtures.js'
 import { generateCommand } from './generate.js'
@@ -17,6 +18,7 @@ export const commands: readonly Command[] = [
   trainCommand(prepare),
   finetuneCommand(async () => (await import('../train/finetune/prepare.js')).prepareFinetune),
   generateCommand(async () => (await import('../train/generate/folder.js')).generateText),
+  exportCommand(async () => (await import('../models/export.js')).exportModel),
   estimateCommand(prepare),
   doctorCommand(undefined, async () => (await import('../train/measure.js')).measureMachine()),
   configCommand,

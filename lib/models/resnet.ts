@@ -4,7 +4,7 @@ import * as init from '../nn/init.js'
 import { Linear } from '../nn/linear.js'
 import { type Context, Keys, Module } from '../nn/module.js'
 import { BatchNorm } from '../nn/norm.js'
-import { add } from '../ops/elementwise.js'
+import { add, cast } from '../ops/elementwise.js'
 import { maxPool } from '../ops/pooling.js'
 import { mean } from '../ops/reduce.js'
 import type { DType } from '../tensor/dtype.js'
@@ -133,7 +133,8 @@ export class ResNet extends Module {
   }
 
   /** Scores of the classes, [B, classes]. */
-  logits({ pixelValues }: ImageBatch, ctx: Context): Tensor {
+  logits({ pixelValues: given }: ImageBatch, ctx: Context): Tensor {
+    const pixelValues = cast(given, this.config.dtype)
     const { embedder, encoder } = this.resnet
     const stem = withScope('resnet.embedder', () => embedder.embedder.forward(pixelValues, ctx))
     const pooled = maxPool(stem, { size: 3, stride: 2, padding: 1 })

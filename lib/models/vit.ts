@@ -7,7 +7,7 @@ import { type Context, Keys, Module } from '../nn/module.js'
 import { LayerNorm } from '../nn/norm.js'
 import { concat } from '../ops/assemble.js'
 import { attention } from '../ops/attention.js'
-import { add } from '../ops/elementwise.js'
+import { add, cast } from '../ops/elementwise.js'
 import { broadcastTo, reshape, slice, transpose, zeros } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
@@ -139,7 +139,8 @@ export class ViT extends Module {
   }
 
   /** Scores of the classes, [B, classes]. */
-  logits({ pixelValues }: ImageBatch, ctx: Context): Tensor {
+  logits({ pixelValues: given }: ImageBatch, ctx: Context): Tensor {
+    const pixelValues = cast(given, this.config.dtype)
     const { width } = this.config
     const [batch] = pixelValues.shape
     const x = withScope('vit', () => {

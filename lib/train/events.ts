@@ -48,8 +48,10 @@ export interface Plan {
   accumulate: number
   /** Tokens in one sequence. */
   context: number
-  /** Tokens in one step: batch · accumulate · context. */
+  /** Tokens in one step: batch · accumulate · context; or so many of what `unit` says. */
   tokensPerStep: number
+  /** What a step is counted in, where that is not tokens: rows, images. */
+  unit?: string
   /** Steps of the whole run. */
   steps: number
   /** Steps that are done already: 0, or the step of the checkpoint that the run goes on from. */

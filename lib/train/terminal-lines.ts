@@ -57,7 +57,7 @@ export function planLines(plan: Plan, { unicode }: Abilities, width = Number.POS
     ['data', [plan.data, plan.tokenizer].filter(Boolean).join(dot)],
     [
       'steps',
-      `${grouped(plan.steps)}${from}, of ${grouped(plan.tokensPerStep)} tokens (batch ${batch}, context ${plan.context})`,
+      `${grouped(plan.steps)}${from}, of ${grouped(plan.tokensPerStep)} ${plan.unit ?? 'tokens'} (batch ${batch}${plan.unit === 'images' ? '' : `, context ${plan.context}`})`,
     ],
     [
       'optimizer',

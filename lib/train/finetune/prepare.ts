@@ -1,18 +1,17 @@
-import { createReadStream, existsSync } from 'node:fs'
+import { createReadStream } from 'node:fs'
 import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path'
 import { native } from '../../addon.js'
+import { prefetch } from '../../data/index.js'
 import { useDevice } from '../../device.js'
-import { loadTokenizer } from '../../data/index.js'
-import { readExamples } from '../../data/examples.js'
 import { SteepestError } from '../../errors.js'
 import { checkpointSteps, loadCheckpoint } from '../../io/checkpoint.js'
 import { atomicFolder, atomicWriteFile, nodeFileSystem } from '../../io/files.js'
-import { readSmallFile } from '../../io/read.js'
 import { type JsonRecord, readState } from '../../io/state.js'
 import { CausalLM } from '../../models/causal.js'
 import { configText } from '../../models/config-json.js'
 import * as memory from '../../memory/index.js'
-import { configOf, type FolderModel, loadModel, saveModel } from '../../models/hf.js'
+import { handedOn } from '../../models/handed-on.js'
+import { configOf, type FolderModel, saveModel } from '../../models/hf.js'
 import { saveAdapter } from '../../models/peft.js'
 import { T5 } from '../../models/t5.js'
 import { loadTensor } from '../../models/tensors.js'
@@ -23,37 +22,15 @@ import type { Plan, PreparedRun, TrainEvent } from '../events.js'
 import { findCheckpoint, freshFolder, shellQuoted } from '../gpt/prepare.js'
 import { type Metrics, train } from '../train.js'
 import type { Trainable } from '../trainer.js'
-import { type Classes, classesOf, headOf } from './classes.js'
+import type { Classes } from './classes.js'
+import { load } from './load.js'
 import { ClassMetrics, MultiLabelMetrics, NumberMetrics } from './metrics.js'
 import type { FinetuneOptions } from './options.js'
-import { heldBack, type Rows, rowsFor } from './rows.js'
 import { TagMetrics, TokenMetrics } from './token-metrics.js'
 
 /** A run that is planned, and some of its rows as a person reads them. */
 export interface PreparedFinetune extends PreparedRun {
   preview(): string[]
-}
-
-/** Files of a model folder that are handed on as they are. */
-const HANDED_ON = [
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'added_tokens.json',
-  'vocab.json',
-  'vocab.txt',
-  'merges.txt',
-  'spiece.model',
-  'sentencepiece.bpe.model',
-  'chat_template.jinja',
-  'generation_config.json',
-]
-
-async function handedOn(folder: string): Promise<Record<string, Uint8Array>> {
-  const there = HANDED_ON.filter((name) => existsSync(join(folder, name)))
-  return Object.fromEntries(
-    await Promise.all(there.map(async (name) => [name, await readSmallFile(join(folder, name))])),
-  )
 }
 
 function metricsOf(model: FolderModel, classes: Classes | undefined): (() => Metrics) | undefined {
@@ -135,43 +112,6 @@ async function writeAdapted(
   }
 }
 
-interface Loaded {
-  model: FolderModel
-  rows: Rows
-  classes?: Classes
-}
-
-async function load(options: FinetuneOptions & { model: string; data: string }): Promise<Loaded> {
-  const { seed = 1, dtype, dropout } = options
-  const tokenizer = await loadTokenizer(options.model)
-  const all = await readExamples(options.data)
-  const split = options.validationData
-    ? { train: all, validation: await readExamples(options.validationData) }
-    : heldBack(all, options.validation ?? 0.1, seed)
-  if (split.train.length === 0 || split.validation.length === 0)
-    throw new SteepestError('DATA', {
-      who: options.data,
-      rule: 'there must be rows to learn and rows to validate on',
-      got: `${all.length} rows`,
-    })
-  const labelled = all.filter((e) => e.kind === 'label' || e.kind === 'tags')
-  const classes = labelled.length > 0 ? classesOf(labelled) : undefined
-  const head = classes && headOf(classes)
-  const model = await loadModel(options.model, { dtype, dropout, head })
-  const { vocabSize } = (model as unknown as { config: { vocabSize: number } }).config
-  if (tokenizer.vocabSize > vocabSize)
-    throw new SteepestError('FORMAT', {
-      who: options.model,
-      rule: 'the model must have an embedding for every token of its tokenizer',
-      got: `${tokenizer.vocabSize} tokens, ${vocabSize} embeddings`,
-      fix: 'config.json and tokenizer.json must come from the same save',
-    })
-  const { context, learnPrompts } = options
-  const { train: learn, validation } = split
-  const common = { model, tokenizer, folder: options.model, path: options.data, context, learnPrompts, classes }
-  return { model, classes, rows: await rowsFor({ ...common, train: learn, validation }) }
-}
-
 /**
  * Plans the fine-tuning of a model folder on a data file. The tuned model is in `model` below the run folder when the run has ended.
  *
@@ -231,6 +171,7 @@ export async function prepareFinetune(
     batch,
     accumulate,
     context: rows.context,
+    unit: rows.unit,
     steps,
     optimizer: optimizer.name,
     lr,
@@ -242,7 +183,7 @@ export async function prepareFinetune(
   const kept = { ...options, model: folder, data: file, steps, evalEvery, saveEvery, ...NOT_KEPT }
 
   async function* events({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent> {
-    const run = train(trained, loader, {
+    const run = train(trained, rows.slow ? prefetch(loader) : loader, {
       optimizer,
       clip: options.clip ?? 1,
       seed,

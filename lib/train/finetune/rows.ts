@@ -19,10 +19,14 @@ export interface Rows {
   readonly count: number
   readonly validationCount: number
   readonly context: number
+  /** What a step is counted in, where that is not tokens. */
+  readonly unit?: 'rows' | 'images'
   /** What was done to rows that were too long; empty where nothing was. */
   readonly notes: readonly string[]
   loader(options: { batch: number; accumulate: number; seed: number }): RowLoader<unknown>
   evaluation(batch: number): () => AsyncGenerator<StepData>
+  /** Whether rows are made while training waits for nothing else: then they are made ahead of it. */
+  readonly slow?: boolean
   /** Some rows as a person reads them; what is learned stands between ⟦ and ⟧. */
   preview(count: number): string[]
 }
@@ -43,11 +47,7 @@ export interface RowsOptions {
 const LONGEST = 1024
 
 /** Holds back a share of the examples, spread over all; the same seed holds back the same. */
-export function heldBack(
-  examples: readonly Placed[],
-  share: number,
-  seed: number,
-): { train: Placed[]; validation: Placed[] } {
+export function heldBack<T>(examples: readonly T[], share: number, seed: number): { train: T[]; validation: T[] } {
   const count = Math.min(examples.length - 1, Math.max(1, Math.round(share * examples.length)))
   const order = permutation(examples.length, seed, 0x7a11)
   const held = new Set(Array.from({ length: Math.max(0, count) }, (_, i) => order(i)))
@@ -102,6 +102,7 @@ function classifierRows(options: RowsOptions, context: number, padId: number): R
     count: train.rows.length,
     validationCount: validation.rows.length,
     context,
+    unit: 'rows',
     notes: note(train.cut, context),
     loader: ({ batch, accumulate, seed }) =>
       new RowLoader(train.rows, padding(batch, padId, float), { accumulate, seed, who: path }),
