@@ -1,6 +1,7 @@
 import { optim, random, type study, type Tensor, tensor } from 'steepest'
 import { ConvNet, trainNet } from './support/convnet.js'
-import { walk } from './support/descend.js'
+import { descend, walk } from './support/descend.js'
+import { ringGan } from './support/gan.js'
 import { digits } from './support/rows.js'
 
 export const claim: study.Claim = {
@@ -36,6 +37,13 @@ export const claim: study.Claim = {
     adam: 'the same of Adam',
     adamw: 'the same of AdamW',
     sgd: 'the same of SGD with momentum',
+    absolute: '|x| + |y| after 2000 steps of rate 1e-3, over that of Adam',
+    valley: 'the same of (x + y)² + (x − y)² / 10',
+    rosenbrock: 'the same of the function of Rosenbrock',
+    ganModes: 'toy GAN: of eight Gaussians on a ring, how many are made',
+    ganModesAdam: 'the same of Adam at the same rate',
+    ganGood: 'toy GAN: share of points near one of them, in percent',
+    ganGoodAdam: 'the same of Adam',
   },
   notShown: 'ImageNet, CIFAR, LSTMs and GANs: that the gain over Adam grows with the network.',
 }
@@ -77,6 +85,31 @@ async function ratios(seed: number, belief: optim.Optimizer, walks: number, step
   return Promise.all(NOISE.map(async (noise) => (await way(belief, noise)) / (await way(adam, noise))))
 }
 
+/** Functions of the paper, from places around (−1, 1). */
+const SURFACES: Record<string, (x: Tensor, y: Tensor) => Tensor> = {
+  absolute: (x, y) => x.abs().add(y.abs()),
+  valley: (x, y) => x.add(y).square().add(x.sub(y).square().div(10)),
+  rosenbrock: (x, y) => x.neg().add(1).square().add(y.sub(x.square()).square().mul(100)),
+}
+
+/** Value of each function at the end of a walk, over that of Adam. */
+async function surfaces(seed: number, belief: optim.Optimizer, steps: number): Promise<Record<string, number>> {
+  const away = random.uniform(random.key(seed), [2], { min: -0.2, max: 0.2, dtype: 'float64' })
+  const start = away.add(tensor(Float64Array.of(-1, 1)))
+  const over: Record<string, number> = {}
+  for (const [name, f] of Object.entries(SURFACES)) {
+    const at = (p: Tensor) => f(p.slice([[0, 1]]), p.slice([[1, 2]])).sum()
+    const end = (optimizer: optim.Optimizer) =>
+      at(
+        descend(at, start, optimizer, steps)
+          .slice([[steps - 1, steps]])
+          .reshape([2]),
+      ).item()
+    over[name] = (await end(belief)) / (await end(optim.adam({ lr: 1e-3 })))
+  }
+  return over
+}
+
 const LRS = [1e-3, 3e-3, 1e-2]
 const CHOICES: Record<string, (lr: number) => optim.Optimizer> = {
   adabelief: (lr) => optim.adabelief({ lr, rectify: false, eps: 1e-8 }),
@@ -101,8 +134,18 @@ export async function experiment({ seed, pick }: study.Trial): Promise<study.Out
       best[name] = Math.max(best[name], 100 * accuracy)
     }
   }
+  const gan = (make: () => optim.Optimizer) => ringGan(make, seed, pick(3000, 4))
+  const [ours, theirs] = [
+    await gan(() => optim.adabelief({ lr: 1e-3, beta1: 0.5, rectify: false, eps: 1e-12 })),
+    await gan(() => optim.adam({ lr: 1e-3, beta1: 0.5 })),
+  ]
   return {
     numbers: {
+      ...(await surfaces(seed, optim.adabelief({ lr: 1e-3, rectify: false, eps: 1e-8 }), pick(2000, 20))),
+      ganModes: ours.modes,
+      ganModesAdam: theirs.modes,
+      ganGood: ours.good,
+      ganGoodAdam: theirs.good,
       steady: ratio[0],
       noisyLow: ratio[3],
       noisyHigh: ratio[3],

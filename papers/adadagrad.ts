@@ -1,5 +1,18 @@
-import { compile, grad, optim, perExampleGrads, random, type study, type Tensor, tensor } from 'steepest'
+import {
+  compile,
+  crossEntropy,
+  grad,
+  nn,
+  optim,
+  perExampleGrads,
+  random,
+  type study,
+  type Tensor,
+  tensor,
+} from 'steepest'
+import { accuracy } from './support/learn.js'
 import { logSlope } from './support/numbers.js'
+import { prototypes } from './support/rows.js'
 
 export const claim: study.Claim = {
   title: 'AdAdaGrad: Adaptive Batch Size Schemes for Adaptive Gradient Methods',
@@ -7,19 +20,33 @@ export const claim: study.Claim = {
   source: 'arXiv 2402.11215',
   says:
     'AdaGrad-Norm whose batch grows whenever the spread of the gradients within it is too large for their mean makes the squared gradient fall ' +
-    'as 1/K over K steps, on losses that are smooth and not convex, where small batches of one size are slower.',
+    'as 1/K over K steps, on losses that are smooth and not convex, where small batches of one size are slower; a network is trained better so ' +
+    'than with large batches, in far fewer steps than with small ones.',
   criteria: [
     { number: 'adaptive', what: 'slope of the log mean squared gradient by log steps, adaptive', atMost: -0.9 },
     { number: 'small', what: 'the same with batches of 8', atLeast: -0.8 },
     { number: 'final', what: 'squared gradient after 400 steps over that with batches of 8', atMost: 0.02 },
+    {
+      number: 'netAccuracy',
+      what: 'network, as many examples: test accuracy over that with batches of 2048, in points',
+      atLeast: 0,
+    },
+    { number: 'netSteps', what: 'network: steps over those with batches of 8', atMost: 0.5, over: 'every' },
   ],
   reports: {
     large: 'the same slope with batches of 2048',
     overLarge: 'squared gradient after 400 steps over that with batches of 2048',
     samples: 'examples that the adaptive run looked at, over those of batches of 2048',
     last: 'last batch of the adaptive run',
+    netAdaptive: 'network: test accuracy, adaptive',
+    netSmall: 'the same with batches of 8',
+    netLarge: 'the same with batches of 2048',
   },
   notShown: 'Networks on images, the inner-product tests, and that test accuracy is that of small batches.',
+  found:
+    'The network is between the two: 93 % with some 110 steps, 97 % with 4096 of batches of 8, 91 % with 16 of 2048 (two seeds). Where the largest batch is 1024, ' +
+    'of twice as many examples, one size from the start is better (96.2 % against 95.2 % with η = 0.5 and 94.3 % with 1): the noise of the first small batches stays ' +
+    'in what AdaGrad divides by.',
 }
 
 const [DIM, STEPS, FIRST, LARGE] = [50, 400, 8, 2048]
@@ -92,12 +119,49 @@ async function run({ x, y, n }: Data, seed: number, first: number, eta: number, 
 const means = (squares: readonly number[], at: readonly number[]): study.CurvePoint[] =>
   at.map((x) => ({ x, y: squares.slice(0, x).reduce((a, b) => a + b, 0) / x }))
 
-async function all({ seed, pick }: study.Trial, eta: number) {
+const NET = { first: 8, large: 2048, examples: 32_768 }
+
+/** A network of one hidden layer, by AdaGrad, until it has looked at so many examples; batches grow by the norm test of η. */
+async function classify({ seed, pick }: study.Trial, first: number, eta: number) {
+  const n = pick(8192, 256)
+  const { x, y } = await prototypes(seed, { n: n + 4096, classes: 10, perClass: 4, dim: 32, noise: 1 })
+  const model = new nn.MLP([32, 64, 10], { seed })
+  const optimizer = optim.adagrad({ lr: 0.05 })
+  type Params = Record<string, Tensor>
+  const logits = (p: Params, rows: Tensor) => nn.withTensors(model, p).forward(rows)
+  const lossOfOne = (p: Params, at: Example) => crossEntropy(logits(p, at.x.reshape([1, 32])), at.y.reshape([1]))
+  const step = compile((p: Params, state: optim.OptimizerState, rows: Tensor) => {
+    const grads = perExampleGrads(lossOfOne)(p, { x: x.take(rows), y: y.take(rows) })
+    const mean = Object.fromEntries(Object.entries(grads).map(([k, g]) => [k, g.mean({ axis: 0 })]))
+    return { ...optimizer.update(p, mean, state), spread: optim.gradientSpread(grads) }
+  })
+  let at = { params: nn.parameters(model), state: optimizer.init(nn.parameters(model)) }
+  let [size, steps] = [first, 0]
+  for (let seen = 0; seen < pick(NET.examples, 4 * first); seen += size, steps++) {
+    const next = step(at.params, at.state, random.integers(random.foldIn(random.key(seed), steps), [size], 0, n))
+    at = next
+    if (eta !== Infinity) {
+      const [variance, meanSquare] = [await next.spread.variance.item(), await next.spread.meanSquare.item()]
+      const wanted = variance / (eta * eta * meanSquare)
+      while (size < wanted && size < NET.large) size *= 2
+    } else if (steps % 50 === 0) await next.spread.variance.item()
+  }
+  const test = { x: x.slice([[n, n + 4096]]), y: y.slice([[n, n + 4096]]) }
+  return { accuracy: 100 * (await accuracy(logits(at.params, test.x), test.y)), steps }
+}
+
+async function all(trial: study.Trial, eta: number) {
+  const { seed, pick } = trial
   const [examples, steps] = [await data(seed, pick(20_000, 400)), pick(STEPS, 12)]
   const at = pick([20, 50, 100, 200, 400], [4, 8, 12])
   const adaptive = await run(examples, seed, FIRST, eta, steps)
   const small = await run(examples, seed, FIRST, Infinity, steps)
   const large = await run(examples, seed, pick(LARGE, 64), Infinity, steps)
+  const net = {
+    adaptive: await classify(trial, NET.first, 2 * eta),
+    small: await classify(trial, NET.first, Infinity),
+    large: await classify(trial, pick(NET.large, 64), Infinity),
+  }
   const last = (ran: Ran) => ran.squares[steps - 1]
   const curve = (ran: Ran) => means(ran.squares, at)
   return {
@@ -109,6 +173,11 @@ async function all({ seed, pick }: study.Trial, eta: number) {
       overLarge: last(adaptive) / last(large),
       samples: adaptive.batches.reduce((a, b) => a + b, 0) / (steps * large.batches[0]),
       last: adaptive.batches[steps - 1],
+      netAccuracy: net.adaptive.accuracy - net.large.accuracy,
+      netSteps: net.adaptive.steps / net.small.steps,
+      netAdaptive: net.adaptive.accuracy,
+      netSmall: net.small.accuracy,
+      netLarge: net.large.accuracy,
     },
     curves: { adaptive: curve(adaptive), 'batches of 8': curve(small), 'batches of 2048': curve(large) },
   }
@@ -118,7 +187,7 @@ export const experiment = (trial: study.Trial): Promise<study.Outcome> => all(tr
 
 export const control: study.Control = {
   what: 'the test never asks for more, so that the batch stays at 8',
-  fails: ['adaptive', 'final'],
+  fails: ['adaptive', 'final', 'netSteps'],
   experiment: (trial) => all(trial, Infinity),
 }
 
