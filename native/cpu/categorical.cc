@@ -3,8 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "attrs/categorical.gen.h"
-#include "random.h"
+#include "random_checks.h"
 
 namespace steepest::STEEPEST_LEVEL {
 namespace {
@@ -118,18 +117,8 @@ class Categorical final : public Kernel {
 
 std::unique_ptr<Kernel> makeCategorical(const Spec& spec) {
   const CategoricalAttrs a = CategoricalAttrs::decode(spec.attrs);
-  const auto refuse = [] {
-    throw Error("PROGRAM", "categorical takes logits [keys..., ..., n], keys [keys..., 2] and perhaps ids, and gives int32 [keys..., ...]");
-  };
-  if (spec.in.size() != (a.ids ? 3u : 2u) || spec.out.size() != 1) refuse();
-  const View &x = spec.in[0], &key = spec.in[1], &y = spec.out[0];
-  const int lead = key.rank - 1;
-  bool fits = lead >= 0 && x.rank > lead + (a.ids ? 1 : 0) && y.rank == x.rank - 1 && y.dtype == DType::int32 && x.contiguous() &&
-              y.contiguous() && isFloat(x.dtype) && x.dim(-1) > 0 && x.dim(-1) <= std::numeric_limits<std::int32_t>::max() - 64;
-  for (int i = 0; fits && i < y.rank; ++i) fits = y.shape[i] == x.shape[i] && (i >= lead || x.shape[i] == key.shape[i]);
-  if (!fits) refuse();
-  const Draws draws =
-      Draws::of("categorical", key, a.ids ? &spec.in[2] : nullptr, {x.shape + lead, static_cast<std::size_t>(x.rank - lead)});
+  const Draws draws = checkCategorical(spec, a);
+  const View& x = spec.in[0];
   const auto site = static_cast<std::uint32_t>(a.site);
   switch (x.dtype) {
     case DType::float64:

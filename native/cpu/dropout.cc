@@ -1,8 +1,7 @@
 // Dropout. The mask is drawn anew wherever it is needed (the gradient is the same op on the cotangent), so it is never stored.
 #include <cmath>
 
-#include "attrs/dropout.gen.h"
-#include "random.h"
+#include "random_checks.h"
 
 namespace steepest::STEEPEST_LEVEL {
 namespace {
@@ -63,16 +62,8 @@ class Dropout final : public Kernel {
 
 std::unique_ptr<Kernel> makeDropout(const Spec& spec) {
   const DropoutAttrs a = DropoutAttrs::decode(spec.attrs);
-  const auto refuse = [] {
-    throw Error("PROGRAM", "dropout takes x [keys..., ...], keys [keys..., 2] and perhaps ids, and gives the shape of x");
-  };
-  if (spec.in.size() != (a.ids ? 3u : 2u) || spec.out.size() != 1 || !(a.p >= 0 && a.p <= 1)) refuse();
-  const View &x = spec.in[0], &key = spec.in[1], &y = spec.out[0];
-  const int lead = key.rank - 1;
-  bool fits = lead >= 0 && x.rank >= lead && y.rank == x.rank && y.dtype == x.dtype && x.contiguous() && y.contiguous() && isFloat(x.dtype);
-  for (int i = 0; fits && i < x.rank; ++i) fits = y.shape[i] == x.shape[i] && (i >= lead || x.shape[i] == key.shape[i]);
-  if (!fits) refuse();
-  const Draws draws = Draws::of("dropout", key, a.ids ? &spec.in[2] : nullptr, {x.shape + lead, static_cast<std::size_t>(x.rank - lead)});
+  const Draws draws = checkDropout(spec, a);
+  const View& x = spec.in[0];
   const auto site = static_cast<std::uint32_t>(a.site);
   switch (x.dtype) {
     case DType::float64:

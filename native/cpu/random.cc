@@ -1,23 +1,15 @@
 // Keys and draws: every number is a function of (key, site, example, element) only.
-#include "random.h"
+#include "random_checks.h"
 
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <string>
 
-#include "attrs/foldKey.gen.h"
-#include "attrs/random.gen.h"
-#include "attrs/splitKey.gen.h"
-
 namespace steepest::STEEPEST_LEVEL {
 namespace {
 
 using Kind = RandomAttrs::Kind;
-
-void require(bool fine, const char* rule) {
-  if (!fine) throw Error("PROGRAM", rule);
-}
 
 // Draws for an output of elements T: `Narrow` takes a word an element (64 to a group), `Wide` two (32 to a group).
 struct Uniform {
@@ -122,23 +114,6 @@ std::unique_ptr<Kernel> make(const Draws& draws, std::uint32_t site, F f) {
   return std::make_unique<Random<T, V, N, F>>(draws, site, f);
 }
 
-// The largest number of a dtype below `high`, so that rounding never gives `high` itself; `low` where they are one.
-template <class T>
-T belowHigh(double low, double high) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    float f = std::nextafter(static_cast<float>(high), -INFINITY);
-    std::uint32_t bits;
-    std::memcpy(&bits, &f, 4);
-    // Toward -infinity onto 16 bits.
-    const bool cut = (bits & 0xffffu) != 0;
-    bits &= 0xffff0000u;
-    if (cut && f < 0) bits += 0x10000u;
-    return bf16{static_cast<std::uint16_t>(bits >> 16)};
-  } else {
-    return high > low ? std::nextafter(static_cast<T>(high), -std::numeric_limits<T>::infinity()) : static_cast<T>(low);
-  }
-}
-
 float widenOne(bf16 x) {
   const std::uint32_t bits = std::uint32_t{x.bits} << 16;
   float f;
@@ -189,48 +164,28 @@ void foldKeys(const Call& call, const FoldKeyAttrs&) {
   deriveKeys<Stream::fold>(call, call.in[0].size() / 2, 1, call.in[1].as<std::int32_t>());
 }
 
-bool isKeys(const View& v) { return v.rank >= 1 && v.dim(-1) == 2 && v.dtype == DType::int32 && v.contiguous(); }
-
 }  // namespace
 
 std::unique_ptr<Kernel> makeRandom(const Spec& spec) {
   const RandomAttrs a = RandomAttrs::decode(spec.attrs);
-  require(spec.in.size() == (a.ids ? 2u : 1u) && spec.out.size() == 1, "random takes a key and, where it says so, ids");
-  const View &key = spec.in[0], &out = spec.out[0];
-  const int lead = key.rank - 1;
-  bool fits = lead >= 0 && out.contiguous() && out.dtype == a.dtype && out.rank == lead + static_cast<int>(a.shape.size());
-  for (int i = 0; fits && i < out.rank; ++i) fits = out.shape[i] == (i < lead ? key.shape[i] : a.shape[static_cast<std::size_t>(i - lead)]);
-  require(fits, "random gives the axes of the keys, then `shape`");
-  const Draws draws = Draws::of("random", key, a.ids ? &spec.in[1] : nullptr, a.shape);
+  const Draws draws = checkRandom(spec, a);
   const auto site = static_cast<std::uint32_t>(a.site);
-  if (a.kind == Kind::kBits || a.kind == Kind::kInteger) {
-    require(a.dtype == DType::int32, "random bits and integers are int32");
-    if (a.kind == Kind::kBits) return make<std::int32_t, vi, 4>(draws, site, Bits{});
-    const bool range = a.a == std::trunc(a.a) && a.b == std::trunc(a.b) && a.a >= -0x1p31 && a.b <= 0x1p31 && a.b > a.a;
-    require(range, "random integers need whole bounds that int32 holds");
+  if (a.kind == Kind::kBits) return make<std::int32_t, vi, 4>(draws, site, Bits{});
+  if (a.kind == Kind::kInteger) {
     return make<std::int32_t, vi, 2>(
         draws, site, Integer{static_cast<std::int32_t>(a.a), static_cast<std::uint32_t>(static_cast<std::int64_t>(a.b - a.a))});
   }
-  require(isFloat(a.dtype), "random numbers are floats");
   return makeFloats(draws, a.dtype, a);
 }
 
 std::unique_ptr<Kernel> makeSplitKey(const Spec& spec) {
   const SplitKeyAttrs a = SplitKeyAttrs::decode(spec.attrs);
-  bool fits = spec.in.size() == 1 && spec.out.size() == 1 && isKeys(spec.in[0]) && isKeys(spec.out[0]) && a.count >= 0 &&
-              spec.out[0].rank == spec.in[0].rank + 1 && spec.out[0].dim(-2) == a.count;
-  for (int i = 0; fits && i < spec.in[0].rank - 1; ++i) fits = spec.out[0].shape[i] == spec.in[0].shape[i];
-  require(fits, "splitKey takes keys [..., 2] and gives [..., count, 2]");
+  checkSplitKey(spec, a);
   return std::make_unique<SimpleKernel<SplitKeyAttrs, splitKeys>>(spec);
 }
 
 std::unique_ptr<Kernel> makeFoldKey(const Spec& spec) {
-  bool fits = spec.in.size() == 2 && spec.out.size() == 1 && isKeys(spec.in[0]) && isKeys(spec.out[0]) &&
-              spec.out[0].rank == spec.in[0].rank && spec.in[1].rank == spec.in[0].rank - 1 && spec.in[1].dtype == DType::int32 &&
-              spec.in[1].contiguous();
-  for (int i = 0; fits && i < spec.in[1].rank; ++i)
-    fits = spec.in[1].shape[i] == spec.in[0].shape[i] && spec.out[0].shape[i] == spec.in[0].shape[i];
-  require(fits, "foldKey takes keys [..., 2] and words [...], and gives keys");
+  checkFoldKey(spec);
   return std::make_unique<SimpleKernel<FoldKeyAttrs, foldKeys>>(spec);
 }
 

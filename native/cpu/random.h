@@ -13,7 +13,7 @@
 
 namespace steepest::STEEPEST_LEVEL {
 
-inline void mulHiLo(std::uint32_t m, vi x, vi& hi, vi& lo) {
+STEEPEST_HD inline void mulHiLo(std::uint32_t m, vi x, vi& hi, vi& lo) {
   const vi factor(static_cast<std::int32_t>(m));
   hi = mulHigh(factor, x);
   lo = factor * x;
@@ -78,7 +78,7 @@ struct Draws {
 };
 
 // Unsigned words as numbers, exact in float64.
-inline void unsignedTo(vi u, vd& a, vd& b) {
+STEEPEST_HD inline void unsignedTo(vi u, vd& a, vd& b) {
   vd h[2], l[2];
   widen(toFloat(shr(u, 16)), h[0], h[1]);
   widen(toFloat(u & vi(0xffff)), l[0], l[1]);
@@ -87,8 +87,8 @@ inline void unsignedTo(vi u, vd& a, vd& b) {
 }
 
 // (bits + 1/2) / 2^32 and (hi 2^32 + lo + 1/2) / 2^64, rounded: in (0, 1], with full relative precision at 0.
-inline vf unit(vi bits) { return fma(toFloat(shr(bits, 16)), vf(65536), toFloat(bits & vi(0xffff)) + vf(0.5f)) * vf(0x1p-32f); }
-inline void unit(vi hi, vi lo, vd& a, vd& b) {
+STEEPEST_HD inline vf unit(vi bits) { return fma(toFloat(shr(bits, 16)), vf(65536), toFloat(bits & vi(0xffff)) + vf(0.5f)) * vf(0x1p-32f); }
+STEEPEST_HD inline void unit(vi hi, vi lo, vd& a, vd& b) {
   vd h[2], l[2];
   unsignedTo(hi, h[0], h[1]);
   unsignedTo(lo, l[0], l[1]);
@@ -98,7 +98,7 @@ inline void unit(vi hi, vi lo, vd& a, vd& b) {
 
 // log(x) for normal positive x: x = 2^e m, m in [sqrt(1/2), sqrt(2)), log m = 2 atanh(f / (2 + f)), f = m - 1.
 template <class V>
-inline V logPositive(V x) {
+STEEPEST_HD inline V logPositive(V x) {
   constexpr bool wide = std::is_same_v<V, vd>;
   V m, e;
   if constexpr (wide) {
@@ -121,18 +121,18 @@ inline V logPositive(V x) {
 
 // -log of a uniform number in (0, 1), precise at both ends: x is the number, or, where `flip`, its distance from 1.
 template <class V>
-inline V negLog(V x, typename V::Mask flip) {
+STEEPEST_HD inline V negLog(V x, typename V::Mask flip) {
   const V y = select(flip, V(1) - x, x);
   const V lost = select(flip, (V(1) - y) - x, V(0));
   return -(logPositive(y) + lost / y);
 }
 
 // Exponential numbers (mean 1) from uniform words.
-inline vf exponentialOf(vi bits) {
+STEEPEST_HD inline vf exponentialOf(vi bits) {
   const auto flip = bits < vi(0);
   return negLog(select(flip, unit(~bits), unit(bits)), flip);
 }
-inline void exponentialOf(vi hi, vi lo, vd& a, vd& b) {
+STEEPEST_HD inline void exponentialOf(vi hi, vi lo, vd& a, vd& b) {
   vd v[2], w[2];
   unit(hi, lo, v[0], v[1]);
   unit(~hi, ~lo, w[0], w[1]);
@@ -143,7 +143,7 @@ inline void exponentialOf(vi hi, vi lo, vd& a, vd& b) {
 
 // Sine and cosine of t turns, |t| <= 1/2: the quarter is taken off exactly, then Taylor's sums on [-pi/4, pi/4].
 template <class V>
-inline void sinCosTurns(V t, V& sine, V& cosine) {
+STEEPEST_HD inline void sinCosTurns(V t, V& sine, V& cosine) {
   using S = typename V::Scalar;
   constexpr int terms = std::is_same_v<V, vd> ? 8 : 5;
   // (-1)^k / (2k)! and (-1)^k / (2k + 1)!
@@ -170,13 +170,13 @@ inline void sinCosTurns(V t, V& sine, V& cosine) {
 }
 
 // Two independent normal numbers from two words (Box and Muller 1958).
-inline void normalsOf(vi bits, vi angle, vf& a, vf& b) {
+STEEPEST_HD inline void normalsOf(vi bits, vi angle, vf& a, vf& b) {
   const vf r = sqrt(vf(2) * exponentialOf(bits));
   sinCosTurns(toFloat(angle) * vf(0x1p-32f), b, a);
   a *= r;
   b *= r;
 }
-inline void normalsOf(const vi (&w)[4], vd (&a)[2], vd (&b)[2]) {
+STEEPEST_HD inline void normalsOf(const vi (&w)[4], vd (&a)[2], vd (&b)[2]) {
   vd r[2], turn[2], low[2];
   exponentialOf(w[0], w[1], r[0], r[1]);
   unsignedTo(w[2], turn[0], turn[1]);
@@ -192,7 +192,7 @@ inline void normalsOf(const vi (&w)[4], vd (&a)[2], vd (&b)[2]) {
 }
 
 // A uniform integer in [0, range) from 64 bits, as philoxBelow; range 0 stands for 2^32.
-inline vi belowOf(vi hi, vi lo, std::uint32_t range) {
+STEEPEST_HD inline vi belowOf(vi hi, vi lo, std::uint32_t range) {
   if (range == 0) return hi;
   const vi r(static_cast<std::int32_t>(range)), sign(std::numeric_limits<std::int32_t>::min());
   const vi t = mulHigh(lo, r), s = hi * r + t;
