@@ -91,7 +91,7 @@ function bytesOf(arm: Arm): number {
 async function pretrain(
   text: data.TextData,
   seed: number,
-  steps: number,
+  { steps, windows }: { steps: number; windows: number },
   arm: Arm,
 ): Promise<{ points: study.CurvePoint[]; peak: number }> {
   const parts = data.splitTokens(text.tokens, { context: CONTEXT })
@@ -101,7 +101,7 @@ async function pretrain(
     optimizer: optimizerOf(arm, steps),
     steps,
     seed,
-    evalData: data.evaluationSteps(parts.validation, { context: CONTEXT, batch: BATCH, limit: 256 }),
+    evalData: data.evaluationSteps(parts.validation, { context: CONTEXT, batch: BATCH, limit: windows }),
     evalEvery: Math.ceil(steps / 8),
   })
   const points: study.CurvePoint[] = []
@@ -115,10 +115,11 @@ async function pretrain(
 
 async function table(trial: study.Trial, arms: Readonly<Record<string, Arm>>) {
   const text = await data.openText({ tokenizer: 'bytes' })
+  const size = { steps: trial.pick(300, 3), windows: trial.pick(256, 16) }
   const numbers: Record<string, number> = {}
   const curves: Record<string, study.CurvePoint[]> = {}
   for (const [name, arm] of Object.entries(arms)) {
-    const { points, peak } = await pretrain(text, trial.seed, trial.pick(300, 3), arm)
+    const { points, peak } = await pretrain(text, trial.seed, size, arm)
     curves[name] = points
     numbers[name] = points[points.length - 1].y
     numbers[`${name}Peak`] = peak

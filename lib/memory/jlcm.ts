@@ -108,7 +108,8 @@ async function compress(
   const run = learnGroup(learning)
   for (let g = 0; g < count; g++) {
     const members = [...groupOf.keys()].filter((row) => groupOf[row] === g)
-    const flat = Float64Array.from(members.flatMap((row) => [...values.subarray(row * width, (row + 1) * width)]))
+    const flat = new Float64Array(members.length * width)
+    members.forEach((row, i) => flat.set(values.subarray(row * width, (row + 1) * width), i * width))
     const start = kmeans(flat, 2 ** bits)
     const shape = [members.length, width]
     const group = { weights: tensor(flat, { dtype, shape }), moments }
