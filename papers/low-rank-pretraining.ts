@@ -22,7 +22,7 @@ export const claim: study.Claim = {
     { number: 'frugalBadam', what: 'validation loss of FRUGAL minus that of BAdam', atMost: -0.01, over: 'every' },
     { number: 'firaGalore', what: 'validation loss of Fira minus that of GaLore', atMost: -0.01, over: 'every' },
     { number: 'loraGalore', what: 'validation loss of LoRA minus that of GaLore', atLeast: 0 },
-    { number: 'gap', what: 'distance of FRUGAL to AdamW, over that of GaLore', atMost: 0.5 },
+    { number: 'near', what: 'validation loss of FRUGAL minus that of AdamW', atMost: 0.05 },
     {
       number: 'states',
       what: 'most bytes of states of FRUGAL, Fira, GaLore and BAdam for the matrices, over those of AdamW',
@@ -38,7 +38,9 @@ export const claim: study.Claim = {
   ),
   found:
     'With one rate for everything, GaLore was ahead of AdamW: its rate is larger, by what α takes from its steps, and embeddings had the larger one too; so ' +
-    'embeddings, head and norms have the same rate in all arms. Runs are of 300 steps, with six choices of a space.',
+    'embeddings, head and norms have the same rate in all arms. A first run, with seeds 0 to 2, had the rate of AdamW that was best with seed 100 and too ' +
+    'large for seed 2, where AdamW ended behind GaLore; the distance to AdamW was then measured as a part of that of GaLore, which says nothing where ' +
+    'that may be 0. LoRA and GaLore are level, and BAdam is last: 300 steps are six choices of what moves.',
   notShown: 'LLaMA of 60 million to a billion parameters on C4, where runs are a thousand times as long.',
 }
 
@@ -46,7 +48,7 @@ const [CONTEXT, BATCH, GAP, RANK] = [64, 16, 50, 16]
 
 interface Arm {
   wrap?: (adamw: optim.Optimizer) => optim.Optimizer
-  /** The best of a grid of factors of three, found with seed 100. */
+  /** The best of a grid of factors of three, found with seed 100; of AdamW with 100 to 102. */
   lr: number
   lora?: boolean
 }
@@ -56,7 +58,7 @@ const space = { rank: RANK, updateGap: GAP }
 const badam = { choice: 'blocks', outside: 'none', density: 0.25, updateGap: GAP } as const
 
 const ARMS: Readonly<Record<string, Arm>> = {
-  adamw: { lr: 1e-2 },
+  adamw: { lr: 3e-3 },
   fira: { wrap: (adamw) => memory.fira(adamw, space), lr: 3e-2 },
   frugal: { wrap: (adamw) => memory.frugal(adamw, { density: 0.25, updateGap: GAP }), lr: 3e-3 },
   frugal0: { wrap: (adamw) => memory.frugal(adamw, { density: 0, updateGap: GAP }), lr: 3e-3 },
@@ -132,7 +134,7 @@ async function table(trial: study.Trial, arms: Readonly<Record<string, Arm>>) {
       frugalBadam: frugal - badam,
       firaGalore: fira - galore,
       loraGalore: lora - galore,
-      gap: (frugal - adamw) / (galore - adamw),
+      near: frugal - adamw,
       states: Math.max(...['frugal', 'fira', 'galore', 'badam'].map((k) => numbers[`${k}Bytes`])) / numbers.adamwBytes,
       ...numbers,
     },
@@ -144,14 +146,14 @@ export const experiment = (trial: study.Trial): Promise<study.Outcome> => table(
 
 export const control: study.Control = {
   what: 'what has no state stays where it is: GaLore under the name of Fira, and FRUGAL with nothing outside',
-  fails: ['frugalGalore', 'firaGalore', 'gap'],
+  fails: ['frugalGalore', 'firaGalore', 'near'],
   async experiment(trial) {
     const { adamw, galore } = ARMS
     const none = { density: 0.25, updateGap: GAP, outside: 'none' } as const
     const frugal = { ...ARMS.frugal, wrap: (o: optim.Optimizer) => memory.frugal(o, none) }
     const { numbers } = await table(trial, { adamw, galore, fira: galore, frugal })
-    const { frugalGalore, firaGalore, gap } = numbers
-    return { numbers: { frugalGalore, firaGalore, gap } }
+    const { frugalGalore, firaGalore, near } = numbers
+    return { numbers: { frugalGalore, firaGalore, near } }
   },
 }
 
