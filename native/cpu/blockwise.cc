@@ -1,73 +1,14 @@
 #include "blockwise.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
-#include <limits>
-#include <string>
 
 #include "attrs/dequantizeBlockwise.gen.h"
 #include "attrs/quantizeBlockwise.gen.h"
+#include "math/vec.h"
 #include "runtime/kernel.h"
 
 namespace steepest::STEEPEST_LEVEL {
 namespace {
-
-// Middles of equal pieces of [0.1, 1], in seven decades with twice as many from one to the next, and 0 and 1.
-void fillValues(bool either, float* values) {
-  constexpr float scale[] = {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1};
-  int n = 0;
-  for (int decade = 0; decade < 7; ++decade) {
-    const int pieces = (either ? 1 : 2) << decade;
-    const float step = (1.0f - 0.1f) / static_cast<float>(pieces);
-    // Counted from the nearer end, as the original does.
-    const auto edge = [&](int i) {
-      return i < (pieces + 1) / 2 ? std::fma(step, static_cast<float>(i), 0.1f) : std::fma(-step, static_cast<float>(pieces - i), 1.0f);
-    };
-    for (int i = 0; i < pieces; ++i) {
-      const float value = scale[decade] * ((edge(i) + edge(i + 1)) / 2);
-      values[n++] = value;
-      if (either) values[n++] = -value;
-    }
-  }
-  values[n++] = 0;
-  values[n++] = 1;
-  std::sort(values, values + n);
-}
-
-// The smallest number whose distance to `above`, as float32 has it, is less than that to `below`.
-float borderOf(float below, float above) {
-  const auto up = [&](float x) { return above - x < x - below; };
-  float x = below + (above - below) / 2;
-  const float lowest = -std::numeric_limits<float>::infinity(), highest = std::numeric_limits<float>::infinity();
-  while (up(x)) x = std::nextafter(x, lowest);
-  while (!up(x)) x = std::nextafter(x, highest);
-  return x;
-}
-
-BlockMap makeMap(bool either) {
-  BlockMap map{};
-  fillValues(either, map.values);
-  float borders[255];
-  for (int i = 0; i < 255; ++i) borders[i] = borderOf(map.values[i], map.values[i + 1]);
-  // So many leading bits of the mantissa keep neighbouring borders apart.
-  map.shift = 23 - (either ? 6 : 7);
-  float least = 1;
-  for (const float b : borders) least = std::min(least, std::fabs(b));
-  // One cell for all that is nearer to zero than the least border.
-  map.first = (std::bit_cast<std::int32_t>(least) >> map.shift) - 1;
-  map.cells = (std::bit_cast<std::int32_t>(1.0f) >> map.shift) - map.first + 1;
-  for (std::int32_t at = 0; at < 2 * map.cells; ++at) {
-    const bool negative = at >= map.cells;
-    const std::int32_t cell = at % map.cells;
-    const std::int32_t nearest = cell == 0 ? 0 : (map.first + cell) << map.shift, farthest = ((map.first + cell + 1) << map.shift) - 1;
-    const float lowest = negative ? -std::bit_cast<float>(farthest) : std::bit_cast<float>(nearest);
-    const auto below = std::upper_bound(borders, borders + 255, lowest) - borders;
-    map.below[at] = static_cast<std::uint8_t>(below);
-    map.border[at] = below < 255 ? borders[below] : std::numeric_limits<float>::infinity();
-  }
-  return map;
-}
 
 // The next block: its numbers, how many, and its unit.
 template <class F>
@@ -78,15 +19,6 @@ void eachBlock(std::int64_t first, std::int64_t n, F&& f) {
     i = end;
   }
 }
-
-}  // namespace
-
-const BlockMap& blockMap(bool either) {
-  static const BlockMap signedMap = makeMap(true), unsignedMap = makeMap(false);
-  return either ? signedMap : unsignedMap;
-}
-
-namespace {
 
 vf valuesOf(const BlockMap& map, vi codes) {
   alignas(64) std::int32_t at[vi::kLanes];
@@ -135,20 +67,8 @@ void quantize(const BlockMap& map, const float* from, std::uint8_t* codes, float
 
 namespace {
 
-[[noreturn]] void wrong(const char* what) { throw Error("PROGRAM", what); }
-
 // Blocks of a tile; fixed, as everything that cuts work.
 constexpr std::int64_t kTileBlocks = 64;
-
-void check(const View& numbers, const View& codes, const View& units) {
-  bool same = numbers.rank == codes.rank;
-  for (int i = 0; same && i < codes.rank; ++i) same = numbers.shape[i] == codes.shape[i];
-  if (!same || numbers.dtype != DType::float32 || codes.dtype != DType::uint8)
-    wrong("blockwise: numbers must be float32 and codes uint8 of their shape");
-  if (units.dtype != DType::float32 || units.rank != 1 || units.shape[0] != quantBlocks(codes.size()))
-    wrong("blockwise: there must be a float32 unit for every 256 numbers");
-  if (!numbers.contiguous() || !codes.contiguous() || !units.contiguous()) wrong("blockwise: operands must be contiguous");
-}
 
 // Calls f(first, n) for tiles of whole blocks.
 template <class F>
@@ -177,14 +97,12 @@ void runDequantize(const Call& call, const DequantizeBlockwiseAttrs& attrs) {
 }  // namespace
 
 std::unique_ptr<Kernel> makeQuantizeBlockwise(const Spec& spec) {
-  if (spec.in.size() != 1 || spec.out.size() != 2) wrong("quantizeBlockwise: one input and two outputs");
-  check(spec.in[0], spec.out[0], spec.out[1]);
+  checkQuantize(spec.in, spec.out);
   return std::make_unique<SimpleKernel<QuantizeBlockwiseAttrs, runQuantize>>(spec);
 }
 
 std::unique_ptr<Kernel> makeDequantizeBlockwise(const Spec& spec) {
-  if (spec.in.size() != 2 || spec.out.size() != 1) wrong("dequantizeBlockwise: two inputs and one output");
-  check(spec.out[0], spec.in[0], spec.in[1]);
+  checkDequantize(spec.in, spec.out);
   return std::make_unique<SimpleKernel<DequantizeBlockwiseAttrs, runDequantize>>(spec);
 }
 

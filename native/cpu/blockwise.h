@@ -4,27 +4,9 @@
 
 #include <cstdint>
 
-#include "math/vec.h"
+#include "blockwise_map.h"
 
 namespace steepest::STEEPEST_LEVEL {
-
-constexpr std::int64_t kQuantBlock = 256;
-
-constexpr std::int64_t quantBlocks(std::int64_t n) { return (n + kQuantBlock - 1) / kQuantBlock; }
-
-// The 256 values in order, and how the nearest is found: the leading bits of a number name a cell, and a cell holds one border at most. It
-// gives what looking at all values gives.
-struct BlockMap {
-  float values[256];
-  int shift;  // bits of a number that do not matter for its cell
-  std::int32_t first, cells;
-  // Cells of positive numbers, then of negative ones: the code below the border, and the smallest number of the code above it.
-  std::uint8_t below[2 * 3000];
-  float border[2 * 3000];
-};
-
-// The map of numbers of either sign, or of those that are never negative.
-const BlockMap& blockMap(bool either);
 
 // Numbers at [first, first + n) of an array. `codes` begins at `first`, `units` at the array's first block.
 void dequantize(const BlockMap& map, const std::uint8_t* codes, const float* units, std::int64_t first, float* to, std::int64_t n);

@@ -1,17 +1,12 @@
 // How an update rule runs over memory on the CPU. The driver (update.cc) sees a rule as a row of functions over plain arrays.
 #pragma once
 
-#include <array>
-#include <bit>
 #include <cstdint>
-#include <type_traits>
 
-#include "rules/all.h"
+#include "rules/info.h"
 
 namespace steepest::STEEPEST_LEVEL {
 
-constexpr int kMaxSlots = 6;
-constexpr int kMaxSums = 4;
 constexpr std::size_t kCoefBytes = 256;
 
 // Arrays of one tensor, all at the same position: where a rule reads and where it writes. These are equal or disjoint.
@@ -42,52 +37,11 @@ struct RuleFunctions {
   void (*apply)(const Arrays<T>& a, std::int64_t n, T scale, const void* coef, const double* factors);
 };
 
-struct RuleRow {
-  int slots, hypers, sums, factors;
-  std::uint32_t positive;  // bit k: slot k is never negative
-  rules::Scope scope;
+struct RuleRow : RuleInfo {
   void (*finish)(const double* hyper, const rules::RuleShape& shape, double lr, double t, const double* sums, double* factors);
   RuleFunctions<float> f32;
   RuleFunctions<double> f64;
 };
-
-template <class Rule>
-concept TwoPhase = requires { Rule::kScope; };
-
-template <class Rule>
-constexpr int slotsOf() {
-  if constexpr (requires { Rule::slots; }) {
-    return static_cast<int>(std::extent_v<decltype(Rule::slots)>);
-  } else {
-    return 0;
-  }
-}
-
-template <class Rule>
-constexpr std::uint32_t positiveOf() {
-  std::uint32_t bits = 0;
-  if constexpr (requires { Rule::slots; }) {
-    for (int k = 0; k < slotsOf<Rule>(); ++k) bits |= (Rule::slots[k].sign == rules::Sign::positive ? 1u : 0u) << k;
-  }
-  return bits;
-}
-
-template <class Rule>
-constexpr int hypersOf() {
-  if constexpr (std::is_empty_v<typename Rule::Hyper>) {
-    return 0;
-  } else {
-    return static_cast<int>(sizeof(typename Rule::Hyper) / sizeof(double));
-  }
-}
-
-// Hyper-parameters travel as numbers in the order of their declaration.
-template <class Rule>
-typename Rule::Hyper hyperOf(const double* words) {
-  typename Rule::Hyper h;
-  if constexpr (hypersOf<Rule>() > 0) std::memcpy(static_cast<void*>(&h), words, sizeof h);
-  return h;
-}
 
 // A vector, or one number, of the array.
 template <class V, class T>
@@ -142,12 +96,6 @@ STEEPEST_RULE void stepAt(const Arrays<T>& a, std::int64_t i, T scale, const typ
     for (int k = 0; k < n; ++k) put(a.sOut[k] + at, s[u][k]);
   }
 }
-
-// What takes the slots as `const V*` leaves them: they are not written again.
-template <class Rule, class V, class T>
-constexpr bool reduceLeaves = requires(V x, const V* s, const typename Rule::template Coef<T>& c) { Rule::reduce(x, x, s, c, &x); };
-template <class Rule, class V, class T>
-constexpr bool applyLeaves = requires(V x, const V* s, const typename Rule::template Coef<T>& c) { Rule::apply(x, x, s, c, &x); };
 
 template <class Rule, class V, class T>
 STEEPEST_RULE void reduceAt(const Arrays<T>& a, std::int64_t i, T scale, const typename Rule::template Coef<T>& coef, V* sums) {
@@ -246,30 +194,13 @@ constexpr RuleFunctions<T> functionsOf() {
 
 template <class Rule>
 constexpr RuleRow rowOf() {
+  void (*finish)(const double*, const rules::RuleShape&, double, double, const double*, double*) = nullptr;
   if constexpr (TwoPhase<Rule>) {
-    static_assert(Rule::kSums <= kMaxSums && Rule::kFactors <= kMaxSums);
-    return {slotsOf<Rule>(),
-            hypersOf<Rule>(),
-            Rule::kSums,
-            Rule::kFactors,
-            positiveOf<Rule>(),
-            Rule::kScope,
-            [](const double* hyper, const rules::RuleShape& shape, double lr, double t, const double* sums, double* factors) {
-              Rule::finish(hyperOf<Rule>(hyper), shape, lr, t, sums, factors);
-            },
-            functionsOf<Rule, float>(),
-            functionsOf<Rule, double>()};
-  } else {
-    return {slotsOf<Rule>(),
-            hypersOf<Rule>(),
-            0,
-            0,
-            positiveOf<Rule>(),
-            rules::Scope::tensor,
-            nullptr,
-            functionsOf<Rule, float>(),
-            functionsOf<Rule, double>()};
+    finish = [](const double* hyper, const rules::RuleShape& shape, double lr, double t, const double* sums, double* factors) {
+      Rule::finish(hyperOf<Rule>(hyper), shape, lr, t, sums, factors);
+    };
   }
+  return {infoOf<Rule>(), finish, functionsOf<Rule, float>(), functionsOf<Rule, double>()};
 }
 
 }  // namespace steepest::STEEPEST_LEVEL

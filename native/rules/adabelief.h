@@ -36,7 +36,7 @@ struct AdaBelief {
     bool adaptive;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double t) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double t) {
     const double bias1 = 1 - std::pow(h.beta1, t), left = std::pow(h.beta2, t), bias2 = 1 - left;
     const double shrink = h.weightDecouple ? 1 - h.weightDecay * (h.fixedDecay ? 1 : lr) : 1;
     double size = lr / bias1;

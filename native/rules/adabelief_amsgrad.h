@@ -40,7 +40,7 @@ struct AdaBeliefAmsgrad {
     bool adaptive, rectify;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double t) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double t) {
     const double bias1 = 1 - std::pow(h.beta1, t), left = std::pow(h.beta2, t), bias2 = 1 - left;
     const double shrink = h.weightDecouple ? 1 - h.weightDecay * (h.fixedDecay ? 1 : lr) : 1;
     double size = lr / bias1;

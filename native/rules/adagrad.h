@@ -29,7 +29,7 @@ struct Adagrad {
     T decay, size, eps;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double t) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double t) {
     return {T(h.weightDecay), T(lr / (1 + (t - 1) * h.lrDecay)), T(h.eps)};
   }
   template <class V, class T>

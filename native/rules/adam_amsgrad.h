@@ -35,7 +35,7 @@ struct AdamAmsgrad {
     T decay, keep1, take1, keep2, take2, size, root, eps;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double t) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double t) {
     return {T(h.weightDecay),
             T(h.beta1),
             T(1 - h.beta1),

@@ -38,7 +38,7 @@ struct AdamP {
     bool nesterov;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double t) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double t) {
     return {T(h.beta1),
             T(1 - h.beta1),
             T(h.beta2),
@@ -62,7 +62,7 @@ struct AdamP {
     sums[kWeight] = fma(p, p, sums[kWeight]);
     sums[kStep] = fma(p, direction(g, s, c), sums[kStep]);
   }
-  static void finish(const Hyper& h, const RuleShape& shape, double lr, double, const double* sums, double* factors) {
+  STEEPEST_RULE static void finish(const Hyper& h, const RuleShape& shape, double lr, double, const double* sums, double* factors) {
     project(shape, h.delta, h.wdRatio, h.eps, lr * h.weightDecay, sums, factors);
   }
   template <class V, class T>

@@ -32,7 +32,7 @@ struct AdamWHf {
     T shrink, keep1, take1, keep2, take2, size, eps;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double t) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double t) {
     const double bias = h.correctBias ? std::sqrt(1 - std::pow(h.beta2, t)) / (1 - std::pow(h.beta1, t)) : 1;
     return {T(1 - lr * h.weightDecay), T(h.beta1), T(1 - h.beta1), T(h.beta2), T(1 - h.beta2), T(lr * bias), T(h.eps)};
   }

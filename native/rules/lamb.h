@@ -39,7 +39,7 @@ struct Lamb {
     T decay, keep1, take1, keep2, take2, mean, root, eps;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double, double t) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double, double t) {
     const double bias1 = h.biasCorrection ? 1 - std::pow(h.beta1, t) : 1, bias2 = h.biasCorrection ? 1 - std::pow(h.beta2, t) : 1;
     return {T(h.weightDecay),
             T(h.beta1),
@@ -62,7 +62,7 @@ struct Lamb {
     sums[0] = fma(p, p, sums[0]);
     sums[1] = fma(u, u, sums[1]);
   }
-  static void finish(const Hyper& h, const RuleShape&, double lr, double, const double* sums, double* factors) {
+  STEEPEST_RULE static void finish(const Hyper& h, const RuleShape&, double lr, double, const double* sums, double* factors) {
     double trust = 1;
     if ((h.weightDecay != 0 || h.alwaysAdapt) && sums[0] > 0 && sums[1] > 0) trust = std::sqrt(sums[0]) / std::sqrt(sums[1]);
     if (h.trustClip && trust > 1) trust = 1;

@@ -37,7 +37,7 @@ struct Lars {
     bool nesterov;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double t) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double t) {
     const bool first = t <= 1;
     return {T(lr), T(h.weightDecay), T(first ? 0 : h.momentum), T(first ? 1 : 1 - h.dampening), T(h.momentum), h.nesterov};
   }
@@ -46,7 +46,7 @@ struct Lars {
     sums[0] = fma(p, p, sums[0]);
     sums[1] = fma(g, g, sums[1]);
   }
-  static void finish(const Hyper& h, const RuleShape&, double lr, double, const double* sums, double* factors) {
+  STEEPEST_RULE static void finish(const Hyper& h, const RuleShape&, double lr, double, const double* sums, double* factors) {
     factors[0] = 1;
     if (h.weightDecay == 0 && !h.alwaysAdapt) return;
     const double p = std::sqrt(sums[0]), g = std::sqrt(sums[1]);

@@ -30,7 +30,7 @@ struct Lion {
     T lr, shrink, keep1, take1, keep2, take2;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double) {
     return {T(lr), T(1 - lr * h.weightDecay), T(h.beta1), T(1 - h.beta1), T(h.beta2), T(1 - h.beta2)};
   }
   template <class V, class T>

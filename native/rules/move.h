@@ -24,7 +24,7 @@ struct Move {
     T before, after;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double) {
     const T shrink = T(1 - lr * h.weightDecay);
     return h.decayAfter ? Coef<T>{T(1), shrink} : Coef<T>{shrink, T(1)};
   }

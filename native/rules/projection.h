@@ -13,7 +13,7 @@ enum { kDot,
        kStep };
 
 // For each row what is to be taken out of the step, as a multiple of the weights, and the share of the weight that stays after decay.
-inline void project(const RuleShape& shape, double delta, double ratio, double eps, double decay, const double* sums, double* factors) {
+STEEPEST_RULE void project(const RuleShape& shape, double delta, double ratio, double eps, double decay, const double* sums, double* factors) {
   const auto root = [](double x) { return std::sqrt(x); };
   const auto cosine = [&](const double* s) {
     const double g = root(s[kGrad]), w = root(s[kWeight]);

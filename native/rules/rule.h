@@ -6,7 +6,7 @@
 //   slots, enum      state per element: name, initial value, sign, doc; the enum gives their positions
 //   Hyper            hyper-parameters, one a line: `double name = default;  // range doc` or `Flag name = false;  // doc`
 //   Coef<T>          what the formula uses, the same for all elements of a tensor
-//   prepare<T>       (Hyper, lr, t) -> Coef<T>, once a step on the host, in double; t counts from 1
+//   prepare<T>       (Hyper, lr, t) -> Coef<T>, once a step, in double; t counts from 1
 //   step             (p, g, slots, Coef): the formula, branch-free, over a value type V: a vector on the CPU, one number in its
 //                    tails and on a GPU
 //
@@ -19,7 +19,7 @@
 //   kScope           Scope::tensor, or Scope::rows (a row is what belongs to one index of the first axis)
 //   kSums, kFactors  how many sums and factors a row has
 //   reduce           (p, g, slots, Coef, sums): adds the terms of an element to the sums; may change slots, not the weight
-//   finish           (Hyper, RuleShape, lr, t, sums, factors): factors of every row from the sums of all rows, in double, on the host
+//   finish           (Hyper, RuleShape, lr, t, sums, factors): factors of every row from the sums of all rows, in double
 //   apply            (p, g, slots, Coef, factors): moves the weight; may change slots
 //
 // One of these that takes the slots as `const V*` leaves them as they are, and they are not written back to memory.
@@ -30,10 +30,8 @@
 #include <cmath>
 #include <cstdint>
 
-#if !defined(__CUDACC__)
 #include "math/functions.h"
 #include "math/vec.h"
-#endif
 
 #if defined(__CUDACC__)
 #define STEEPEST_RULE __host__ __device__ __forceinline__
@@ -70,8 +68,8 @@ struct SlotInfo {
 // A hyper-parameter that is true or false; it travels as a number like the others.
 struct Flag {
   double value;
-  constexpr Flag(bool on) : value(on ? 1 : 0) {}
-  constexpr operator bool() const { return value != 0; }
+  STEEPEST_HD constexpr Flag(bool on) : value(on ? 1 : 0) {}
+  STEEPEST_HD constexpr operator bool() const { return value != 0; }
 };
 
 enum class Scope { tensor,
@@ -99,7 +97,6 @@ STEEPEST_RULE double select(bool m, double a, double b) { return m ? a : b; }
 STEEPEST_RULE float sign(float x) { return x > 0 || x < 0 ? std::copysign(1.0f, x) : x; }
 STEEPEST_RULE double sign(double x) { return x > 0 || x < 0 ? std::copysign(1.0, x) : x; }
 
-#if !defined(__CUDACC__)
 // Single numbers go through a vector, so that they get its bits.
 STEEPEST_RULE float sigmoid(float x) {
   float lanes[vf::kLanes];
@@ -111,7 +108,6 @@ STEEPEST_RULE double sigmoid(double x) {
   store(lanes, sigmoid(vd(x)));
   return lanes[0];
 }
-#endif
 
 // Chooses by a coefficient, which is the same for all elements.
 template <class V>

@@ -22,7 +22,7 @@ struct Sgd {
     T lr, decay;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double) {
     return {T(lr), T(h.weightDecay)};
   }
   template <class V, class T>

@@ -32,7 +32,7 @@ struct SgdMomentum {
     bool nesterov;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double t) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double t) {
     const bool first = t <= 1;
     return {T(lr), T(h.weightDecay), T(first ? 0 : h.momentum), T(first ? 1 : 1 - h.dampening), T(h.momentum), h.nesterov};
   }

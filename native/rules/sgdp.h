@@ -36,7 +36,7 @@ struct Sgdp {
     bool nesterov;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double) {
     return {T(lr), T(h.momentum), T(1 - h.dampening), h.nesterov};
   }
   template <class V, class T>
@@ -51,7 +51,7 @@ struct Sgdp {
     sums[kWeight] = fma(p, p, sums[kWeight]);
     sums[kStep] = fma(p, direction(g, s, c), sums[kStep]);
   }
-  static void finish(const Hyper& h, const RuleShape& shape, double lr, double, const double* sums, double* factors) {
+  STEEPEST_RULE static void finish(const Hyper& h, const RuleShape& shape, double lr, double, const double* sums, double* factors) {
     project(shape, h.delta, h.wdRatio, h.eps, lr * h.weightDecay / (1 - h.momentum), sums, factors);
   }
   template <class V, class T>

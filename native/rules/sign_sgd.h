@@ -22,7 +22,7 @@ struct SignSgd {
     T lr, shrink;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double) {
     return {T(lr), T(1 - lr * h.weightDecay)};
   }
   template <class V, class T>

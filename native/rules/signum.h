@@ -29,7 +29,7 @@ struct Signum {
     T lr, shrink, keep, take;
   };
   template <class T>
-  static Coef<T> prepare(const Hyper& h, double lr, double) {
+  STEEPEST_RULE static Coef<T> prepare(const Hyper& h, double lr, double) {
     return {T(lr), T(1 - lr * h.weightDecay), T(h.momentum), T(1 - h.momentum)};
   }
   template <class V, class T>
