@@ -122,7 +122,7 @@ async function table(trial: study.Trial, arms: Readonly<Record<string, Arm>>) {
   const curves: Record<string, study.CurvePoint[]> = {}
   for (const [name, arm] of Object.entries(arms)) {
     const { points, peak } = await pretrain(text, trial.seed, size, arm)
-    curves[name] = points
+    curves[NAMES[name as keyof typeof NAMES].replace(/,.*/, name === 'frugal0' ? ', density 0' : '')] = points
     numbers[name] = points[points.length - 1].y
     numbers[`${name}Peak`] = peak
     numbers[`${name}Bytes`] = bytesOf(arm)
@@ -157,4 +157,8 @@ export const control: study.Control = {
   },
 }
 
-export const plot: study.Plot = { x: 'step', y: 'validation loss, nats a byte' }
+export const plot: study.Plot = {
+  x: 'step',
+  y: 'validation loss, nats a byte',
+  curves: ['AdamW', 'Fira', 'FRUGAL', 'GaLore', 'BAdam', 'LoRA'],
+}
