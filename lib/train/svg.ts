@@ -94,17 +94,22 @@ export function plotSvg(series: readonly Series[], options: PlotOptions = {}): s
     ),
   }))
   const legend = usable.map((s, i) => ({ ...s, index: i })).filter((s) => !s.faint && s.name)
-  const [left, right, top, bottom] = [64, 16, (title ? 34 : 12) + (legend.length > 0 ? 20 : 0), xLabel ? 46 : 30]
-  const [innerWidth, innerHeight] = [width - left - right, height - top - bottom]
   const all = usable.flatMap((s) => s.points)
-  const x = axis(
-    all.map((p) => p.x),
-    left,
-    innerWidth,
-    logX,
-    0.01,
-    Math.floor(innerWidth / 90),
-  )
+  const right = 16
+  // Names that have no room in a row of the legend begin the next one.
+  const rowsOf = (from: number) => {
+    let [at, row] = [from, 0]
+    return legend.map((s) => {
+      const wide = 44 + 7 * s.name.length
+      if (at > from && at + wide > width - right) [at, row] = [from, row + 1]
+      at += wide
+      return { ...s, at: at - wide, row }
+    })
+  }
+  const least = 64
+  const legendRows = 1 + Math.max(-1, ...rowsOf(least).map((s) => s.row))
+  const [top, bottom] = [(title ? 34 : 12) + 20 * legendRows, xLabel ? 46 : 30]
+  const innerHeight = height - top - bottom
   const y = axis(
     all.map((p) => p.y),
     top + innerHeight,
@@ -112,6 +117,17 @@ export function plotSvg(series: readonly Series[], options: PlotOptions = {}): s
     logY,
     0.04,
     Math.floor(innerHeight / 45),
+  )
+  // Labels of ticks have their room between the name of the axis and the frame.
+  const left = Math.max(least, 36 + 7 * Math.max(0, ...y.ticks.map((t) => t.label.length)))
+  const innerWidth = width - left - right
+  const x = axis(
+    all.map((p) => p.x),
+    left,
+    innerWidth,
+    logX,
+    0.01,
+    Math.floor(innerWidth / 90),
   )
   const colorOf = (s: Series, index: number) => PALETTE[(s.color ?? index) % PALETTE.length]
 
@@ -162,19 +178,15 @@ export function plotSvg(series: readonly Series[], options: PlotOptions = {}): s
       }
     }
   })
-  let legendX = left
-  for (const s of legend) {
-    const [stroke, row] = [colorOf(s, s.index), top - 12]
+  for (const { at, row, ...s } of rowsOf(least)) {
+    const [stroke, middle] = [colorOf(s, s.index), top - 12 - 20 * (legendRows - 1 - row)]
     if (s.kind !== 'points') {
-      parts.push(
-        `<line x1="${legendX}" x2="${legendX + 22}" y1="${row}" y2="${row}" stroke="${stroke}" stroke-width="2"/>`,
-      )
+      parts.push(`<line x1="${at}" x2="${at + 22}" y1="${middle}" y2="${middle}" stroke="${stroke}" stroke-width="2"/>`)
     }
     if (s.kind === 'points' || s.kind === 'marked') {
-      parts.push(`<circle cx="${legendX + 11}" cy="${row}" r="3.5" fill="${stroke}"/>`)
+      parts.push(`<circle cx="${at + 11}" cy="${middle}" r="3.5" fill="${stroke}"/>`)
     }
-    parts.push(`<text x="${legendX + 28}" y="${row + 4}">${escapeXml(s.name)}</text>`)
-    legendX += 44 + 7 * s.name.length
+    parts.push(`<text x="${at + 28}" y="${middle + 4}">${escapeXml(s.name)}</text>`)
   }
   parts.push('</svg>')
   return `${parts.join('\n')}\n`

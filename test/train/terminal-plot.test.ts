@@ -178,6 +178,42 @@ describe('SVG plots', () => {
     expect(sizeOf('x'.repeat(400))).toBe('8')
   })
 
+  test('names that have no room begin another row, and long labels push the frame', () => {
+    const points = [1, 2, 3].map((x) => ({ x, y: 10 ** -x }))
+    const five = [
+      'one of five',
+      'another of five',
+      'a third of them',
+      'yet another one of five',
+      'the last one of all five',
+    ]
+    const rows = (svg: string) =>
+      new Set([...svg.matchAll(/<line x1="[\d.]+" x2="[\d.]+" y1="([\d.]+)"/g)].map((m) => m[1])).size
+    const svg = plotSvg(
+      five.map((name) => ({ name, points })),
+      { yLabel: 'y', logY: true },
+    )
+    expect([rows(svg), rows(plotSvg([{ name: five[0], points }]))]).toEqual([2, 1])
+    five.forEach((name) => {
+      const at = Number(svg.match(new RegExp(`x="([\\d.]+)" y="[\\d.]+">${name}<`))?.[1])
+      expect(at + 7 * name.length).toBeLessThan(720)
+    })
+    const frame = (y: number) =>
+      Number(
+        plotSvg([
+          {
+            name: '',
+            points: [
+              { x: 0, y },
+              { x: 1, y: 2 * y },
+            ],
+          },
+        ]).match(/d="M(\d+)/)?.[1],
+      )
+    expect(frame(1)).toBe(64)
+    expect(frame(1.23456e-5)).toBeGreaterThan(64)
+  })
+
   test('marks lie where the axes say', () => {
     const points = [
       { x: 10, y: 100 },
