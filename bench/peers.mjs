@@ -18,6 +18,7 @@ const PACKAGES = {
   training: [...TORCH, ...TRANSFORMERS, ['jax==0.10.2', 'jax'], ['optax==0.2.8', 'optax']],
   conv: TORCH,
   memory: [...TORCH, ...TRANSFORMERS, ['peft', 'peft']],
+  finetune: [...TORCH, ...TRANSFORMERS, ['peft', 'peft']],
   optim: [
     ...TORCH,
     ['optax', 'optax'],

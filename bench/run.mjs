@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { root } from './harness.mjs'
 
-const BENCHES = ['training', 'optim', 'conv', 'memory', 'lowrank', 'sampled']
+const BENCHES = ['training', 'optim', 'conv', 'memory', 'lowrank', 'sampled', 'finetune']
 const [name, ...options] = process.argv.slice(2)
 if (name !== undefined && !BENCHES.includes(name)) {
   console.error(`There is no bench named ${name}; there are ${BENCHES.join(', ')}`)

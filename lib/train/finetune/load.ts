@@ -5,6 +5,10 @@ import { readExamples } from '../../data/examples.js'
 import { isFolder, readImageFolder } from '../../data/images.js'
 import { SteepestError } from '../../errors.js'
 import { type FolderModel, loadModel } from '../../models/hf.js'
+import { readAll } from '../../graph/evaluate.js'
+import { parameters } from '../../nn/module.js'
+import { cast, isFinite, logicalNot } from '../../ops/elementwise.js'
+import { sum } from '../../ops/reduce.js'
 import { type Classes, classesOf, headOf } from './classes.js'
 import { imageRows } from './image-rows.js'
 import type { FinetuneOptions } from './options.js'
@@ -37,6 +41,20 @@ async function split<T>(
   })
 }
 
+/** An error that names the first weight that has a number which is not finite. */
+async function requireFinite(folder: string, model: FolderModel): Promise<void> {
+  const all = Object.entries(parameters(model))
+  const wrong = await readAll(all.map(([, t]) => sum(cast(logicalNot(isFinite(t)), 'float32'))))
+  const at = wrong.findIndex(([count]) => count > 0)
+  if (at >= 0)
+    throw new SteepestError('FORMAT', {
+      who: `${folder}: ${all[at][0]}`,
+      rule: 'weights must be finite numbers',
+      got: `${wrong[at][0]} that are not`,
+      fix: 'The file is damaged, or its training went wrong: take another checkpoint',
+    })
+}
+
 async function loadImages(options: Named): Promise<Loaded> {
   const { model: folder, data, dtype, dropout } = options
   const parts = await split(options, readImageFolder)
@@ -51,6 +69,7 @@ async function loadImages(options: Named): Promise<Loaded> {
     })
   const classes: Classes = { task: 'sequence', problem: 'single', names }
   const model = await loadModel(folder, { dtype, dropout, head: headOf(classes) })
+  await requireFinite(folder, model)
   return { model, classes, rows: await imageRows(model, folder, data, names, parts) }
 }
 
@@ -83,6 +102,7 @@ export async function load(options: Named): Promise<Loaded> {
       got: `${tokenizer.vocabSize} tokens, ${vocabSize} embeddings`,
       fix: 'config.json and tokenizer.json must come from the same save',
     })
+  await requireFinite(folder, model)
   const common = { model, tokenizer, folder, path, context, learnPrompts, classes }
   return { model, classes, rows: await rowsFor({ ...common, train, validation }) }
 }
