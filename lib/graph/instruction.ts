@@ -40,6 +40,8 @@ export interface Instruction {
 /** A graph as instructions in order, on memory that has no places yet. */
 export interface Lowered {
   readonly instructions: readonly Instruction[]
+  /** How many there are before any is added or left out for memory. */
+  readonly count: number
   readonly externals: readonly Buf[]
   readonly outputs: readonly number[]
   readonly constants: Uint8Array

@@ -83,7 +83,7 @@ class Planner {
     return to
   }
 
-  kernel(node: Node, donated: ReadonlySet<Buf>, inPlace: boolean): void {
+  kernel(node: Node, donated: ReadonlySet<Buf>, inPlace: ReadonlySet<number> | undefined): void {
     const { op, attrs } = node
     const strided = op.strided ?? []
     const inputs = node.inputs.map((t, i) =>
@@ -92,7 +92,7 @@ class Planner {
     const updates = op.updates?.(attrs, inputs.length) ?? []
     const outputs = node.outputs.map((t, i) => {
       const target = updates.find(([o]) => o === i)
-      if (target && inPlace) {
+      if (target && inPlace?.has(i)) {
         const state = inputs[target[1]]
         if (isWhole(state) && donated.has(state.buf)) return this.fresh(t, state.buf.label, state.buf)
       }
@@ -136,14 +136,14 @@ export function lower(
   for (const t of graph.outputs) {
     const from = source(t)
     if (isLeaf(from.node) || from.node.op.kind === 'view' || planner.direct.has(from)) continue
-    if (from.node.op.updates && inPlace.has(from.node)) continue
+    if (inPlace.get(from.node)?.has(from.index)) continue
     planner.direct.set(from, planner.external(sizeOf(t.shape) * bytesOf(t.dtype), 'output'))
   }
   for (const node of direct) planner.direct.set(node.inputs[1], planner.operand(node.inputs[0]).buf)
   for (const node of nodes) {
     if (isLeaf(node) || node.op.kind === 'view') continue
     if (direct.has(node)) planner.operands.set(node.outputs[0], planner.operand(node.inputs[1]))
-    else planner.kernel(node, donatedBufs, inPlace.has(node))
+    else planner.kernel(node, donatedBufs, inPlace.get(node))
   }
   const taken = new Set<Buf>()
   const outputs = graph.outputs.map((t) => {
@@ -162,7 +162,8 @@ export function lower(
     const label = `workspace of ${i.scope ? `${i.scope}: ` : ''}${i.op.name}`
     return { ...i, workspace: newBuf('arena', workspace(i), label) }
   })
-  return { instructions, externals: planner.externals, outputs, constants: encodeConstants(planner), workspace }
+  const count = instructions.length
+  return { instructions, count, externals: planner.externals, outputs, constants: encodeConstants(planner), workspace }
 }
 
 function encodeConstants(planner: Planner): Uint8Array {

@@ -61,8 +61,8 @@ class Precedence {
 }
 
 interface InPlace {
-  /** Updates that may overwrite the state that they replace. */
-  readonly updates: Set<Node>
+  /** Updates that may overwrite state that they replace, and by which of their outputs. */
+  readonly updates: Map<Node, Set<number>>
   /** Of them, assignments whose value is computed into the place of the state, by the chain that gives it: nothing is left to do. */
   readonly direct: Set<Node>
 }
@@ -83,7 +83,7 @@ function updatesInPlace(precedence: Precedence, donated: ReadonlySet<Tensor>, re
     }
   }
   const owned = new Set(donated)
-  const updates = new Set<Node>()
+  const updates = new Map<Node, Set<number>>()
   const direct = new Set<Node>()
 
   /** Lets an elementwise chain write over the state that an assignment of its result replaces. */
@@ -101,15 +101,19 @@ function updatesInPlace(precedence: Precedence, donated: ReadonlySet<Tensor>, re
   }
   for (const node of precedence.nodes) {
     if (!isUpdate(node)) continue
-    const pairs = node.op.updates!(node.attrs, node.inputs.length)
+    // A rule may move what is nobody's state by states that are: a step in a small space.
+    const pairs = node.op.updates!(node.attrs, node.inputs.length).filter(([, i]) => {
+      const state = base(node.inputs[i])
+      return owned.has(state) && !shown.has(state)
+    })
+    if (pairs.length === 0) continue
     const states = pairs.map(([, i]) => base(node.inputs[i]))
-    if (!states.every((s) => owned.has(s) && !shown.has(s))) continue
     const others = new Set(states.flatMap((s) => [...(readers.get(s) ?? [])]).filter((r) => r !== node))
     if (precedence.reaches(node, others)) continue
     if (feeds(node, states[0], others)) direct.add(node)
     for (const reader of others) precedence.add(reader, node)
     for (const [o] of pairs) owned.add(node.outputs[o])
-    updates.add(node)
+    updates.set(node, new Set(pairs.map(([o]) => o)))
   }
   return { updates, direct }
 }
@@ -130,8 +134,8 @@ function lightNodes(precedence: Precedence, results: ReadonlySet<Tensor>): Set<N
 
 export interface Order {
   readonly nodes: Node[]
-  /** Updates that may overwrite their state. */
-  readonly inPlace: ReadonlySet<Node>
+  /** Updates that may overwrite state, and by which of their outputs. */
+  readonly inPlace: ReadonlyMap<Node, ReadonlySet<number>>
   /** Assignments whose value is to be computed into the place of the state. */
   readonly direct: ReadonlySet<Node>
 }

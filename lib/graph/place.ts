@@ -12,6 +12,8 @@ import {
 
 export interface Plan {
   readonly instructions: readonly Instruction[]
+  /** How many there were before any was added or left out for memory. */
+  readonly count: number
   /** One per input of the graph, then one per output that has memory of its own. */
   readonly externals: readonly Buf[]
   /** For each output: the external that holds it. An output that replaced a donated input names the input's. */
@@ -50,11 +52,11 @@ export function placed(lowered: Lowered): Plan {
   reuseInPlace(instructions)
   const bufs = [...copies.values()]
   const arenaBytes = allocate(bufs.filter((b) => b.space === 'arena' && !b.into && b.bytes > 0 && b.last >= 0))
-  const { outputs, constants } = lowered
+  const { outputs, constants, count } = lowered
   const packed = instructions.filter((i) => i.packs).length
   // What brings such a value back computes nothing again.
   const recomputed = instructions.filter((i) => i.again).length - unpacking(instructions)
-  return { instructions, externals, outputs, constants, arenaBytes, bufs, recomputed, packed }
+  return { instructions, count, externals, outputs, constants, arenaBytes, bufs, recomputed, packed }
 }
 
 /** Instructions that bring back values from fewer bits. */

@@ -4,7 +4,7 @@ import { ends, fitted, leastArena, type Tradeoff, tradeoffs } from '../graph/rec
 import type { Optimizer } from '../optim/index.js'
 import type { StepData } from './data.js'
 import type { Batch } from './host.js'
-import { type HeldMemory, heldMemory } from './memory.js'
+import { type HeldMemory, heldMemory, programBytes } from './memory.js'
 import { splitBatches } from './split.js'
 import { Trainer, type Trainable } from './trainer.js'
 
@@ -82,14 +82,21 @@ export class Candidate {
     return this.traced
   }
 
-  /** Bytes that are there whatever the arena is. */
-  get fixed(): number {
+  /** Bytes that are there whatever the programs are. */
+  private get besides(): number {
     const { weights, optimizer, gradients, other } = this.held
     return weights + optimizer + gradients + other
   }
 
-  /** With an arena of at most so many bytes; undefined where recomputation cannot make it. */
-  within(arena: number): Fit | undefined {
+  /** Bytes that are there whatever the arena is. */
+  private get fixed(): number {
+    return this.besides + programBytes(this.programs.map(({ program }) => program))
+  }
+
+  /** Within so many bytes in all; undefined where recomputation cannot make it. */
+  within(budget: number): Fit | undefined {
+    if (budget <= this.besides) return undefined
+    const arena = budget - this.fixed
     if (arena <= 0) return undefined
     const { activations } = this.setup
     this.least ??= Math.max(...this.programs.map(({ program }) => leastArena(program, activations)))

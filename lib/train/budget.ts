@@ -120,7 +120,7 @@ export class Budget {
     let best: Found | undefined
     for (const split of this.splits) {
       const candidate = this.candidate(methods, split)
-      const fit = candidate?.within(budget - candidate.fixed)
+      const fit = candidate?.within(budget)
       if (!candidate || !fit || (best && best.fit.milliseconds <= fit.milliseconds)) continue
       best = { methods, candidate, fit }
       if (fit.milliseconds <= NEGLIGIBLE * this.base) break

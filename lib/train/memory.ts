@@ -1,4 +1,5 @@
-import { type Buf, finalBuf } from '../graph/instruction.js'
+import { type Graph, schedule } from '../graph/graph.js'
+import { type Buf, finalBuf, type Instruction, type Lowered } from '../graph/instruction.js'
 import type { Plan as GraphPlan } from '../graph/place.js'
 import type { Tensor } from '../tensor/tensor.js'
 import type { MemoryByHolder } from './events.js'
@@ -55,7 +56,31 @@ function arenaAtPeak(plan: GraphPlan): { gradients: number; workspace: number; a
 }
 
 /** Threads' stacks that are touched, the staging of batches and the JavaScript side of a run, as measured on Linux x64 (Node 20). */
-const OTHER = 24 << 20
+const OTHER = 20 << 20
+
+/** What an instruction of a program takes beside its values, as measured there: its nodes while it is traced, its words, its kernel. */
+const INSTRUCTION = 20_000
+
+const bodySizes = new WeakMap<Graph, number>()
+
+/** Instructions of a body, about: fusion makes fewer of them. */
+function bodySize(graph: Graph): number {
+  let known = bodySizes.get(graph)
+  if (known === undefined) {
+    const own = schedule(graph.outputs).filter(({ op }) => op.kind !== 'leaf' && op.kind !== 'view')
+    known = own.reduce((n, node) => n + 1 + bodiesOf(node), 0)
+    bodySizes.set(graph, known)
+  }
+  return known
+}
+
+const bodiesOf = ({ op, attrs }: Pick<Instruction, 'op' | 'attrs'>): number =>
+  Object.entries(op.attrs).reduce((n, [name, type]) => n + (type === 'graph' ? bodySize(attrs[name] as Graph) : 0), 0)
+
+/** Bytes of programs themselves, bodies of loops included. */
+export const programBytes = (programs: readonly Pick<Lowered, 'instructions' | 'count'>[]): number =>
+  INSTRUCTION *
+  programs.reduce((n, { instructions, count }) => n + count + instructions.reduce((m, i) => m + bodiesOf(i), 0), 0)
 
 /** What the search for a way to fit leaves behind in the JavaScript heap, as measured for models of 5 to 15 layers. */
 const PLANNING = 24 << 20
@@ -94,6 +119,7 @@ export function planMemory(
   const plans = trainer.plan(microBatches[0], microBatches.length, weighted)
   const largest = largestPlan(plans)
   const held = heldMemory(trainer, microBatches, trainer.options.arena !== undefined)
+  const other = held.other + programBytes(plans)
   const arena = arenaAtPeak(largest)
   const memory = {
     weights: held.weights,
@@ -101,8 +127,8 @@ export function planMemory(
     optimizer: held.optimizer,
     activations: arena.activations,
     workspace: arena.workspace,
-    other: held.other,
-    total: held.weights + held.gradients + held.optimizer + held.other + largest.arenaBytes,
+    other,
+    total: held.weights + held.gradients + held.optimizer + other + largest.arenaBytes,
   }
   const middle = Math.max(0, microBatches.length - 2)
   const flops =

@@ -162,10 +162,17 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
   const report = (reports: Readonly<Record<string, Tensor>>) => {
     for (const [name, value] of Object.entries(reports)) tracer.output(['metric', name], value)
   }
+  /** What stays as it was stays where it is. */
+  const changed = (next: OptimizerState) => {
+    const after = flatten(next)
+    after.tensors.forEach((t, i) => {
+      const name = `s:${after.paths[i]}`
+      if (t !== state[name]) tracer.output(['state', name], t)
+    })
+  }
   const updated = (next: { params: Record<string, Tensor>; state: OptimizerState }) => {
     for (const k of spec.moved) tracer.output(['state', `p:${k}`], next.params[k])
-    const after = flatten(next.state)
-    after.tensors.forEach((t, i) => tracer.output(['state', `s:${after.paths[i]}`], t))
+    changed(next.state)
   }
   /** What the gradients are to be multiplied by; their norm is put out. */
   const scaleOf = (grads: unknown): Tensor | undefined => {
@@ -240,12 +247,7 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
       const value = begun?.sums[k] ?? byName[k]
       tracer.output(['state', `g:${k}`], assign(sumOf(k), cast(value, sumOf(k).dtype)))
     }
-    if (begun) {
-      const [was, is] = [flatten(before), flatten(begun.state)]
-      is.tensors.forEach((t, i) => {
-        if (t !== was.tensors[i]) tracer.output(['state', `s:${is.paths[i]}`], t)
-      })
-    }
+    if (begun) changed(begun.state)
   } else {
     const own = { ...byName, ...sums?.more(params, byName, before) }
     if (part === 'middle') {

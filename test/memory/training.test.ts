@@ -1,8 +1,9 @@
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { native } from '../../lib/addon.js'
+import { Trainer } from '../../lib/train/trainer.js'
 import { METHODS } from './methods.js'
-import { filesOf, folder, Net, numbers, trained, worst } from './training.js'
+import { batches, filesOf, folder, Net, numbers, trained, worst } from './training.js'
 
 describe.each(METHODS)('$name', ({ make }) => {
   test('learns, clipped or not, and leaves frozen parameters alone', async () => {
@@ -51,6 +52,18 @@ describe.each(METHODS)('$name', ({ make }) => {
   test('moves bfloat16 weights by less than their last bit', async () => {
     const { before, after } = await trained(new Net('bfloat16'), { optimizer: make(0.002), steps: 60, same: true })
     expect(after).toBeLessThan(0.95 * before)
+  })
+
+  test('changes its states in their own memory, with micro-batches too', () => {
+    const trainer = new Trainer(new Net('float32') as never, { optimizer: make(), device: 'null' })
+    for (const micros of [1, 3]) {
+      for (const { externals } of trainer.plan(batches(1, 8, 1, 'float32')[0], micros)) {
+        const apart = externals.filter((b) => b.label === 'output').reduce((n, b) => n + b.bytes, 0)
+        // Loss and norm.
+        expect(apart).toBeLessThanOrEqual(8)
+      }
+    }
+    trainer.close()
   })
 
   test('says how many bytes its states are', () => {
