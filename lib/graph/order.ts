@@ -1,5 +1,6 @@
 import type { Node, Tensor } from '../tensor/tensor.js'
 import { type Graph, isLeaf, schedule } from './graph.js'
+import { isUpdate, lightNodes } from './light.js'
 
 /** The value that a view shows a part of. */
 function base(t: Tensor): Tensor {
@@ -7,8 +8,6 @@ function base(t: Tensor): Tensor {
   while (at.node.op.kind === 'view') at = at.node.inputs[0]
   return at
 }
-
-const isUpdate = (node: Node): boolean => node.op.updates !== undefined
 
 /** What must come before what: a value before its readers, and every reader of old state before the update that overwrites it. */
 class Precedence {
@@ -118,20 +117,6 @@ function updatesInPlace(precedence: Precedence, donated: ReadonlySet<Tensor>, re
   return { updates, direct }
 }
 
-/** Light nodes that nothing but updates reads. */
-function lightNodes(precedence: Precedence, results: ReadonlySet<Tensor>): Set<Node> {
-  const readers = new Map<Node, Node[]>()
-  for (const node of precedence.nodes)
-    for (const t of node.inputs) readers.set(t.node, [...(readers.get(t.node) ?? []), node])
-  const light = new Set<Node>()
-  for (const node of [...precedence.nodes].reverse()) {
-    if (node.op.kind !== 'view' && node.op.name !== 'elementwise') continue
-    if (node.outputs.some((t) => results.has(t))) continue
-    if ((readers.get(node) ?? []).every((r) => isUpdate(r) || light.has(r))) light.add(node)
-  }
-  return light
-}
-
 export interface Order {
   readonly nodes: Node[]
   /** Updates that may overwrite state, and by which of their outputs. */
@@ -148,7 +133,7 @@ export function order(graph: Graph, donated: ReadonlySet<Tensor>): Order {
   const nodes = schedule(graph.outputs)
   const results = new Set(graph.outputs)
   const precedence = new Precedence(nodes)
-  const light = lightNodes(precedence, results)
+  const light = lightNodes(nodes, results)
   const { updates, direct } = updatesInPlace(precedence, donated, results)
 
   // A node stands at the place where it was made; what moves stands right after the last that it follows, `depth` steps behind it.

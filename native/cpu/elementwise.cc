@@ -11,9 +11,12 @@ namespace steepest::STEEPEST_LEVEL {
 namespace ew {
 namespace {
 
-constexpr std::int64_t kCache = 24 * 1024;                // bytes of registers that stay near
-constexpr std::int64_t kTileCost = 1 << 17;               // work of a tile, in additions
-constexpr std::int64_t kLongest = 1024, kShortest = 128;  // lanes of a block
+constexpr std::int64_t kCache = 24 * 1024;                                   // bytes of registers that stay near
+constexpr std::int64_t kTileCost = 1 << 17;                                  // work of a tile, in additions
+constexpr std::int64_t kNear = 1 << 20;                                      // bytes of operands that are likely in the second-level cache
+constexpr std::int64_t kLongest = 1024, kLongestFar = 512, kShortest = 128;  // lanes of a block
+// Lanes of a tile of a long chain, where that leaves enough tiles: memory gives more to long walks.
+constexpr std::int64_t kTileLanes = 131072, kFewTiles = 128;
 constexpr std::int64_t kPatchRows = 32;
 
 // Registers have the same bytes as the dtype in memory.
@@ -39,7 +42,15 @@ class Elementwise final : public Kernel {
   Elementwise(RunChain run, int threads)
       : chain_(std::move(run.chain)), loops_(std::move(run.loops)), constants_(std::move(run.constants)) {
     const std::int64_t lane = std::max<std::int64_t>(1, chain_.slots * chain_.width);
-    block_ = std::clamp<std::int64_t>(kCache / lane / 16 * 16, kShortest, kLongest);
+    std::int64_t bytes = 0;
+    for (std::size_t i = 0; i < chain_.inputs.size(); ++i) {
+      const Input& in = chain_.inputs[i];
+      if (in.used && in.contiguous()) streams_.push_back({static_cast<int>(i), static_cast<std::int64_t>(sizeOf(in.dtype))});
+      if (in.used && in.contiguous()) bytes += chain_.size * static_cast<std::int64_t>(sizeOf(in.dtype));
+    }
+    const bool far = bytes > kNear;
+    if (!far) streams_.clear();
+    block_ = std::clamp<std::int64_t>(kCache / lane / 16 * 16, kShortest, far ? kLongestFar : kLongest);
     if (chain_.patches.row >= 0) {
       const Patches& p = chain_.patches;
       patchCols_ = block_ / kPatchRows;
@@ -56,6 +67,9 @@ class Elementwise final : public Kernel {
       blocks_ = layout::ceilDiv(chain_.size, block_);
     }
     perTile_ = std::max<std::int64_t>(1, kTileCost / std::max<std::int64_t>(1, chain_.cost * block_));
+    if (!chain_.steps.empty() && far && chain_.patches.row < 0)
+      share_ = (block_ << 16) / static_cast<std::int64_t>(chain_.steps.size()) + 1;
+    perTile_ = std::max(perTile_, std::min(kTileLanes, chain_.size / kFewTiles) / block_);
     tableBytes_ = align(static_cast<std::int64_t>(sizeof(Source)) * chain_.registers);
     uniformBytes_ = 64 * static_cast<std::int64_t>(chain_.inputs.size());
     slotBytes_ = block_ * chain_.width;
@@ -69,8 +83,12 @@ class Elementwise final : public Kernel {
     const auto direct = [&](const Output& o, const View& to) {
       if (o.step < 0 || !plain(o.dtype)) return false;
       if (chain_.steps[static_cast<std::size_t>(o.step)].last) return true;
-      for (const View& in : call.in) {
-        if (overlap(in, to)) return false;
+      for (std::size_t i = 0; i < call.in.size(); ++i) {
+        // What lies exactly there is read lane by lane, up to this step, before it is written.
+        const bool read = call.in[i].data == to.data && chain_.inputs[i].contiguous() && call.in[i].dtype == to.dtype
+                              ? chain_.inputs[i].lastRead > o.step
+                              : overlap(call.in[i], to);
+        if (read) return false;
       }
       return true;
     };
@@ -158,7 +176,7 @@ class Elementwise final : public Kernel {
           if (straight >> k & 1) table[chain.outputs[k].reg] = {place(k, start), 1};
         }
       }
-      compute(padded);
+      compute(padded, start + n);
       for (std::size_t k = 0; k < chain.outputs.size(); ++k) {
         std::byte* to = place(k, start);
         const Source from = table[chain.outputs[k].reg];
@@ -166,11 +184,19 @@ class Elementwise final : public Kernel {
       }
     }
 
-    void compute(std::int64_t n) const {
+    // While a block is computed, memory is asked for the next, a few lines with every step: a step reads one array, so that by itself it
+    // would wait for that one alone. 20 M parameters of AdamW written in tensors, one thread of a Zen 5 EPYC: 15.2 ms without, 10.0 ms so.
+    void compute(std::int64_t n, std::int64_t next) const {
+      std::int64_t asked = 0, share = 0;
       for (std::size_t s = 0; s < kernel.loops_.size(); ++s) {
         const Step& step = kernel.chain_.steps[s];
         const RunStep& run = kernel.loops_[s];
-        Source sources[3];
+        share += kernel.share_;
+        for (const std::int64_t end = std::min(n, share >> 16); asked < end; asked += 16) {
+          for (const auto [i, bytes] : kernel.streams_)
+            __builtin_prefetch(call.in[static_cast<std::size_t>(i)].data + (next + asked) * bytes);
+        }
+        Source sources[kMostSources];
         for (int k = 0; k < step.arity; ++k) sources[k] = table[step.sources[k]];
         auto* to = const_cast<std::byte*>(table[step.target].at);
         run.loop(sources, to, n);
@@ -204,7 +230,7 @@ class Elementwise final : public Kernel {
         table[i] = {slot, 1};
       }
       for (const Step& step : chain.steps) table[step.target] = {slots + kernel.slotBytes_ * step.slot, 1};
-      compute(layout::ceilDiv(rows * cols, 16) * 16);
+      compute(layout::ceilDiv(rows * cols, 16) * 16, 0);
       std::int64_t start = 0, stride = 1, rowStride = 1;
       for (int d = p.rank - 1; d >= 0; --d) {
         if (d == p.row) rowStride = stride;
@@ -232,6 +258,13 @@ class Elementwise final : public Kernel {
   std::vector<RunChain::Vector> constants_;
   std::int64_t block_, blocks_ = 0, perRow_ = 1, perTile_ = 1;
   std::int64_t patchCols_ = 0, across_ = 0, down_ = 0;
+  // Inputs that are walked in order, and their bytes of a lane.
+  struct Stream {
+    int input;
+    std::int64_t bytes;
+  };
+  std::vector<Stream> streams_;
+  std::int64_t share_ = 0;  // lanes of the next block that are asked for with each step, in 1 / 65,536
   std::int64_t tableBytes_, uniformBytes_, slotBytes_, perThread_;
 };
 

@@ -20,6 +20,8 @@ using Loop = void (*)(const Source* sources, std::byte* to, std::int64_t n);
 // Null where the row does not take the dtype.
 using LoopTable = Loop[kEws];
 extern const LoopTable singleLoops, doubleLoops, intLoops;
+// A tree of two levels (elementwise_fold.h): what stands above and below.
+Loop treeLoop(int root, int left, int right);
 // cast.
 Loop castLoop(DType from, DType to);
 // After a step whose result has a narrower dtype than its register: rounds to bfloat16, wraps to uint8. Null for the other dtypes.

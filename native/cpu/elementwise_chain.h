@@ -10,15 +10,20 @@
 
 namespace steepest::STEEPEST_LEVEL::ew {
 
+constexpr int kMostSources = 4;
+
 struct Step {
   Ew op;
   DType from, to;  // what it computes in, and what it gives
   bool narrows;    // its result is still to be rounded to `to`
   int arity;
-  int sources[3];
+  int sources[kMostSources];
   int target;  // register
   int slot;    // where the register lies, in blocks
   bool last;   // no later step reads an input
+  // Of a tree of two levels, op(left(s0, s1), right(s2, s3)): what stands below, as branchOf numbers it.
+  bool tree;
+  int left, right;
 };
 
 // How an operand of the chain lies: runs of equal stride.
@@ -27,6 +32,7 @@ struct Input {
   DType dtype;
   int slot;
   bool used;
+  int lastRead;  // step that reads it last, or the number of steps where it is an output too
   bool uniform() const { return loops.rank == 0 || (loops.rank == 1 && loops.at[0].step[0] == 0); }
   bool contiguous() const { return loops.rank == 1 && loops.at[0].step[0] == 1; }
 };

@@ -23,14 +23,15 @@ void fill(std::byte* at, const Constant& c) {
 }  // namespace
 
 RunChain compileChain(const Spec& spec) {
-  RunChain run{makeChain(spec), {}, {}};
+  RunChain run{makeChain(spec, true), {}, {}};
   for (const Step& step : run.chain.steps) {
     const auto op = static_cast<int>(step.op);
     const Kind kind = kindOf(step.from);
-    const Loop loop = step.op == Ew::cast_ ? castLoop(step.from, step.to)
-                                           : (kind == Kind::twice   ? doubleLoops
-                                              : kind == Kind::whole ? intLoops
-                                                                    : singleLoops)[op];
+    const Loop loop = step.tree              ? treeLoop(rootOf(step.op), step.left, step.right)
+                      : step.op == Ew::cast_ ? castLoop(step.from, step.to)
+                                             : (kind == Kind::twice   ? doubleLoops
+                                                : kind == Kind::whole ? intLoops
+                                                                      : singleLoops)[op];
     run.loops.push_back({loop, step.narrows ? narrowLoop(step.to) : nullptr});
   }
   run.constants.resize(run.chain.constants.size());

@@ -7,6 +7,7 @@
 #include "attrs/elementwise.gen.h"
 #include "cpu/copy.h"
 #include "cpu/elementwise_chain.h"
+#include "cpu/elementwise_fold.h"
 #include "cpu/elementwise_tables.h"
 
 namespace steepest::STEEPEST_LEVEL::ew {
@@ -24,10 +25,11 @@ class Compiler {
  public:
   Compiler(const Spec& spec, const ElementwiseAttrs& attrs) : spec_(spec), attrs_(attrs) {}
 
-  Chain compile() {
+  Chain compile(bool trees) {
     operands();
     steps();
     outputs();
+    if (trees) fold(chain_, makers_);
     place();
     cut();
     return std::move(chain_);
@@ -38,7 +40,7 @@ class Compiler {
     check(attrs_.shape.size() <= kMaxRank, "elementwise", "the rank of the result");
     for (const View& v : spec_.in) {
       shape(v);
-      Input input{layout::loopsOf(v), v.dtype, -1, false};
+      Input input{layout::loopsOf(v), v.dtype, -1, false, -1};
       chain_.inputs.push_back(input);
       dtypes_.push_back(v.dtype);
       makers_.push_back(-1);
@@ -208,6 +210,7 @@ class Compiler {
       if (kindOf(chain_.inputs[i].dtype) == Kind::twice) chain_.width = 8;
       if (!chain_.inputs[i].used) continue;
       slotOf[i] = chain_.inputs[i].slot = take();
+      chain_.inputs[i].lastRead = lastRead[i];
       lastInput = std::max(lastInput, lastRead[i]);
     }
     for (int s = 0; s < steps; ++s) {
@@ -290,10 +293,10 @@ class Compiler {
   std::vector<std::pair<int, DType>> readings_;
 };
 
-// Throws Error("PROGRAM") unless the program is right.
-inline Chain makeChain(const Spec& spec) {
+// Throws Error("PROGRAM") unless the program is right. With `trees`, steps may be trees of two levels.
+inline Chain makeChain(const Spec& spec, bool trees = false) {
   const ElementwiseAttrs attrs = ElementwiseAttrs::decode(spec.attrs);
-  return Compiler(spec, attrs).compile();
+  return Compiler(spec, attrs).compile(trees);
 }
 
 }  // namespace steepest::STEEPEST_LEVEL::ew

@@ -5,6 +5,7 @@ import { makeNode, type Node, type Tensor, withNodeScope } from '../../tensor/te
 import { constantOf } from '../constant.js'
 import { type Graph, isLeaf, schedule } from '../graph.js'
 import { ELEMENTWISE } from '../table.gen.js'
+import { type Group, joinOfUpdates, rootOf } from './fuse-updates.js'
 
 /** Steps of one fused instruction: more would spill the first-level cache with registers. */
 const MAX_STEPS = 48
@@ -12,17 +13,6 @@ const MAX_STEPS = 48
 const MAX_OPERANDS = 24
 
 const codeOf = new Map<string, number>()
-
-interface Group {
-  nodes: Node[]
-  parent?: Group
-}
-
-const rootOf = (g: Group): Group => {
-  let at = g
-  while (at.parent) at = at.parent
-  return at
-}
 
 /**
  * Elementwise fusion: nodes of one shape that feed each other become one `elementwise` node, one pass over memory. Two nodes join only at
@@ -47,7 +37,7 @@ export function fuse(graph: Graph): Graph {
       const roots = [...new Set(beside.map((t) => rootOf(groups.get(t.node)!)))]
       const joined = [...roots.flatMap((g) => g.nodes), node]
       // All or none: two groups of one depth that feed each other would wait for each other for ever.
-      if (joined.length > MAX_STEPS || operandCount(joined) > MAX_OPERANDS) {
+      if (!fits(joined)) {
         if (roots.length > 0) d++
         groups.set(node, { nodes: [node] })
       } else {
@@ -61,6 +51,7 @@ export function fuse(graph: Graph): Graph {
   const readers = new Map<Tensor, Node[]>()
   for (const node of nodes) for (const t of node.inputs) readers.set(t, [...(readers.get(t) ?? []), node])
   const results = new Set(graph.outputs)
+  joinOfUpdates(nodes, results, readers, groups, fits)
 
   const map = new Map<Tensor, Tensor>()
   const get = (t: Tensor) => map.get(t) ?? t
@@ -156,6 +147,8 @@ export function fuse(graph: Graph): Graph {
   }
   return { inputs: graph.inputs, outputs: graph.outputs.map(get) }
 }
+
+const fits = (nodes: readonly Node[]): boolean => nodes.length <= MAX_STEPS && operandCount(nodes) <= MAX_OPERANDS
 
 function operandCount(nodes: readonly Node[]): number {
   const members = new Set(nodes)
