@@ -1,3 +1,4 @@
+import type { Profile } from './profile.js'
 /** Bytes by what holds them, as planned before the first step; `total` is the planned peak of the process above its start. */
 export interface MemoryByHolder {
   weights: number
@@ -139,6 +140,13 @@ export interface SaveEvent {
   bytes: number
 }
 
+/** Where the time of the steps went. */
+export interface ProfileEvent extends Profile {
+  type: 'profile'
+  /** The trace that was written. */
+  path?: string
+}
+
 /** Something the user should know that does not stop the run. */
 export interface WarningEvent {
   type: 'warning'
@@ -183,6 +191,7 @@ export type TrainEvent =
   | EvalEvent
   | SampleEvent
   | SaveEvent
+  | ProfileEvent
   | WarningEvent
   | StopEvent
   | ErrorEvent

@@ -5,11 +5,9 @@ import { Budget } from './budget.js'
 import type { StepData } from './data.js'
 import { avalBytes } from './host.js'
 import { largestPlan, liveAtPeak } from './memory.js'
+import { moduleOf } from './module-path.js'
 import { bytes } from './plot-numbers.js'
 import type { Trainer } from './trainer.js'
-
-/** A module path in which the layers of a stack are one: `h.*.mlp`. */
-const moduleOf = (path: string): string => path.replace(/(^|\.)\d+(?=\.|$)/g, '$1*')
 
 /** The module path in the label of a buffer: `path: op`, `workspace of path: op`, `copy path`; empty where it has none. */
 function ownerOf({ label }: Buf): string {

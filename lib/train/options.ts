@@ -37,6 +37,7 @@ export const trainOptions = [
   { key: 'weightDecay', type: 'number', min: 0, group: 'optimizer', doc: 'decay of the weight matrices', chosen: 'by optimizer' },
   { key: 'clip', type: 'number', above: 0, default: 1, group: 'optimizer', doc: 'largest norm of the whole gradient' },
 
+  { key: 'profile', type: 'switch', default: false, group: 'output', doc: 'show where the time of the steps goes, by op and module, and write it as a Chrome trace, profile.json' },
   { key: 'out', type: 'text', group: 'output', doc: 'run folder', chosen: 'runs/ and the name of the text', value: 'DIR' },
   { key: 'resume', type: 'text', group: 'output', doc: 'run folder or checkpoint to go on from, to the bit', value: 'DIR' },
   { key: 'logEvery', type: 'integer', min: 1, default: 10, group: 'output', doc: 'steps between two lines where there is no terminal' },

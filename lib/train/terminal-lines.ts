@@ -1,5 +1,6 @@
 import type { EvalEvent, Plan, StepEvent, TrainEvent } from './events.js'
 import { bytes, duration, grouped, quantity, short, small } from './plot-numbers.js'
+import type { ProfileRow } from './profile.js'
 import { type Progress, secondsLeft } from './progress.js'
 import { type Abilities, columns, harmless, type Style, styled, wrapped } from './terminal-text.js'
 
@@ -155,6 +156,8 @@ export function eventNote(event: TrainEvent, { color, unicode }: Abilities): str
       ]
     case 'save':
       return tell('green', 'saved', `${event.path} (${bytes(event.bytes)})`)
+    case 'profile':
+      return profileLines(event)
     case 'warning':
       return tell('yellow', 'warning:', event.message)
     case 'error':
@@ -164,6 +167,39 @@ export function eventNote(event: TrainEvent, { color, unicode }: Abilities): str
     default:
       return []
   }
+}
+
+/** Rows that are shown of a profile. */
+const PROFILE_ROWS = 12
+
+function profileLines({ steps, ms, ops, modules, path }: TrainEvent & { type: 'profile' }): string[] {
+  const table = (title: string, rows: readonly ProfileRow[]) => {
+    const width = Math.max(title.length, ...rows.slice(0, PROFILE_ROWS).map((r) => r.name.length))
+    const line = (...[name, ...cells]: string[]) =>
+      `  ${name.padEnd(width)}${cells.map((c) => c.padStart(11)).join('')}`
+    const rest = rows.slice(PROFILE_ROWS).reduce((n, r) => n + r.ms, 0)
+    return [
+      line(title, 'ms', 'share', 'calls', 'GFLOP/s', 'GB/s'),
+      ...rows
+        .slice(0, PROFILE_ROWS)
+        .map((r) =>
+          line(
+            r.name,
+            r.ms.toFixed(2),
+            percent(r.ms / ms),
+            String(Math.round(r.calls)),
+            ...[r.flops, r.bytes].map((n) => (r.ms > 0 ? small(n / r.ms / 1e6) : '')),
+          ),
+        ),
+      ...(rest > 0 ? [line(`${rows.length - PROFILE_ROWS} more`, rest.toFixed(2), percent(rest / ms))] : []),
+    ]
+  }
+  return [
+    `profile of ${grouped(steps)} steps: ${small(ms)} ms of instructions in each`,
+    ...table('op', ops),
+    ...table('module', modules),
+    ...(path ? [`trace of a mean step: ${path} (open it in chrome://tracing or ui.perfetto.dev)`] : []),
+  ]
 }
 
 function stopLines(event: TrainEvent & { type: 'stop' }, { color, unicode }: Abilities): string[] {

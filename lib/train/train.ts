@@ -3,7 +3,7 @@ import { native } from '../addon.js'
 import { checkOptions, SteepestError } from '../errors.js'
 import { FaultError } from '../graph/executable.js'
 import { type CheckpointParts, type JsonRecord, loadCheckpoint, saveCheckpoint } from '../io/checkpoint.js'
-import { nodeFileSystem } from '../io/files.js'
+import { atomicWriteFile, nodeFileSystem } from '../io/files.js'
 import { RunLog } from '../io/runlog.js'
 import type { Optimizer } from '../optim/index.js'
 import { Budget, allowedFrom, choiceLine } from './budget.js'
@@ -15,6 +15,7 @@ import { toSource, type StepData, type StepSource } from './data.js'
 import type { Batch } from './host.js'
 import { eventLine, type Plan, type StopReason, type TrainEvent } from './events.js'
 import { planMemory } from './memory.js'
+import { chromeTrace, profileOf } from './profile.js'
 import { explainMemory } from './memory-error.js'
 import { Run, type TrainResult } from './run.js'
 import { PeekedSource, splitEvaluation, splitSource } from './split.js'
@@ -51,6 +52,8 @@ export interface LoopOptions {
   stopAfter?: number
   /** Go on after a non-finite loss or gradient, leaving out its update. */
   allowNonFinite?: boolean
+  /** Times every instruction of the steps: a `profile` event at the end, and a Chrome trace `profile.json` in the run folder. */
+  profile?: boolean
   /** Ends the run after the step that is under way; everything is saved. */
   signal?: AbortSignal
   /** What is known beforehand about the run, for the `start` event. */
@@ -116,6 +119,7 @@ const KNOWN = [
   'patience',
   'stopAfter',
   'allowNonFinite',
+  'profile',
   'signal',
   'plan',
   'run',
@@ -250,6 +254,7 @@ class Loop {
     const { options, trainer } = this
     try {
       await trainer.materialize()
+      trainer.profiling = options.profile ?? false
       if (options.resume) await this.restore(options.resume)
       if (options.out) await nodeFileSystem.makeFolder(options.out)
       if (options.out) this.log = await RunLog.open(join(options.out, 'run.jsonl'), { keepThroughStep: this.step })
@@ -323,6 +328,7 @@ class Loop {
           started = true
           yield this.startEvent(data)
         }
+        this.timedSteps++
         const lr = trainer.optimizer.lrAt(next)
         const wait = await trainer.step(data.microBatches, {
           lr,
@@ -403,6 +409,7 @@ class Loop {
     else if (reason === 'done' && this.step < options.steps && options.signal?.aborted) reason = 'interrupted'
     if (options.out && reason !== 'nonFinite' && this.savedStep !== this.step && this.step > 0)
       yield await this.saveNow()
+    if (options.profile) yield await this.profileNow()
     if (reason === 'nonFinite')
       message += this.savedPath ? `; the last whole state is ${this.savedPath}` : '; no checkpoint had been saved'
     yield this.tell({
@@ -425,6 +432,7 @@ class Loop {
     }
   }
 
+  private timedSteps = 0
   private planned = 0
   private flops = 0
 
@@ -496,6 +504,14 @@ class Loop {
   private async sampleNow(): Promise<TrainEvent> {
     await this.trainer.publish()
     return this.tell({ type: 'sample', step: this.step, ...(await this.options.sample!(this.trainer, this.step)) })
+  }
+
+  private async profileNow(): Promise<TrainEvent> {
+    const { out } = this.options
+    const programs = this.trainer.profiled()
+    const path = out ? join(out, 'profile.json') : undefined
+    if (path) await atomicWriteFile(path, [Buffer.from(chromeTrace(programs))])
+    return this.tell({ type: 'profile', ...profileOf(programs, this.timedSteps), path })
   }
 
   private async saveNow(): Promise<TrainEvent> {

@@ -15,6 +15,7 @@ import type { Tensor } from '../tensor/tensor.js'
 import { inTrace } from '../transform/trace.js'
 import { flatten } from '../transform/tree.js'
 import { avalBytes, type Batch, HostArray, signature, stacked } from './host.js'
+import type { ProfiledProgram } from './profile.js'
 import {
   ARGS,
   type InputKind,
@@ -67,6 +68,8 @@ export interface StepResult {
 interface Compiled extends Omit<StepGraph, 'graph'> {
   executable: Executable
   logits?: Aval
+  /** Runs that were timed. */
+  timed: number
 }
 
 /** Buffers of one prepared run: what is written before it and read after it. */
@@ -97,6 +100,8 @@ const RING = 3
  * Steps are queued and run on native threads; the event loop stays free.
  */
 export class Trainer {
+  /** Times every instruction of the steps from now on. */
+  profiling = false
   readonly queue: Queue
   readonly arena: NativeArena
   private readonly spec: StepSpec
@@ -186,7 +191,13 @@ export class Trainer {
 
   private load({ graph, inputs, outputs }: StepGraph): Compiled {
     const logits = graph.outputs[outputs.findIndex(([kind]) => kind === 'logits')]
-    return { executable: build(graph, donatedOf(inputs), this.device, this.planOptions), inputs, outputs, logits }
+    return {
+      executable: build(graph, donatedOf(inputs), this.device, this.planOptions),
+      inputs,
+      outputs,
+      logits,
+      timed: 0,
+    }
   }
 
   /** Whether the optimizer evaluates the objective itself, over all micro-batches of a step at once. */
@@ -304,9 +315,10 @@ export class Trainer {
       const spare = this.spare.get(kind[1]) ?? new (native().Buffer)(plan.externals[at].bytes)
       bindings[at] = spare
     })
-    slot.ticket = this.queue.submit(compiled.executable, bindings, this.arena, {
-      chained: part !== 'evaluate' && part !== 'predict' && chained,
-    })
+    const trains = part !== 'evaluate' && part !== 'predict'
+    const profile = this.profiling && trains
+    if (profile) compiled.timed++
+    slot.ticket = this.queue.submit(compiled.executable, bindings, this.arena, { chained: trains && chained, profile })
     compiled.outputs.forEach((kind, o) => {
       const at = plan.outputs[o]
       if (kind[0] !== 'state' || at < compiled.inputs.length) return
@@ -399,6 +411,13 @@ export class Trainer {
       }
       return { loss, gradNorm, metrics }
     }
+  }
+
+  /** The programs whose instructions were timed, and what they took. */
+  profiled(): ProfiledProgram[] {
+    return [...this.programs.values()].flatMap(({ executable: { plan, program }, timed: runs }) =>
+      runs > 0 ? [{ instructions: plan.instructions, nanoseconds: program.profile, runs }] : [],
+    )
   }
 
   /** The loss of a batch in evaluation mode. */

@@ -13,8 +13,10 @@ namespace steepest {
   std::span<const Factory> kernels(); \
   }
 LEVEL(portable)
-#if defined(__x86_64__)
+#if defined(STEEPEST_HAS_v3)
 LEVEL(v3)
+#endif
+#if defined(STEEPEST_HAS_v4)
 LEVEL(v4)
 #endif
 #undef LEVEL
@@ -23,12 +25,17 @@ std::vector<Level> levels() {
   std::vector<Level> all{{"portable", portable::kernels}};
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool has3 =
+  [[maybe_unused]] const bool has3 =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("bmi");
-  const bool has4 = has3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd");
+  [[maybe_unused]] const bool has4 = has3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                                     __builtin_cpu_supports("avx512cd");
+#if defined(STEEPEST_HAS_v3)
   if (has3) all.push_back({"v3", v3::kernels});
+#endif
+#if defined(STEEPEST_HAS_v4)
   if (has4) all.push_back({"v4", v4::kernels});
+#endif
 #endif
   return all;
 }

@@ -68,8 +68,8 @@ const RUN_KEYS = [
 
 /** Seconds that a run takes where the user does not say how many steps. */
 const RUN_SECONDS = 170
-/** Share of the speed of a large product that whole steps of small models reach, by which times are estimated. Measured on 2 cores of an EPYC (Zen 5): 0.45 to 0.6. */
-const EFFICIENCY = 0.5
+/** Share of the speed of a large product that whole steps of small models reach, by which times are estimated. Measured on 2 cores of an EPYC (Zen 5): 0.75 to 0.9. */
+const EFFICIENCY = 0.75
 const SAVE_SECONDS = 300
 /** Windows of the validation part that one evaluation looks at. */
 const EVAL_BATCHES = 8
@@ -362,6 +362,7 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
       patience: options.patience,
       stopAfter: options.stopAfter,
       allowNonFinite: options.allowNonFinite,
+      profile: options.profile,
       signal,
       plan,
     })
