@@ -60,6 +60,7 @@ export const claim: study.Claim = {
     'drawn, so that most of what is left is the least loss that there is (0.04 to 0.09), which no method changes. So losses are measured from there. ' +
     'That more inner steps are better at η = 4 failed on two of the seeds 200 to 202 (1.32, 1.17), measured so: they fit the noise of the batch, which the spec warns of, ' +
     'and is printed; where the loss has no noise, as in the imitation, it is a criterion. ' +
+    'One inner step with a line search, which was the control, is not gradient descent: it met the bound on seeds 300 to 302 (0.76). ' +
     'In logistic regression Adam is far ahead (excess of 0.010 and 0.013 against 0.014 and 0.022 in two seeds, and 0.004 with a rate that falls as 1/√t) since it ' +
     'scales every column by itself. Minimizing each surrogate to the end by L-BFGS, which needs no scaling, is no better (0.03): at 1/L steps are short where ' +
     'examples are told apart already. The case of the paper, where the loss is a square and a look is dear, is the imitation.',
@@ -172,14 +173,15 @@ function shuffled(p: { w: Tensor }, x: Tensor, y: Tensor): optim.Outputs {
 
 export const control: readonly study.Control[] = [
   {
-    what: 'one inner step for each look, which is gradient descent',
+    what: 'one inner step for each look: of gradient descent, and for the expert of the length that the line search finds',
     fails: ['overSgd', 'expert'],
     async experiment(trial) {
-      const { ours, sgd } = await excess(await logisticTask(trial), trial.pick(LOOKS, 4))
+      const { of, sgd } = await excess(await logisticTask(trial), trial.pick(LOOKS, 4))
       const others = await rivals(trial)
       const one = tailMean(await imitated([surrogate(1, INV_L_SQUARE)], trial))
       const expert = one / Math.min(tailMean(others.sgd), tailMean(others.adam))
-      return { numbers: { overSgd: (await ours(1, ETAS)) / sgd, expert } }
+      const plain = await of(SGD_RATES.map((lr) => optim.surrogate(optim.sgd({ lr }), { innerSteps: 1, eta: INV_L })))
+      return { numbers: { overSgd: plain / sgd, expert } }
     },
   },
   {
