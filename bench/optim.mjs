@@ -86,6 +86,7 @@ async function time(c, title, shapes) {
   const [first, ...others] = results
   if (first?.name !== 'steepest') return
   const loops = others.find((r) => r.name === 'plain loop')
+  const written = others.find((r) => r.name === 'written in tensors')
   const theirs = others.filter((r) => r.name !== 'plain loop' && r.name !== 'written in tensors')
   const fastest = theirs.reduce((a, b) => (a && median(a.seconds) <= median(b.seconds) ? a : b), undefined)
   const s = median(first.seconds)
@@ -95,6 +96,7 @@ async function time(c, title, shapes) {
     `${(1000 * s).toFixed(1)}`,
     bytes ? (bytes / s / 1e9).toFixed(1) : '',
     loops ? show(ratio(loops.seconds, first.seconds)) : '',
+    written ? show(ratio(written.seconds, first.seconds)) : '',
     ...(fastest
       ? [fastest.name, (1000 * median(fastest.seconds)).toFixed(1), show(ratio(fastest.seconds, first.seconds))]
       : ['none', '', '']),
@@ -117,6 +119,7 @@ const head = [
   'ms',
   'GB/s',
   'plain loop over it (spread)',
+  'written in tensors over it (spread)',
   'fastest peer',
   'ms',
   'it over steepest (spread)',
