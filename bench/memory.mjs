@@ -31,7 +31,7 @@ const runs = {
   },
   '1.36GB': {
     title: 'steepest, 1.36GB, all methods allowed',
-    ...own({ memory: '1.36GB', allow: ['states8bit', 'lowrank', 'sampled', 'blocks'] }),
+    ...own({ memory: '1.36GB', allow: ['states8bit', 'activations', 'sampled', 'lowrank', 'blocks'] }),
   },
 }
 
@@ -42,6 +42,8 @@ console.log(
   `GPT-2 124M, batch ${model.batch} × ${model.context}, float32, AdamW, clip 1, ${options.threads} threads, ${steps} steps`,
 )
 let first
+/** A step of steepest without a budget: what the planned slow-down is beside. */
+let plain
 for (const [name, { title, command, script, more }] of Object.entries(runs)) {
   if (wanted && !wanted.includes(name)) continue
   if (!command) {
@@ -51,6 +53,7 @@ for (const [name, { title, command, script, more }] of Object.entries(runs)) {
   const { stdout } = await promisify(execFile)(command, [script, JSON.stringify({ ...options, ...more })])
   const { peak, planned, seconds, losses, fitted } = JSON.parse(stdout.trim().split('\n').at(-1))
   first ??= { peak, seconds: median(seconds) }
+  if (name === 'plain') plain = median(seconds)
   const cells = [
     GB(peak).padStart(8),
     `${(peak / first.peak).toFixed(2)}×`,
@@ -58,5 +61,5 @@ for (const [name, { title, command, script, more }] of Object.entries(runs)) {
     `${median(seconds).toFixed(2)} s a step (${Math.min(...seconds).toFixed(2)} to ${Math.max(...seconds).toFixed(2)})`,
     `loss ${losses[0].toFixed(3)} → ${losses.at(-1).toFixed(3)}`,
   ]
-  console.log(`  ${title.padEnd(44)} ${cells.join('  ')}${fitted ? `\n      ${fitted}` : ''}`)
+  console.log(`  ${title.padEnd(44)} ${cells.join('  ')}${fitted ? `\n      ${fitted}${plain ? `; measured ${(100 * (median(seconds) / plain - 1)).toFixed(1)}%` : ''}` : ''}`)
 }
