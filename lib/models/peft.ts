@@ -30,6 +30,10 @@ const isTurned = (model: FolderModel, name: string): boolean =>
   (model instanceof GPT2 || (model instanceof CausalClassifier && model.base instanceof GPT2)) &&
   !name.startsWith('score')
 
+/** The module that PEFT keeps whole for a tensor: of heads all, which it adds by itself to those of models that classify. */
+const moduleOf = (name: string): string =>
+  /^(classifier|score)\./.exec(name)?.[1] ?? name.replace(/\.(weight|bias)$/, '')
+
 /**
  * Writes low-rank additions as PEFT keeps them: `adapter_config.json` and `adapter_model.safetensors`. `peft` loads the folder on top of the
  * model that the additions are to.
@@ -60,10 +64,7 @@ export async function saveAdapter(dir: string, adapted: Lora<FolderModel>, base:
     lora_alpha: scale * rank,
     lora_dropout: dropout,
     target_modules: names.map(whole).sort(),
-    modules_to_save:
-      kept.length > 0
-        ? [...new Set(Object.keys(trained).map((name) => name.replace(/\.(weight|bias)$/, '')))].sort()
-        : null,
+    modules_to_save: kept.length > 0 ? [...new Set(Object.keys(trained).map(moduleOf))].sort() : null,
     fan_in_fan_out: turned,
     bias: 'none',
     use_rslora: false,

@@ -5,6 +5,10 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { peerPython } from '../../bench/harness.mjs'
 import { modelChecker } from '../../lib/cli/fixtures/models.js'
+import * as memory from '../../lib/memory/index.js'
+import { add, random } from '../../lib/index.js'
+import { parameters, withTensors } from '../../lib/nn/module.js'
+import { saveAdapter } from '../../lib/models/peft.js'
 import type { Writer } from '../../lib/models/causal.js'
 import { type FolderModel, loadModel, saveModel } from '../../lib/models/hf.js'
 import { Sampler, type SamplerOptions } from '../../lib/train/generate/sampler.js'
@@ -69,6 +73,30 @@ describe.runIf(process.env.STEEPEST_LONG && python)('every architecture, beside 
       expect(alone, name).toEqual(penalized.map((row) => row.slice(0, count)))
       sampler.close()
     }
+  }, 300_000)
+
+  test('reads low-rank additions that were written here through peft, with the logits of the merged model', async () => {
+    const [adapters, merged] = ['c', 'd'].map((name) => join(back, name))
+    for (const [n, name] of names.entries()) {
+      // Convolutions get no additions, and transformers 5 has other names for the modules of a ViT than its files have.
+      if (/^(resnet|vit)/.test(name)) continue
+      const fresh = memory.lora(await loadModel<FolderModel>(join(made, name)), {
+        rank: 3,
+        alpha: 6,
+        train: /^(score|classifier|bert\.pooler)\./,
+      })
+      const moved = Object.entries(parameters(fresh)).map(([key, t], i) => {
+        const noise = random.normal(random.key(100 * n + i), t.shape, { std: 0.1, dtype: t.dtype })
+        return [key, add(t, noise)] as const
+      })
+      const adapted = withTensors(fresh, Object.fromEntries(moved))
+      await saveAdapter(join(adapters, name), adapted, join(made, name))
+      await saveModel(join(merged, name), adapted.merged())
+    }
+    const told = run('model_adapters.py', made, adapters, merged).trim().split('\n')
+    expect(told.length).toBe(names.filter((name) => !/^(resnet|vit)/.test(name)).length)
+    rmSync(adapters, { recursive: true })
+    rmSync(merged, { recursive: true })
   }, 300_000)
 
   test('reads what was written here, with the same logits', async () => {
