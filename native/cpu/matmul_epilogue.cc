@@ -1,28 +1,10 @@
 #include "cpu/matmul_epilogue.h"
 
-#include "math/functions.h"
-
 namespace steepest::STEEPEST_LEVEL {
 
 namespace {
 
 using Activation = MatmulAttrs::Activation;
-
-template <Activation kind, class V>
-V activate(V z) {
-  if constexpr (kind == Activation::kRelu)
-    return relu(z);
-  else if constexpr (kind == Activation::kGelu)
-    return gelu(z);
-  else if constexpr (kind == Activation::kGeluTanh)
-    return geluTanh(z);
-  else if constexpr (kind == Activation::kSilu)
-    return silu(z);
-  else if constexpr (kind == Activation::kTanh)
-    return tanh(z);
-  else
-    return z;
-}
 
 template <class In, class Sum, class Out, Activation kind>
 void finish(const EpilogueRow& row) {

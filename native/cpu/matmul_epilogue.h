@@ -3,10 +3,27 @@
 
 #include <cstdint>
 
-#include "math/vec.h"
+#include "math/functions.h"
 #include "attrs/matmul.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
+
+template <MatmulAttrs::Activation kind, class V>
+STEEPEST_HD inline V activate(V z) {
+  using Activation = MatmulAttrs::Activation;
+  if constexpr (kind == Activation::kRelu)
+    return relu(z);
+  else if constexpr (kind == Activation::kGelu)
+    return gelu(z);
+  else if constexpr (kind == Activation::kGeluTanh)
+    return geluTanh(z);
+  else if constexpr (kind == Activation::kSilu)
+    return silu(z);
+  else if constexpr (kind == Activation::kTanh)
+    return tanh(z);
+  else
+    return z;
+}
 
 // One row of a tile. Absent operands are null.
 struct EpilogueRow {
