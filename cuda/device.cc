@@ -150,7 +150,7 @@ std::vector<std::pair<std::string, std::string>> Gpu::facts() const {
   check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
   return {{"GPU", properties_.name},
           {"capability", std::to_string(properties_.major) + "." + std::to_string(properties_.minor)},
-          {"multiprocessors", std::to_string(properties_.multiProcessorCount)},
+          {"processors", std::to_string(properties_.multiProcessorCount)},
           {"driver", "for CUDA " + version(driver)},
           {"CUDA", version(runtime)},
           {"GPU memory", megabytes(free) + " free of " + megabytes(total)}};

@@ -10,6 +10,7 @@ import { build } from '../../lib/graph/executable.js'
 import { assign } from '../../lib/ops/control.js'
 import { placeholder, transpose } from '../../lib/ops/shape.js'
 import { tensor } from '../../lib/index.js'
+import { inspectDevice } from '../../lib/train/device-check.js'
 import { fibersLibrary, tell } from './library.js'
 
 const library = await fibersLibrary()
@@ -149,6 +150,18 @@ describe.runIf(library)('the executor of the GPU, on a fake runtime', () => {
     expect(() => new Buffer(2_000_000)).toThrow(
       /gave no memory for a buffer of 2000000 bytes: .* MB of 1 MB are free, and this process holds .* in \d+ buffers/,
     )
+  })
+
+  test('doctor compares with the CPU, and tells a failure in one line', async () => {
+    const found = await inspectDevice()
+    expect(found.filter((f) => !f.ok)).toEqual([])
+    expect(found.find((f) => f.name === 'as the CPU')!.value).toMatch(/elementwise steps.*softmax/)
+    tell({ FAIL: 'launch:1:719' })
+    const broken = await inspectDevice()
+    expect(broken.find((f) => f.name === 'wrong')!.value).toMatch(
+      /^a chain of elementwise steps \(.*cudaErrorLaunchFailure/,
+    )
+    expect(device()).toBe('cpu')
   })
 
   test('memory of one device is refused to a program of another', async () => {
