@@ -4,8 +4,10 @@ import { device } from '../../lib/device.js'
 import '../../lib/index.js'
 import { launch } from '../../lib/graph/evaluate.js'
 import { build } from '../../lib/graph/executable.js'
+import { fromStorage } from '../../lib/ops/shape.js'
 import { isFloat } from '../../lib/tensor/dtype.js'
 import { fromBytes } from '../../lib/tensor/bytes.js'
+import type { Tensor } from '../../lib/tensor/tensor.js'
 import { type Arg, allCases, type OpCase } from '../ops/check.js'
 import { graphOf } from '../ops/check-kernels.js'
 import { expectNumbers, type FloatType, numbersOf, tensorOf } from '../ops/check-values.js'
@@ -22,6 +24,15 @@ const BOUNDS = { float64: 1e-12, float32: 4e-6, bfloat16: 2e-2 }
 const lacking = (error: unknown): string | undefined =>
   /there is no CUDA kernel for (\w+)/.exec(error instanceof Error ? error.message : '')?.[1]
 
+/** A constant of a case (a random key, say), made where the cases were read, on the device in use. */
+function moved(t: Tensor): Tensor {
+  const bytes = new Uint8Array(t.storage!.bytes)
+  if (bytes.length > 0) t.storage!.buffer.read(bytes)
+  const buffer = new (native().Buffer)(bytes.length)
+  if (bytes.length > 0) buffer.write(bytes)
+  return fromStorage({ buffer, bytes: bytes.length }, t)
+}
+
 /** A case's outputs and gradients on one device. */
 async function numbersOn(where: 'cpu' | 'cuda', c: OpCase, args: readonly Arg[], dtype: FloatType) {
   device(where)
@@ -29,7 +40,7 @@ async function numbersOn(where: 'cpu' | 'cuda', c: OpCase, args: readonly Arg[],
     const graph = graphOf(c, args, dtype)
     const inputs = [
       ...args.map((a, i) => tensorOf(a, numbersOf(a, i + 1, dtype), dtype)),
-      ...graph.inputs.slice(args.length),
+      ...graph.inputs.slice(args.length).map(moved),
     ]
     const results = launch(build(graph), inputs, graph.outputs)
     for (const r of results) await r.queue!.wait(r.ticket!)
