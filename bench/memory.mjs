@@ -61,5 +61,7 @@ for (const [name, { title, command, script, more }] of Object.entries(runs)) {
     `${median(seconds).toFixed(2)} s a step (${Math.min(...seconds).toFixed(2)} to ${Math.max(...seconds).toFixed(2)})`,
     `loss ${losses[0].toFixed(3)} → ${losses.at(-1).toFixed(3)}`,
   ]
-  console.log(`  ${title.padEnd(44)} ${cells.join('  ')}${fitted ? `\n      ${fitted}${plain ? `; measured ${(100 * (median(seconds) / plain - 1)).toFixed(1)}%` : ''}` : ''}`)
+  console.log(
+    `  ${title.padEnd(44)} ${cells.join('  ')}${fitted ? `\n      ${fitted}${plain ? `; measured ${(100 * (median(seconds) / plain - 1)).toFixed(1)}%` : ''}` : ''}`,
+  )
 }

@@ -5,7 +5,8 @@ import type { Tensor } from '../tensor/tensor.js'
 export type Match = RegExp | readonly string[] | ((name: string, parameter: Tensor) => boolean)
 
 /** Names of what is customarily left to the optimizer itself: embeddings and the layers that give the result. */
-const OUTSIDE = /(^|[._])(wte|wpe|shared|lm_head|head|classifier|score|pooler|cls)([._]|$)|embed|relative_attention_bias/i
+const OUTSIDE =
+  /(^|[._])(wte|wpe|shared|lm_head|head|classifier|score|pooler|cls)([._]|$)|embed|relative_attention_bias/i
 
 /** Whether a parameter is taken. By default matrices are, but for embeddings and heads (by their customary names). */
 export function taker(who: string, match: Match | undefined): (name: string, p: Tensor) => boolean {
