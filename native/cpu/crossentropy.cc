@@ -1,31 +1,13 @@
 // Cross-entropy of logits that lie in memory.
-#include "cpu/crossentropy.h"
-
-#include "attrs/crossEntropy.gen.h"
-#include "attrs/crossEntropyBackward.gen.h"
+#include "cpu/crossentropy_checks.h"
 
 namespace steepest::STEEPEST_LEVEL {
 
 namespace {
 
-// logits [..., V], labels [...], and values of the rows.
-void checkLogits(const View& logits, const View& labels) {
-  require(isFloat(logits.dtype) && logits.rank >= 1 && logits.contiguous(), "crossEntropy: wrong logits");
-  require(leads(labels, logits, 1) && labels.dtype == DType::int32 && labels.contiguous(), "crossEntropy: wrong labels");
-}
-void checkValues(const View& values, const View& logits) {
-  require(leads(values, logits, 1) && values.dtype == statistics(logits.dtype) && values.contiguous(),
-          "crossEntropy: wrong values of rows");
-}
-
 class CrossEntropy final : public Kernel {
  public:
-  explicit CrossEntropy(const Spec& spec) : options_(CrossEntropyOptions::of(CrossEntropyAttrs::decode(spec.attrs))) {
-    require(spec.in.size() == 2 && spec.out.size() == 2, "crossEntropy: wrong number of operands");
-    checkLogits(spec.in[0], spec.in[1]);
-    checkValues(spec.out[0], spec.in[0]);
-    checkValues(spec.out[1], spec.in[0]);
-  }
+  explicit CrossEntropy(const Spec& spec) : options_(checkCrossEntropy(spec, CrossEntropyAttrs::decode(spec.attrs))) {}
   void run(const Call& call) const override {
     const View& logits = call.in[0];
     const std::int64_t n = logits.dim(-1);
@@ -64,13 +46,8 @@ class CrossEntropy final : public Kernel {
 // Inputs logits, labels, lse and the gradient of the losses.
 class CrossEntropyBackward final : public Kernel {
  public:
-  explicit CrossEntropyBackward(const Spec& spec) : options_(CrossEntropyOptions::of(CrossEntropyBackwardAttrs::decode(spec.attrs))) {
-    require(spec.in.size() == 4 && spec.out.size() == 1, "crossEntropy: wrong number of operands");
-    checkLogits(spec.in[0], spec.in[1]);
-    checkValues(spec.in[2], spec.in[0]);
-    checkValues(spec.in[3], spec.in[0]);
-    require(sameShape(spec.out[0], spec.in[0]) && spec.out[0].dtype == spec.in[0].dtype, "crossEntropy: wrong output");
-  }
+  explicit CrossEntropyBackward(const Spec& spec)
+      : options_(checkCrossEntropyBackward(spec, CrossEntropyBackwardAttrs::decode(spec.attrs))) {}
   void run(const Call& call) const override {
     const View& logits = call.in[0];
     const std::int64_t n = logits.dim(-1);
