@@ -28,7 +28,7 @@ export async function trainSampled(
   test: Rows,
   steps: number,
   options?: memory.SampledOptions,
-  hidden = 2,
+  { hidden = 2, clip }: { hidden?: number; clip?: null } = {},
 ): Promise<SampledRun> {
   const model = new Classifier(seed, hidden)
   const batch = 256
@@ -48,6 +48,7 @@ export async function trainSampled(
     optimizer: optim.adamw({ lr: 1e-3 }),
     steps,
     seed,
+    clip,
   })
   let [activations, noise] = [0, 0]
   for await (const event of run) {
