@@ -362,7 +362,8 @@ export const round = anyUnary({ name: 'round', doc: 'the nearest whole number, h
 export const relu = anyUnary({
   name: 'relu',
   doc: 'max(x, 0)',
-  vjp: ({ inputs: [x], grads: [g] }) => [where(greater(x, 0), g!, 0)],
+  // By its value, which the layer above keeps anyhow: x need not outlive the forward pass.
+  vjp: ({ outputs: [y], grads: [g] }) => [where(greater(y, 0), g!, 0)],
 })
 
 /** The cotangent of an activation as one step; its own derivative comes from the formula in plain ops. */
