@@ -28,7 +28,7 @@ describe.skipIf(!existsSync(golden))('the GPT-2 of transformers', () => {
   test('holds in float64 and float32: logits, losses, gradients, a run, continuations', async () => {
     const compared = await check(golden, trainingOf(golden))
     expect(compared.filter((c) => !holds(c))).toEqual([])
-    expect(compared).toHaveLength(16)
+    expect(compared).toHaveLength(18)
   })
 
   test.each(others)('and so does %s', async (name) => {
@@ -57,7 +57,9 @@ describe.skipIf(!existsSync(golden))('the GPT-2 of transformers', () => {
       'gradient norms of 12 steps, float64',
       'parameters after them, float64',
       'tokens of 3 greedy continuations, float64',
+      'tokens of 3 greedy continuations with a cache, float64',
       'tokens of 3 greedy continuations, float32',
+      'tokens of 3 greedy continuations with a cache, float32',
     ])
   })
 })
