@@ -29,6 +29,7 @@ export function barsSvg({ works, machine }) {
     const { median, low: least, high: most } = row.ratio
     const [from, until] = [Math.min(to(1), to(median)), Math.max(to(1), to(median))]
     return [
+      `<line class="one" x1="${round(to(1))}" x2="${round(to(1))}" y1="${y}" y2="${y + line}"/>`,
       `<text x="${left - 8}" y="${y + 14}" text-anchor="end">${escape(row.name)}</text>`,
       `<rect x="${round(from)}" y="${y + 4}" width="${round(until - from)}" height="12" fill="${COLORS[row.name] ?? '#009e73'}"/>`,
       `<line class="whisker" x1="${round(to(least))}" x2="${round(to(most))}" y1="${y + 10}" y2="${y + 10}"/>`,
@@ -41,7 +42,6 @@ export function barsSvg({ works, machine }) {
 <text class="title" x="12" y="22">Time of a training step over that of steepest</text>
 <text x="12" y="40">${escape(machine)}; median of the rounds, with the least and the most</text>
 ${parts.join('\n')}
-<line class="one" x1="${round(to(1))}" x2="${round(to(1))}" y1="${top}" y2="${bottom}"/>
 <text x="${round(to(1))}" y="${bottom + 16}" text-anchor="middle">1</text>
 </svg>
 `
