@@ -68,7 +68,7 @@ const RUN_KEYS = [
 
 /** Seconds that a run takes where the user does not say how many steps. */
 const RUN_SECONDS = 170
-/** Share of the speed of a large product that whole steps of small models reach, by which times are estimated. Measured on 2 cores of an EPYC (Zen 5): 0.75 to 0.9. */
+/** Share of the speed of a large product that whole steps of small models reach, by which times are estimated. Measured on 2 cores of an EPYC (Zen 5): 0.73 (width 128) to 0.9 (width 384). */
 const EFFICIENCY = 0.75
 const SAVE_SECONDS = 300
 /** Windows of the validation part that one evaluation looks at. */
