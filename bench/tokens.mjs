@@ -1,4 +1,4 @@
-/** Tokens of a step, the same in every program: [inputs, targets], each [batch · context] of 997 kinds. peers/memory_torch.py has the same. */
+/** Tokens of a step, the same in every program: [inputs, targets], each [batch · context] of 997 kinds. peers/common.py has the same. */
 export function tokensOf(step, batch, context) {
   let state = 12345 + step
   const next = () => {

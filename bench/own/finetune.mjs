@@ -1,5 +1,4 @@
 // A program of bench/finetune.mjs by steepest: prints a line of JSON with the time of each step, the peak of the process and the losses.
-import { readFileSync } from 'node:fs'
 import { native } from '../../dist/addon.js'
 import { matmul, ones } from '../../dist/index.js'
 import { lora } from '../../dist/memory/index.js'
@@ -9,13 +8,12 @@ import { parameters } from '../../dist/nn/module.js'
 import { adamw, noDecay } from '../../dist/optim/index.js'
 import { train } from '../../dist/train/train.js'
 import { tokensOf } from '../tokens.mjs'
+import { resident } from '../resident.mjs'
 
 const options = JSON.parse(process.argv[2])
 const { kind, layers, width, heads, kvHeads, hidden, vocab, batch, context, steps, threads, how, dtype, folder } =
   options
 native().threads(threads)
-const resident = (key) =>
-  1024 * Number(new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(readFileSync('/proc/self/status', 'utf8'))[1])
 
 const sizes = { vocabSize: vocab, context, layers, heads, width, dtype }
 const MODELS = {

@@ -1,16 +1,14 @@
 // A model of bench/memory.mjs, trained by steepest: prints a line of JSON with the peak of the process, the time of a step and the losses.
-import { readFileSync } from 'node:fs'
 import { matmul, ones } from '../../dist/index.js'
 import { native } from '../../dist/addon.js'
 import { GPT2 } from '../../dist/models/gpt2.js'
 import { adamw, noDecay } from '../../dist/optim/index.js'
 import { train } from '../../dist/train/train.js'
 import { tokensOf } from '../tokens.mjs'
+import { resident } from '../resident.mjs'
 
 const { layers, width, heads, vocab, batch, context, steps, threads, clip, memory, allow } = JSON.parse(process.argv[2])
 native().threads(threads)
-const resident = (key) =>
-  1024 * Number(new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(readFileSync('/proc/self/status', 'utf8'))[1])
 
 // Threads and libraries are there before the model.
 await matmul(ones([64, 64]), ones([64, 64])).read()

@@ -1,6 +1,5 @@
 // A work of bench/works.mjs, trained by steepest; see bench/harness.mjs for what it reads and writes.
 // `training.mjs WORK DTYPE THREADS FILE`, or `--init WORK FOLDER`: writes the weights that all programs begin with.
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { native } from '../../dist/addon.js'
@@ -9,6 +8,7 @@ import { HostArray } from '../../dist/train/host.js'
 import { Trainer } from '../../dist/train/trainer.js'
 import { lateness } from '../lateness.mjs'
 import { BATCHES, batchOf, CNN_WIDTHS, WORKS } from '../works.mjs'
+import { resident } from '../resident.mjs'
 
 const { crossEntropy, io, models, nn, optim, relu, reshape } = steepest
 
@@ -75,9 +75,6 @@ function modelOf({ kind, vocab, context, layers, heads, width, hidden, widths },
   return new Classes(kind === 'cnn' ? new Net(dtype) : new Perceptron(widths, dtype), dtype)
 }
 
-const status = (key) =>
-  1024 * Number(new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(readFileSync('/proc/self/status', 'utf8'))[1])
-
 const tensorsOf = (model) => nn.namedTensors(model).parameters
 
 async function write(work, folder) {
@@ -116,7 +113,7 @@ const [dtype, threads, folder] = [process.argv[3], Number(process.argv[4]), proc
 native().threads(threads)
 // Threads and libraries are there before the model.
 await steepest.matmul(steepest.ones([64, 64]), steepest.ones([64, 64])).read()
-const before = status('VmRSS')
+const before = resident('VmRSS')
 const model = await load(work, folder, dtype)
 const parameters = Object.values(tensorsOf(model)).reduce((sum, t) => sum + t.size, 0)
 const { lr, clip = null, weightDecay = 0 } = work
@@ -145,7 +142,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   for (const wait of waits) losses.push((await wait()).loss)
   const seconds = (performance.now() - began) / 1000
   console.log(
-    JSON.stringify({ seconds, losses: losses.slice(-Number(line)), peak: status('VmHWM') - before, late: late() }),
+    JSON.stringify({ seconds, losses: losses.slice(-Number(line)), peak: resident('VmHWM') - before, late: late() }),
   )
 }
 trainer.close()

@@ -1,39 +1,18 @@
 """A program of bench/finetune.mjs by transformers and peft: prints a line of JSON with the time of each step, the peak of the process and the losses."""
 
 import json
-import re
 import sys
 import time
 
 import torch
 import transformers as hf
 
+from common import resident, tokens
+
 o = json.loads(sys.argv[1])
 kind = o["kind"]
 torch.set_num_threads(o["threads"])
 torch.manual_seed(0)
-
-
-def resident(key):
-    return 1024 * int(re.search(rf"^{key}:\s+(\d+)", open("/proc/self/status").read(), re.M).group(1))
-
-
-def tokens(step):
-    state = 12345 + step
-
-    def draw():
-        nonlocal state
-        state = (1103515245 * state + 12345) % 2147483648
-        return (state >> 16) % 997
-
-    inputs, targets = [], []
-    for _ in range(o["batch"]):
-        token = draw()
-        for _ in range(o["context"]):
-            inputs.append(token)
-            token = draw() if draw() % 4 == 0 else (token * 31 + 7) % 997
-            targets.append(token)
-    return (torch.tensor(t).view(o["batch"], o["context"]) for t in (inputs, targets))
 
 
 def build():
@@ -75,7 +54,7 @@ optimizer = torch.optim.AdamW(groups, lr=3e-4, fused=True)
 run = torch.compile(model) if o.get("compiled") else model
 losses, seconds = [], []
 for step in range(o["steps"]):
-    ids, targets = tokens(step)
+    ids, targets = (torch.tensor(t).view(o["batch"], o["context"]) for t in tokens(step, o["batch"], o["context"]))
     # Labels of tokens are shifted by the model: a place before the first is not counted.
     labels = targets[:, 0] % 2 if kind == "bert" else torch.cat([ids[:, :1], targets[:, :-1]], 1)
     began = time.perf_counter()

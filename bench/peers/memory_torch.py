@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import sys
 import time
 
@@ -11,14 +10,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from common import resident, tokens
+
 o = json.loads(sys.argv[1])
 layers, width, heads, vocab, batch, context = (o[k] for k in ("layers", "width", "heads", "vocab", "batch", "context"))
 torch.set_num_threads(o["threads"])
 torch.manual_seed(0)
-
-
-def resident(key):
-    return 1024 * int(re.search(rf"^{key}:\s+(\d+)", open("/proc/self/status").read(), re.M).group(1))
 
 
 class Block(nn.Module):
@@ -61,24 +58,6 @@ class GPT(nn.Module):
         return F.cross_entropy(logits.view(-1, vocab), targets.view(-1))
 
 
-def tokens(step):
-    state = 12345 + step
-
-    def draw():
-        nonlocal state
-        state = (1103515245 * state + 12345) % 2147483648
-        return (state >> 16) % 997
-
-    inputs, targets = [], []
-    for _ in range(batch):
-        token = draw()
-        for _ in range(context):
-            inputs.append(token)
-            token = draw() if draw() % 4 == 0 else (token * 31 + 7) % 997
-            targets.append(token)
-    return (torch.tensor(t).view(batch, context) for t in (inputs, targets))
-
-
 def transformer():
     """The GPT-2 that people fine-tune: dropout 0.1, its activation and loss written out."""
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -101,7 +80,7 @@ groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_d
 optimizer = torch.optim.AdamW(groups, lr=3e-4, fused=True)
 losses, seconds = [], []
 for step in range(o["steps"]):
-    ids, targets = tokens(step)
+    ids, targets = (torch.tensor(t).view(batch, context) for t in tokens(step, batch, context))
     began = time.perf_counter()
     if o.get("transformers"):
         # Their labels are shifted by the model: a place before the first is not counted.

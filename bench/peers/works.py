@@ -2,19 +2,16 @@
 
 import json
 import os
-import re
 import sys
 import time
 
 import numpy as np
 
+from common import resident
+
 work, dtype, threads, folder = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 kind, batch, context, vocab = work["kind"], work["batch"], work.get("context"), work.get("vocab")
 BATCHES = work["batches"]
-
-
-def resident(key):
-    return 1024 * int(re.search(rf"^{key}:\s+(\d+)", open("/proc/self/status").read(), re.M).group(1))
 
 
 def since_start():

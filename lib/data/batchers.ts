@@ -11,6 +11,22 @@ const floats = (data: Float32Array, shape: readonly number[]) => ({ data, shape,
 /** @internal Says to the trainer that the model divides by the weight of the whole step. */
 export const NORMALIZED = { data: Uint8Array.of(1), shape: [1], dtype: 'uint8' } as const
 
+/** Rows of tokens [rows, length] with a label for each, which counts where it is not negative. */
+export const labelled = (
+  { inputIds, attentionMask, labels }: Record<'inputIds' | 'attentionMask' | 'labels', Int32Array>,
+  shape: readonly number[],
+  numbers: readonly number[],
+): Filled => ({
+  batch: {
+    inputIds: ints(inputIds, shape),
+    attentionMask: ints(attentionMask, shape),
+    labels: ints(labels, shape),
+    ids: ints(Int32Array.from(numbers)),
+    normalized: NORMALIZED,
+  },
+  weight: labels.reduce((n, label) => n + Number(label >= 0), 0),
+})
+
 /** Rows are filled up to a multiple of this, so that few programs serve all lengths. */
 const LENGTHS = 32
 
@@ -180,16 +196,7 @@ export function tagging(batch: number, padId: number): Batcher<TagRow> {
         labels.set(tags, n * length)
         attentionMask.fill(1, n * length, n * length + ids.length)
       })
-      return {
-        batch: {
-          inputIds: ints(inputIds, shape),
-          attentionMask: ints(attentionMask, shape),
-          labels: ints(labels, shape),
-          ids: ints(Int32Array.from(numbers)),
-          normalized: NORMALIZED,
-        },
-        weight: labels.reduce((n, label) => n + Number(label >= 0), 0),
-      }
+      return labelled({ inputIds, attentionMask, labels }, shape, numbers)
     },
   }
 }

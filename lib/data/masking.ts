@@ -1,4 +1,4 @@
-import { type Batcher, type Filled, ints, lengthOf, NORMALIZED } from './batchers.js'
+import { type Batcher, type Filled, labelled, lengthOf } from './batchers.js'
 import { philox } from './philox.js'
 
 /** A row of text as tokens, with what the tokenizer puts around it. */
@@ -40,7 +40,6 @@ export function masking(batch: number, { maskId, padId, vocabSize, seed }: MaskO
       const inputIds = new Int32Array(count * length).fill(padId)
       const attentionMask = new Int32Array(count * length)
       const labels = new Int32Array(count * length).fill(-100)
-      let weight = 0
       rows.forEach(({ ids, before, after }, n) => {
         inputIds.set(ids, n * length)
         attentionMask.fill(1, n * length, n * length + ids.length)
@@ -54,22 +53,11 @@ export function masking(batch: number, { maskId, padId, vocabSize, seed }: MaskO
           if (chosen >= SHARE && chosen > least) continue
           const at = n * length + i
           labels[at] = ids[i]
-          weight++
           if (how < MASKED) inputIds[at] = maskId
           else if (how < CHANGED) inputIds[at] = Math.floor(other * vocabSize)
         }
       })
-      const shape = [count, length]
-      return {
-        batch: {
-          inputIds: ints(inputIds, shape),
-          attentionMask: ints(attentionMask, shape),
-          labels: ints(labels, shape),
-          ids: ints(Int32Array.from(numbers)),
-          normalized: NORMALIZED,
-        },
-        weight,
-      }
+      return labelled({ inputIds, attentionMask, labels }, [count, length], numbers)
     },
   }
 }

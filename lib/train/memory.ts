@@ -1,3 +1,4 @@
+import { flopsOf } from '../graph/cost.js'
 import { type Graph, schedule } from '../graph/graph.js'
 import { type Buf, finalBuf, type Instruction, type Lowered } from '../graph/instruction.js'
 import type { Plan as GraphPlan } from '../graph/place.js'
@@ -11,12 +12,7 @@ const bytes = (tensors: Readonly<Record<string, Tensor>>): number =>
 
 /** Floating-point operations of a planned program, from the costs in the op table; what is computed again counts once. */
 export function planFlops(plan: GraphPlan): number {
-  let flops = 0
-  for (const { op, inputs, outputs, attrs, again } of plan.instructions) {
-    if (again) continue
-    flops += op.flops?.(inputs, outputs, attrs) ?? outputs.reduce((n, o) => n + o.shape.reduce((a, d) => a * d, 1), 0)
-  }
-  return flops
+  return plan.instructions.reduce((n, i) => (i.again ? n : n + flopsOf(i)), 0)
 }
 
 /** What lives in the arena at its fullest moment. */
