@@ -1,5 +1,5 @@
 import type { Batch } from '../host.js'
-import type { Metrics } from '../train.js'
+import type { Metrics } from '../loop.js'
 
 /** How many of the true and told classes are what, and the measures of GLUE that come from that. */
 export class ClassMetrics implements Metrics {

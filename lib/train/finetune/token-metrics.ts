@@ -1,7 +1,7 @@
 import { argmax } from '../../ops/reduce.js'
 import type { Tensor } from '../../tensor/tensor.js'
 import type { Batch } from '../host.js'
-import type { Metrics } from '../train.js'
+import type { Metrics } from '../loop.js'
 
 /** The number of the likeliest class of each place, so that not all logits leave native memory. */
 const likeliest = (logits: Tensor): Tensor => argmax(logits, { axis: -1 })
