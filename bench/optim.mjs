@@ -1,5 +1,6 @@
 // Every optimizer's step alone, over GPT-2's 148 tensors and over as many parameters as memory speed shows in one tensor, beside a plain loop over as many
-// arrays and beside its peers. `node bench/optim.mjs [--rounds N] [--only NAME,…] [--work gpt2,one] [--size N] [--without compiled,…] [--record FILE]`
+// arrays and beside its peers. `node bench/optim.mjs [--rounds N] [--only NAME,…] [--work gpt2,one,hundred] [--size N] [--without compiled,…] [--record FILE]`;
+// the work `hundred` is as many parameters in a hundred tensors.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
@@ -23,6 +24,7 @@ const threads = availableParallelism()
 const only = args.only?.split(',')
 const without = args.without.split(',').filter(Boolean)
 const wide = Number(args.size)
+const hundred = Array.from({ length: 100 }, () => [wide / 100])
 
 const folder = mkdtempSync(join(tmpdir(), 'steepest-bench-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
@@ -75,7 +77,7 @@ async function time(c, title, shapes) {
   const bytes = c.passes && bytesOf(c.passes) * count
   const results = await compare(
     `${c.label}, ${title}, ${threads} threads`,
-    [own('built-in'), ...loop, ...(c.written ? [own('written')] : []), ...peers],
+    [own('built-in'), ...loop, ...(c.written && !without.includes('written') ? [own('written')] : []), ...peers],
     {
       rounds: Number(args.rounds),
       repetitions: c.matrices ? 1 : 2,
@@ -109,6 +111,7 @@ for (const c of casesOf(optim.OPTIMIZERS.filter((name) => !needs.includes(name))
   if (only && !only.includes(c.label) && !only.includes(c.name)) continue
   for (const work of args.work.split(',')) {
     if (work === 'gpt2') await time(c, "GPT-2's 148 tensors", gpt2Shapes())
+    else if (work === 'hundred') await time(c, `${wide.toLocaleString('en')} parameters in a hundred tensors`, hundred)
     else if (!c.matrices) await time(c, `${wide.toLocaleString('en')} parameters in one tensor`, [[wide]])
   }
 }
