@@ -33,7 +33,7 @@ export const WORKS = {
     clip: 1,
     weightDecay: 0.1,
   },
-  G: { title: 'small MLP, batch 32', kind: 'mlp', widths: [32, 64, 64, 10], batch: 32, lr: 1e-3, repetitions: 500 },
+  G: { title: 'small MLP, batch 32', kind: 'mlp', widths: [32, 64, 64, 10], batch: 32, lr: 1e-3, repetitions: 3000 },
 }
 
 function gpt(title, sizes) {

@@ -119,6 +119,17 @@ function activationGrad(g: Tensor, z: Tensor, activation: Activation): Tensor {
 
 const lastTwo = (x: Tensor): Tensor => swapAxes(x, -1, -2)
 
+/** Nothing but the last two axes of another tensor, exchanged. */
+function isTurned({ node, rank }: Tensor): boolean {
+  if (node.op.name !== 'transpose') return false
+  const { axes } = node.attrs as { axes: readonly number[] }
+  return axes.every((a, i) => a === (i < rank - 2 ? i : 2 * rank - 3 - i))
+}
+
+// The gradient a·b of an operand. That of a turned one is turned again by whoever turned it: made the other way round it costs no copy.
+const gradientOf = (operand: Tensor, a: Tensor, b: Tensor, attrs: MatmulAttrs): Tensor =>
+  isTurned(operand) ? lastTwo(matmulRow([lastTwo(b), lastTwo(a)], attrs)[0]) : matmulRow([a, b], attrs)[0]
+
 function vjpMatmul({ inputs, outputs, attrs, grads, needs }: VjpContext<MatmulAttrs>): (Tensor | null)[] {
   const [a, b] = inputs
   const [gy, gPre] = grads
@@ -142,8 +153,8 @@ function vjpMatmul({ inputs, outputs, attrs, grads, needs }: VjpContext<MatmulAt
   const narrow = cast(g, a.dtype)
   const plain = { ...PLAIN, scale: attrs.scale, outDtype: a.dtype }
   const out: (Tensor | null)[] = [
-    needs[0] ? matmulRow([narrow, lastTwo(b)], plain)[0] : null,
-    needs[1] ? matmulRow([lastTwo(a), narrow], plain)[0] : null,
+    needs[0] ? gradientOf(a, narrow, lastTwo(b), plain) : null,
+    needs[1] ? gradientOf(b, lastTwo(a), narrow, plain) : null,
   ]
   if (attrs.bias) out.push(needs[2] ? cast(sum(g, { axis: g.shape.slice(0, -1).map((_, i) => i) }), a.dtype) : null)
   if (attrs.residual) out.push(gy ?? null)
