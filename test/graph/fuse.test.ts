@@ -1,11 +1,24 @@
 import { expect, test } from 'vitest'
 import { schedule } from '../../lib/graph/graph.js'
 import { optimize } from '../../lib/graph/passes/index.js'
-import { add, compile, grad, mul, optim, sub, sum as sumOf, type Tensor, tensor } from '../../lib/index.js'
+import {
+  add,
+  compile,
+  grad,
+  matmul,
+  mul,
+  optim,
+  relu,
+  sub,
+  sum as sumOf,
+  type Tensor,
+  tensor,
+} from '../../lib/index.js'
 import type { OptimizerState } from '../../lib/optim/optimizer.js'
 import { assign } from '../../lib/ops/control.js'
 import { div, pow, sign, sqrt, square } from '../../lib/ops/elementwise.js'
 import { placeholder } from '../../lib/ops/shape.js'
+import { trace } from '../../lib/transform/trace.js'
 
 const inputs = Array.from({ length: 36 }, () => placeholder({ shape: [4], dtype: 'float32' }))
 const total = (list: readonly Tensor[]) => list.reduce((a, b) => add(a, b))
@@ -93,4 +106,18 @@ test('an own optimizer gives the bits that it gives step by step', async () => {
     return params.w.read()
   }
   expect(await run(true)).toEqual(await run(false))
+})
+
+test('the sign that a derivative needs is taken in its pass where the value is kept for another reader', () => {
+  const at = (...shape: number[]) => placeholder({ shape, dtype: 'float32' })
+  const loss = (x: Tensor, w: Tensor, v: Tensor) => sumOf(square(matmul(relu(matmul(x, w)), v)))
+  const madeFor = (argnums: number[]) => {
+    const step = (x: Tensor, w: Tensor, v: Tensor) => grad(loss, { argnums })(x, w, v) as unknown as Tensor[]
+    const { outputs } = optimize(trace('test', step, [at(6, 8), at(8, 8), at(8, 8)]).graph)
+    return schedule(outputs).flatMap((n) => n.outputs.map((t) => t.dtype))
+  }
+  // The gradient of v reads what relu gives, as late as the sign is read.
+  expect(madeFor([1, 2])).not.toContain('uint8')
+  // Nothing does: a byte of sign is kept and not the value.
+  expect(madeFor([1])).toContain('uint8')
 })

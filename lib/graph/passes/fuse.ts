@@ -51,6 +51,7 @@ export function fuse(graph: Graph): Graph {
   const readers = new Map<Tensor, Node[]>()
   for (const node of nodes) for (const t of node.inputs) readers.set(t, [...(readers.get(t) ?? []), node])
   const results = new Set(graph.outputs)
+  joinLate(nodes, results, readers, groups, depth)
   joinOfUpdates(nodes, results, readers, groups, fits)
 
   const map = new Map<Tensor, Tensor>()
@@ -146,6 +147,39 @@ export function fuse(graph: Graph): Graph {
     if (!group || group.nodes[group.nodes.length - 1] === node) emit(node)
   }
   return { inputs: graph.inputs, outputs: graph.outputs.map(get) }
+}
+
+/**
+ * A group that only one later group reads joins it (the sign that a derivative of ReLU is made from), where what it reads is in memory as
+ * late anyway. The later one cannot be waited for: what waits for it lies deeper than it does.
+ */
+function joinLate(
+  nodes: readonly Node[],
+  results: ReadonlySet<Tensor>,
+  readers: ReadonlyMap<Tensor, readonly Node[]>,
+  groups: ReadonlyMap<Node, Group>,
+  depth: ReadonlyMap<Node, number>,
+): void {
+  for (const node of nodes) {
+    const group = groups.has(node) ? rootOf(groups.get(node)!) : undefined
+    if (!group || group.nodes[group.nodes.length - 1] !== node) continue
+    const outside = (t: Tensor) => (readers.get(t) ?? []).filter((r) => !group.nodes.includes(r))
+    const later = group.nodes.flatMap((n) => outside(n.outputs[0]))
+    const [target] = later.map((r) => groups.get(r)).filter((g) => g !== undefined)
+    const whole = target && rootOf(target)
+    if (!whole || !later.every((r) => groups.has(r) && rootOf(groups.get(r)!) === whole)) continue
+    const joined = [...group.nodes, ...whole.nodes]
+    const shape = whole.nodes[0].outputs[0].shape
+    if (group.nodes.some((n) => results.has(n.outputs[0])) || !sameShape(node.outputs[0].shape, shape) || !fits(joined))
+      continue
+    const at = Math.max(...whole.nodes.map((n) => depth.get(n)!))
+    const readLate = (t: Tensor): boolean =>
+      outside(t).some((r) => (r.op.kind === 'view' ? r.outputs.some(readLate) : depth.get(r)! >= at - 1))
+    const stays = (t: Tensor) => t.node.op.kind === 'leaf' || constantOf(t) !== undefined || readLate(t)
+    if (!group.nodes.flatMap((n) => n.inputs).every((t) => group.nodes.includes(t.node) || stays(t))) continue
+    whole.nodes = joined
+    group.parent = whole
+  }
 }
 
 const fits = (nodes: readonly Node[]): boolean => nodes.length <= MAX_STEPS && operandCount(nodes) <= MAX_OPERANDS
