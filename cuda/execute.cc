@@ -31,6 +31,7 @@ bool mayFault(int op) {
     case Op::crossEntropyBackward_:
     case Op::linearCrossEntropy_:
     case Op::linearCrossEntropyBackward_:
+    case Op::linearCrossEntropyWithGradients_:
     case Op::categorical_:
     case Op::sampleRows_:
     case Op::putRecords_:

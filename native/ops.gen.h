@@ -5,7 +5,7 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0x96bd60bbeef3ull;
+constexpr std::uint64_t kTableHash = 0xb6c774fa29caull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
@@ -49,6 +49,7 @@ constexpr std::uint64_t kTableHash = 0x96bd60bbeef3ull;
   X(layerNormBackward, LayerNormBackward) \
   X(linearCrossEntropy, LinearCrossEntropy) \
   X(linearCrossEntropyBackward, LinearCrossEntropyBackward) \
+  X(linearCrossEntropyWithGradients, LinearCrossEntropyWithGradients) \
   X(linearRecurrence, LinearRecurrence) \
   X(logSumExp, LogSumExp) \
   X(maskBySigns, MaskBySigns) \
@@ -129,6 +130,7 @@ enum class Op : std::int16_t {
   layerNormBackward_,
   linearCrossEntropy_,
   linearCrossEntropyBackward_,
+  linearCrossEntropyWithGradients_,
   linearRecurrence_,
   logSumExp_,
   maskBySigns_,
@@ -168,7 +170,7 @@ enum class Op : std::int16_t {
   update_,
   whileLoop_,
 };
-constexpr int kOps = 78;
+constexpr int kOps = 79;
 
 // Whether an output may lie exactly where an input lies.
 constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int input) {

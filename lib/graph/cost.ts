@@ -18,6 +18,7 @@ const SHARE: Readonly<Record<string, number>> = {
   matmul: 0.8,
   linearCrossEntropy: 0.7,
   linearCrossEntropyBackward: 0.7,
+  linearCrossEntropyWithGradients: 0.7,
   attention: 0.4,
   attentionBackward: 0.4,
 }

@@ -82,23 +82,30 @@ export interface Way {
 
 const GRADIENTS = ['dx', 'dweight', 'dbias'] as const
 
+/** The ops that give gradients of a linear layer with its cross-entropy, and how many outputs come before these. */
+const LINEAR_LOSSES: Readonly<Record<string, number>> = {
+  linearCrossEntropyBackward: 0,
+  linearCrossEntropyWithGradients: 2,
+}
+
 /**
  * One of the gradients of a linear layer with its cross-entropy, and the others without it: each computes the logits for itself. Only
  * where the cut of the work, and with it the order of sums, does not depend on which are asked for.
  */
 function gradientFor(i: Instruction, output: number): Way | undefined {
-  if (i.op.name !== 'linearCrossEntropyBackward' || i.inputs[0].dtype === 'bfloat16' || i.outputs.length < 2)
-    return undefined
+  const before = LINEAR_LOSSES[i.op.name]
+  if (before === undefined || output < before || i.outputs.length < 2) return undefined
+  if (before === 0 && i.inputs[0].dtype === 'bfloat16') return undefined
   const asked = GRADIENTS.filter((name) => i.attrs[name])
   const only = (names: readonly string[]) => ({
     ...i,
     attrs: { ...i.attrs, ...Object.fromEntries(GRADIENTS.map((name) => [name, names.includes(name)])) },
-    outputs: i.outputs.filter((_, o) => names.includes(asked[o])),
+    outputs: i.outputs.filter((_, o) => o < before || names.includes(asked[o - before])),
   })
-  const own = asked[output]
+  const own = asked[output - before]
   return {
     instruction: { ...only([own]), again: true },
-    output: 0,
+    output: before,
     beside: false,
     rest: only(asked.filter((name) => name !== own)),
   }

@@ -42,6 +42,7 @@ export const KERNELS: readonly string[] = [
   'layerNormBackward',
   'linearCrossEntropy',
   'linearCrossEntropyBackward',
+  'linearCrossEntropyWithGradients',
   'linearRecurrence',
   'logSumExp',
   'maskBySigns',
@@ -136,4 +137,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = '96bd60bbeef3'
+export const TABLE_HASH = 'b6c774fa29ca'

@@ -1,10 +1,6 @@
 // Cross-entropy of a linear layer, x·Wᵀ + b, that never holds all its logits: the forward pass keeps sums of rows, the backward pass
 // computes the logits of one chunk of rows and columns after another again (as Wijmans et al., "Cut your losses", 2024).
-#include <map>
-#include <tuple>
-
-#include "cpu/crossentropy.h"
-#include "cpu/gemm.h"
+#include "cpu/crossentropy_linear.h"
 #include "attrs/linearCrossEntropy.gen.h"
 #include "attrs/linearCrossEntropyBackward.gen.h"
 
@@ -12,71 +8,10 @@ namespace steepest::STEEPEST_LEVEL {
 
 namespace {
 
-// Tiles that threads take, and the bytes that a chunk of gradients of logits may have.
-constexpr std::int64_t kRows = 256, kColumns = 512, kSide = 256;
+using namespace linear_loss;
+
+// Rows of a chunk of gradients of logits, and the bytes that it may have.
 constexpr std::int64_t kChunkRows = 2048, kChunkBytes = 16 << 20;
-
-std::int64_t tilesOf(std::int64_t n, std::int64_t step) { return (n + step - 1) / step; }
-std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
-
-struct Dims {
-  std::int64_t rows, width, columns;
-  DType type;
-};
-
-Dims checkOperands(const View& x, const View& weight, const View& labels) {
-  require(isFloat(x.dtype) && x.rank >= 1 && x.contiguous(), "linearCrossEntropy: wrong input");
-  require(weight.rank == 2 && weight.shape[1] == x.dim(-1) && weight.dtype == x.dtype && weight.contiguous(),
-          "linearCrossEntropy: wrong weight");
-  require(leads(labels, x, 1) && labels.dtype == DType::int32 && labels.contiguous(), "linearCrossEntropy: wrong labels");
-  return {labels.size(), x.dim(-1), weight.shape[0], x.dtype};
-}
-void checkBias(const View& bias, const Dims& d) {
-  require(bias.rank == 1 && bias.shape[0] == d.columns && bias.dtype == d.type && bias.contiguous(), "linearCrossEntropy: wrong bias");
-}
-void checkValues(const View& values, const View& labels, const Dims& d) {
-  require(sameShape(values, labels) && values.dtype == statistics(d.type) && values.contiguous(),
-          "linearCrossEntropy: wrong values of rows");
-}
-
-// Products by their sizes: of a cut shape there are few.
-class Products {
- public:
-  void add(const GemmShape& s) {
-    const Key key = keyOf(s);
-    if (products_.count(key)) return;
-    scratch_ = std::max(scratch_, products_.emplace(key, Gemm(s)).first->second.scratch());
-  }
-  const Gemm& of(const GemmShape& s) const { return products_.at(keyOf(s)); }
-  std::size_t scratch() const { return aligned(scratch_); }
-
- private:
-  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, DType, bool>;
-  static Key keyOf(const GemmShape& s) { return {s.m, s.n, s.k, s.aRow, s.bRow, s.cRow, s.out, s.accumulate}; }
-  std::map<Key, Gemm> products_;
-  std::size_t scratch_ = 0;
-};
-
-// The lengths that tiles of `step` have: the whole one and the last.
-template <class F>
-void lengths(std::int64_t n, std::int64_t step, F&& f) {
-  if (n >= step) f(step);
-  if (n % step) f(n % step);
-}
-
-// logits[r][j] = x[r]·weight[j].
-GemmShape logitProduct(const Dims& d, std::int64_t rows, std::int64_t columns, std::int64_t outRow) {
-  return {rows, columns, d.width, d.width, 1, 1, d.width, outRow, d.type, statistics(d.type), false};
-}
-
-template <class S, class T>
-void addBias(S* logits, std::int64_t rows, std::int64_t columns, std::int64_t row, const T* bias) {
-  using V = VecOf<T>;
-  if (!bias) return;
-  for (std::int64_t r = 0; r < rows; ++r, logits += row) {
-    eachVector<V>(columns, [&](auto w, std::int64_t i) { w.store(logits + i, w.load(logits + i) + w.load(bias + i)); });
-  }
-}
 
 class LinearCrossEntropy final : public Kernel {
  public:
@@ -120,23 +55,9 @@ class LinearCrossEntropy final : public Kernel {
       products_.of(logitProduct(d_, rows, columns, kColumns))
           .run(call.in[0].template as<T>() + r0 * d_.width, call.in[1].template as<T>() + c0 * d_.width, logits, mine + tile_);
       addBias(logits, rows, columns, kColumns, bias ? bias + c0 : nullptr);
-      for (std::int64_t r = 0; r < rows; ++r) {
-        const std::int64_t label = labels[r0 + r] - c0;
-        sums[(r0 + r) * columnTiles + c] = rowSums(logits + r * kColumns, columns, options_);
-        if (label >= 0 && label < columns) picked[r0 + r] = firstLane(Cap<V>(options_.softCap)(V::load(logits + r * kColumns + label, 1)));
-      }
+      tileSums(logits, rows, kColumns, c0, columns, columnTiles, labels + r0, sums + r0 * columnTiles, picked + r0, options_);
     });
-    eachRow(call.pool, d_.rows, 64 * columnTiles, [&](std::int64_t row) {
-      RowSums<S> all{-std::numeric_limits<S>::infinity(), 0, 0};
-      for (std::int64_t c = 0; c < columnTiles; ++c) all = c ? join<V>(all, sums[row * columnTiles + c]) : sums[row * columnTiles];
-      const S lse = logSumExp<V>(all);
-      call.out[1].template as<S>()[row] = lse;
-      const Label label = judge(labels[row], d_.columns, options_);
-      if (label == Label::wrong) faultIndex(call.fault);
-      call.out[0].template as<S>()[row] = label == Label::column    ? rowLoss(lse, picked[row], all.plain, d_.columns, options_)
-                                          : label == Label::ignored ? S(0)
-                                                                    : std::numeric_limits<S>::quiet_NaN();
-    });
+    rowLosses<S>(call, 0, d_.rows, d_.columns, sums, picked, options_);
   }
 
   CrossEntropyOptions options_;
@@ -265,19 +186,10 @@ class LinearCrossEntropyBackward final : public Kernel {
         gradients<T>(call, b, r0, rows, c0, columns);
         spread<T>(call, b, r0, rows, c0, columns);
       }
-      if (sumsWeight_) narrow(call.pool, sums, columns * d_.width, out);
+      if (sumsWeight_) toNearest(call.pool, sums, columns * d_.width, out);
     }
-    if (narrow_ && dx) narrow(call.pool, b.dx, d_.rows * d_.width, dx);
-    if (dbias) narrow(call.pool, b.dbias, d_.columns, dbias);
-  }
-
-  template <class S, class T>
-  static void narrow(Pool& pool, const S* from, std::int64_t n, T* to) {
-    constexpr std::int64_t kStep = 16384;
-    pool.run(tilesOf(n, kStep), [&](std::int64_t tile, int) {
-      const std::int64_t begin = tile * kStep;
-      eachVector<VecOf<T>>(std::min(kStep, n - begin), [&](auto w, std::int64_t i) { w.store(to + begin + i, w.load(from + begin + i)); });
-    });
+    if (narrow_ && dx) toNearest(call.pool, b.dx, d_.rows * d_.width, dx);
+    if (dbias) toNearest(call.pool, b.dbias, d_.columns, dbias);
   }
 
   // The gradients of the logits of one chunk.

@@ -182,7 +182,7 @@ test('the gradient of an output layer is computed where it is read, by a pass of
   const setting: Setting = { vocabSize: 4000, clip: null, layers: 8, context: 64 }
   const heads = ([plan]: Plan[]) =>
     plan.instructions
-      .filter((i) => i.op.name === 'linearCrossEntropyBackward')
+      .filter((i) => i.op.name === 'linearCrossEntropyWithGradients')
       .map((i) => [i.attrs.dx, i.attrs.dweight, i.again ?? false])
   const plain = await trained(setting)
   expect(heads(plain.plans)).toEqual([[true, true, false]])

@@ -179,6 +179,11 @@ std::vector<Array> linearCrossEntropyCase(const Level& level, int threads, DType
     runOp(level, Op::linearCrossEntropyBackward_, back, dx, {-100, 0.1, 2, 0.01, 1, 1, 1, 1}, threads);
     add(all, loss);
     add(all, dx);
+    // The same together, losses first.
+    std::vector<Array> whole{floats(t, x, 1), floats(t, w, 2), y, floats(s, rows, 6), floats(t, bias, 3)};
+    std::vector<Array> both{Array::empty(s, rows), Array::empty(s, rows), Array::empty(t, x), Array::empty(t, w), Array::empty(t, bias)};
+    CHECK(runOp(level, Op::linearCrossEntropyWithGradients_, whole, both, {-100, 0.1, 2, 0.01, 1, 1, 1, 1}, threads) == 0);
+    add(all, both);
   }
   return all;
 }

@@ -15,6 +15,7 @@ const elsewhere: Record<string, string> = {
   cond: 'test/transform/loop.test.ts',
   whileLoop: 'test/transform/loop.test.ts',
   revise: 'test/transform/revise.test.ts',
+  linearCrossEntropyWithGradients: 'test/graph/join-loss.test.ts',
 }
 
 /** Rows that a transform by examples never meets: states of a step, leaves, and what passes make. */
