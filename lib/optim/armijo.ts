@@ -60,7 +60,10 @@ export function armijo(options: ArmijoOptions = {}): Optimizer {
     const { scaleOf, clipNorm: _, ...others } = context
     const args = argsOf(who, base.lr, state, context)
     const { loss, grads } = objective.valueAndGrad(params)
-    const { grads: byName } = clippedGrads(who, base, params, grads, { scale: scaleOf?.(grads) })
+    const { grads: byName } = clippedGrads(who, base, params, grads, {
+      scale: scaleOf?.(grads),
+      clipped: context.clipped,
+    })
     const moved = (t: Tensor) =>
       base.update(params, byName, { step: state.step, slots }, { ...others, args: undefined, lr: t, clipped: true })
     const promise = movedOf(base, params)

@@ -52,7 +52,7 @@ const copy = (p: Tensor): Tensor => {
 
 /**
  * The exponential moving average of the weights that `base` trains: what is evaluated, used and saved (`evalParams`), while training goes on
- * from the weights themselves. Source: Polyak, Juditsky 1992; Tarvainen, Valpola, arXiv 1703.01780.
+ * from the weights themselves. Of a schedule-free optimizer it is the average of the weights that this one would evaluate. Source: Polyak, Juditsky 1992; Tarvainen, Valpola, arXiv 1703.01780.
  * State per parameter beside that of `base`: `average` (float32, or float64 for a float64 parameter).
  */
 export function averaged(base: Optimizer, options: AveragedOptions = {}): Optimizer {
@@ -68,7 +68,7 @@ export function averaged(base: Optimizer, options: AveragedOptions = {}): Optimi
     hyper: { decay, start, every, warmup },
     names: ['average'],
     slots: (p) => ({ average: copy(p) }),
-    after({ after, slots: { average }, t }) {
+    after({ used, slots: { average }, t }) {
       const n = sub(t, start)
       const longest = warmup ? minimum(div(add(n, 1), add(n, 10)), decay) : scalar(decay, 'float64')
       // Before it begins the average is the weights; between two steps that it takes in it stays.
@@ -78,7 +78,7 @@ export function averaged(base: Optimizer, options: AveragedOptions = {}): Optimi
         scalar(1, 'float64'),
         every === 1 ? taken : where(equal(remainder(n, every), 0), taken, 0),
       )
-      const w = cast(after, average.dtype)
+      const w = cast(used, average.dtype)
       return { slots: { average: add(average, mul(sub(w, average), cast(share, average.dtype))) } }
     },
     evalParams: (params, state) =>

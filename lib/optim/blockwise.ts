@@ -11,10 +11,10 @@ import type { Tensor } from '../tensor/tensor.js'
 import { hvp } from '../transform/grad.js'
 import { cond, scan } from '../transform/loop.js'
 import { argsOf, argument, gradsByName } from './base.js'
-import type { Objective } from './objective.js'
-import type { Optimizer, OptimizerState, StepContext, Stepped } from './optimizer.js'
+import { type Objective, withGradient } from './objective.js'
+import type { Optimizer, OptimizerState, StepContext, Stepped, Updated } from './optimizer.js'
 import { needsObjective } from './sam.js'
-import { movedOf, seedKey, wideOf } from './wrap.js'
+import { clipOf, movedOf, seedKey, stateTwice, wideOf } from './wrap.js'
 
 /** Hyper-parameters of `blockwise`. */
 export interface BlockwiseOptions {
@@ -37,6 +37,8 @@ export interface BlockwiseOptions {
 
 type Named = Record<string, Tensor>
 const RULES = ['random', 'cyclic', 'lipschitz', 'gs', 'gsl']
+/** Optimizers whose state is of all parameters together: no block of it can stay as it is. */
+const TOGETHER = ['lbfgs', 'blockCoordinate']
 const least = (x: Tensor): Tensor => maximum(x, 1e-30)
 
 /**
@@ -58,12 +60,11 @@ export function blockwise(base: Optimizer, options: BlockwiseOptions = {}): Opti
         rule: `\`${name}\` must be a whole number of 1 or more`,
         got: String(value),
       })
-  if (base.step)
+  if (TOGETHER.includes(base.rule))
     throw new SteepestError('OPTION', {
       who,
-      rule: 'what is inside must take gradients alone',
+      rule: 'what is inside must have a state for each parameter, not one for all together',
       got: base.name,
-      fix: 'Put blockwise inside',
     })
   const measures = scaled || rule === 'gsl' || rule === 'lipschitz'
   const blocksOf = (names: readonly string[]): string[][] => {
@@ -94,7 +95,10 @@ export function blockwise(base: Optimizer, options: BlockwiseOptions = {}): Opti
   }
   const init = (params: unknown): OptimizerState => {
     const { step, slots } = base.init(params)
-    return { step, slots: { ...slots, ...own(params) } }
+    const mine = own(params)
+    const twice = Object.keys(mine).find((slot) => slot in slots)
+    if (twice) throw stateTwice(who, twice)
+    return { step, slots: { ...slots, ...mine } }
   }
 
   const step = <P>(
@@ -109,8 +113,9 @@ export function blockwise(base: Optimizer, options: BlockwiseOptions = {}): Opti
     const moved = movedOf(base, params)
     const byName = (tree: unknown): Named =>
       Object.fromEntries(gradsByName(who, params, tree, new Map(moved.map((m) => [m.p, m.name]))))
-    const { loss, grads } = objective.valueAndGrad(params)
-    const given = byName(grads)
+    const first = objective.valueAndGrad(params)
+    const { loss } = first
+    const given = byName(first.grads)
     const clip = scaleOf?.(given)
     const start: Named = Object.fromEntries(moved.map(({ name, p }) => [name, p]))
     const blocks = blocksOf(moved.map((m) => m.name))
@@ -163,13 +168,31 @@ export function blockwise(base: Optimizer, options: BlockwiseOptions = {}): Opti
       return mul(g, cast(by, g.dtype))
     }
     const place = new Map(blocks.flatMap((names, i) => names.map((k): [string, number] => [k, i])))
-    const wide = Object.fromEntries(
-      moved.map(({ name, p }) => {
-        const g = cast(given[name], wideOf(p))
-        return [name, scaled ? scale(place.get(name)!, g) : g]
-      }),
-    )
-    const next = base.update(params, wide, { step: state.step, slots }, { ...rest, args, scale: clip })
+    const wide = (named: Named): Named =>
+      Object.fromEntries(
+        moved.map(({ name, p }): [string, Tensor] => {
+          const g = cast(named[name], wideOf(p))
+          return [name, scaled ? scale(place.get(name)!, g) : g]
+        }),
+      )
+    /** An objective in which all blocks but the chosen one are flat. */
+    const ofBlock = withGradient(objective, (inner) => {
+      let fresh = inner === objective
+      return (at) => {
+        const { loss: height, grads } = fresh ? first : inner.valueAndGrad(at)
+        const factor = fresh ? clip : clipOf(grads, context)
+        fresh = false
+        const own = Object.entries(wide(namedTensors(grads).parameters)).map(([k, g]): [string, Tensor] => {
+          const whole = factor ? mul(g, cast(factor, g.dtype)) : g
+          return [k, where(equal(chosen, place.get(k)!), whole, zerosLike(whole))]
+        })
+        return { loss: height, grads: withTensors(grads, Object.fromEntries(own)) }
+      }
+    })
+    const before = { step: state.step, slots }
+    const next: Updated<P> = base.step
+      ? base.step(ofBlock, params, before, { ...rest, args })
+      : base.update(params, wide(given), before, { ...rest, args, scale: clip })
     const kept = (name: string, after: Tensor, before: Tensor): Tensor =>
       assign(before, where(equal(chosen, place.get(name)!), after, before))
     const after = namedTensors(next.params).parameters

@@ -9,7 +9,7 @@ import type { Tensor } from '../tensor/tensor.js'
 import { vjp } from '../transform/grad.js'
 import { globalNorm } from './clip.js'
 import { checkCombiner, combine, type Combiner } from './combine.js'
-import type { Objective, ObjectivePart } from './objective.js'
+import { type Objective, type ObjectivePart, ofParts } from './objective.js'
 import type { Optimizer, ParameterGroup } from './optimizer.js'
 import { needsObjective } from './sam.js'
 import { stepOn } from './through.js'
@@ -83,6 +83,7 @@ export function multiTask(base: Optimizer, options: MultiTaskOptions = {}): Opti
 
   const combined = <P>(objective: Objective<P>): Objective<P> => ({
     ...objective,
+    combinedBy: 'multiTask',
     valueAndGrad(params) {
       const moved = movedOf(base, params)
       const start: Named = Object.fromEntries(moved.map(({ name, p }) => [name, p]))
@@ -144,6 +145,7 @@ export function multiTask(base: Optimizer, options: MultiTaskOptions = {}): Opti
     name: `multiTask(${base.name})`,
     hyper: { ...base.hyper, rho, split },
     update: () => needsObjective('multiTask'),
-    step: (objective, params, state, context = {}) => stepOn(who, base, combined(objective), params, state, context),
+    step: (objective, params, state, context = {}) =>
+      stepOn(who, base, ofParts(who, objective, combined), params, state, context),
   }
 }

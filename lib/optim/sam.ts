@@ -4,7 +4,7 @@ import { abs, add, cast, div, mul, square } from '../ops/elementwise.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { gradsByName } from './base.js'
 import { globalNorm } from './clip.js'
-import type { Objective } from './objective.js'
+import { type Objective, withGradient } from './objective.js'
 import { checkPositive } from './options.js'
 import type { Optimizer, OptimizerState, StepContext, Stepped } from './optimizer.js'
 import { stepOn } from './through.js'
@@ -42,9 +42,8 @@ function wrap(base: Optimizer, name: string, options: Required<SamOptions>, tiny
   }
 
   /** The objective whose gradient is taken at the worst place nearby. */
-  const sharp = <P>(objective: Objective<P>): Objective<P> => ({
-    ...objective,
-    valueAndGrad(params) {
+  const sharp = <P>(given: Objective<P>): Objective<P> =>
+    withGradient(given, (objective) => (params) => {
       const { loss, grads } = objective.valueAndGrad(params)
       const moved = new Set(base.moved(params))
       const named = Object.entries(namedTensors(params).parameters).filter(([k]) => moved.has(k))
@@ -61,8 +60,7 @@ function wrap(base: Optimizer, name: string, options: Required<SamOptions>, tiny
         add(p, cast(mul(ascent, cast(scale, ascent.dtype)), p.dtype))
       const worst = withTensors(params, Object.fromEntries(steps.map((s) => [s.k, away(s)])))
       return { loss, grads: objective.valueAndGrad(worst).grads }
-    },
-  })
+    })
 
   const step = <P>(objective: Objective<P>, params: P, state: OptimizerState, context: StepContext = {}): Stepped<P> =>
     stepOn(who, base, sharp(objective), params, state, context)

@@ -10,7 +10,7 @@ import { valueAndGrad } from '../transform/grad.js'
 import { backward } from '../transform/backward.js'
 import { scan } from '../transform/loop.js'
 import { argsOf, argument } from './base.js'
-import { type Objective, objectiveOf, type ObjectivePart } from './objective.js'
+import { type Objective, objectiveOf, type ObjectivePart, ofParts } from './objective.js'
 import { checkPositive } from './options.js'
 import type { Optimizer, OptimizerState, StepContext, Stepped } from './optimizer.js'
 import { needsObjective } from './sam.js'
@@ -103,7 +103,7 @@ export function surrogate(base: Optimizer, options: SurrogateOptions = {}): Opti
       if (part.share === 1) whole = at
       return at.loss
     })
-    const surrogateOf = (part: ObjectivePart<P>, at: P): Tensor => {
+    const surrogateOf = (part: ObjectivePart<P>, at: P): { loss: Tensor; logits: Tensor } => {
       const { loss: height, scores: z0, slope } = whole ?? touch(part, start)
       const { scores: z } = scoresOf(part, at)
       const away = sub(z, z0)
@@ -112,24 +112,29 @@ export function surrogate(base: Optimizer, options: SurrogateOptions = {}): Opti
         mul(sum(square(away)), part.share / (2 * rows)),
         typeof size === 'number' ? size : cast(size, z.dtype),
       )
-      return add(cast(height, z.dtype), add(sum(mul(slope, away)), bend))
+      return { loss: add(cast(height, z.dtype), add(sum(mul(slope, away)), bend)), logits: z }
     }
-    const inner = objectiveOf<P>(
-      (f) =>
-        objective.total((part) =>
-          f({
-            ...part,
-            outputs: (at) => ({ loss: surrogateOf(part, at) }),
-            loss: (at) => surrogateOf(part, at),
-            valueAndGrad: (at) => {
-              const [value, grads] = valueAndGrad((q: P) => surrogateOf(part, q))(at)
-              return { loss: value, grads }
-            },
-          }),
-        ),
-      objective.key,
-    )
-    const { scaleOf: _, ...rest } = context
+    const surrogates = ({ total, key }: Objective<P>): Objective<P> => ({
+      ...objectiveOf<P>(
+        (f) =>
+          total((part) =>
+            f({
+              ...part,
+              examples: undefined,
+              outputs: (at) => surrogateOf(part, at),
+              loss: (at) => surrogateOf(part, at).loss,
+              valueAndGrad: (at) => {
+                const [value, grads] = valueAndGrad((q: P) => surrogateOf(part, q).loss)(at)
+                return { loss: value, grads }
+              },
+            }),
+          ),
+        key,
+      ),
+      silent: true,
+    })
+    const inner = ofParts(who, objective, surrogates)
+    const { scaleOf: _, clipNorm: __, ...rest } = context
     const { carry } = scan(
       (now: { params: P; state: OptimizerState }, i: Tensor) => {
         // Each inner step is a step of the base.

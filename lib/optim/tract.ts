@@ -8,11 +8,11 @@ import { matmul } from '../ops/matmul.js'
 import { scalar, reshape, swapAxes } from '../ops/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { type Site, sitesOf } from '../transform/factors.js'
-import { gradsByName } from './base.js'
-import type { Objective, ObjectivePart } from './objective.js'
+import { type Objective, type ObjectivePart, withGradient } from './objective.js'
 import { checkPositive } from './options.js'
 import type { Optimizer, OptimizerState, StepContext, Stepped } from './optimizer.js'
 import { needsObjective } from './sam.js'
+import { stepOn } from './through.js'
 
 /** Hyper-parameters of `tract`. */
 export interface TractOptions {
@@ -135,9 +135,8 @@ export function tract(base: Optimizer, options: TractOptions = {}): Optimizer {
   checkOptions(who, options, ['lambda', 'layers'])
   const lambda = checkPositive(who, 'lambda', options.lambda ?? 0.1)
 
-  const changed = <P>(objective: Objective<P>): Objective<P> => ({
-    ...objective,
-    valueAndGrad(params) {
+  const changed = <P>(given: Objective<P>): Objective<P> =>
+    withGradient(given, (objective) => (params) => {
       const { loss, grads } = objective.valueAndGrad(params)
       const views = new Map<string, View>()
       const seen = objective.total((part) => seenBy(who, options, part, params, views))
@@ -147,8 +146,7 @@ export function tract(base: Optimizer, options: TractOptions = {}): Optimizer {
         preconditioned(before[name], s, views.get(name)!, lambda),
       ])
       return { loss, grads: withTensors(grads, Object.fromEntries(after)) }
-    },
-  })
+    })
 
   const step = <P>(
     objective: Objective<P>,
@@ -156,14 +154,7 @@ export function tract(base: Optimizer, options: TractOptions = {}): Optimizer {
     state: OptimizerState,
     context: StepContext = {},
   ): Stepped<P> => {
-    const inner = changed(objective)
-    if (base.step) return base.step(inner, params, state, context)
-    const { loss, grads } = inner.valueAndGrad(params)
-    const parameters = namedTensors(params).parameters
-    const moved = new Map(base.moved(params).map((k) => [parameters[k], k]))
-    const byName = Object.fromEntries(gradsByName(who, params, grads, moved))
-    const { scaleOf, ...rest } = context
-    return { ...base.update(params, byName, state, { ...rest, scale: scaleOf?.(byName) }), loss }
+    return stepOn(who, base, changed(objective), params, state, context)
   }
 
   return {

@@ -1,14 +1,15 @@
 import { SteepestError } from '../errors.js'
 import { namedTensors, withTensors } from '../nn/module.js'
-import { arange } from '../ops/assemble.js'
-import { assign } from '../ops/control.js'
+import { arange, concat } from '../ops/assemble.js'
+import { assign, guard } from '../ops/control.js'
 import { cast, equal, mul, where } from '../ops/elementwise.js'
-import { scalar } from '../ops/shape.js'
+import { reshape, scalar, slice } from '../ops/shape.js'
 import { bytesOf } from '../tensor/dtype.js'
 import type { Tensor } from '../tensor/tensor.js'
+import { flatten } from '../transform/tree.js'
 import { argsOf, argument, gradsByName } from './base.js'
-import { clipped } from './clip.js'
-import type { Objective } from './objective.js'
+import { clipped, clipScale, globalNorm } from './clip.js'
+import { type Objective, withGradient } from './objective.js'
 import type { Optimizer, OptimizerState, StepContext, Stepped, UpdateContext, Updated } from './optimizer.js'
 
 type Named<T> = Readonly<Record<string, T>>
@@ -73,6 +74,12 @@ export function clippedGrads(
   return { grads: Object.fromEntries(scaled), norm: clips.norm }
 }
 
+/** The clip of a training loop, of gradients that it is not told of. */
+export function clipOf(grads: unknown, { clipNorm }: StepContext): Tensor | undefined {
+  if (clipNorm === undefined) return undefined
+  return clipScale(guard(globalNorm(flatten(grads).tensors)), clipNorm)
+}
+
 /** The state without some slots, which the wrapped optimizer does not know. */
 function without(state: OptimizerState, own: readonly string[]): OptimizerState {
   return {
@@ -87,17 +94,20 @@ export interface OwnSlots {
   init(params: unknown): Slots
 }
 
+/** The error of a wrapper around one of its own kind. */
+export const stateTwice = (who: string, slot: string): SteepestError =>
+  new SteepestError('ARGUMENT', {
+    who,
+    rule: 'what it wraps has a state of this name already',
+    got: slot,
+    fix: 'Use one of these wrappers only',
+  })
+
 function withSlots(who: string, base: Optimizer, own: OwnSlots): Pick<Optimizer, 'init' | 'stateBytes'> {
   const init = (params: unknown): OptimizerState => {
     const { step, slots } = base.init(params)
     const twice = own.names.find((slot) => slot in slots)
-    if (twice)
-      throw new SteepestError('ARGUMENT', {
-        who,
-        rule: 'what it wraps has a state of this name already',
-        got: twice,
-        fix: 'Use one of these wrappers only',
-      })
+    if (twice) throw stateTwice(who, twice)
     return { step, slots: { ...slots, ...own.init(params) } }
   }
   return {
@@ -165,18 +175,19 @@ export function wrapGradients(
     context: StepContext = {},
   ): Stepped<P> => {
     const { scaleOf, ...rest } = context
-    let last: { slots?: Slots; norm?: Tensor } = {}
-    const other: Objective<P> = {
-      ...objective,
-      valueAndGrad(at) {
-        const { loss, grads } = objective.valueAndGrad(at)
-        const own = changed(at, grads, state, { ...rest, scale: scaleOf?.(grads) })
-        last = own
-        return { loss, grads: withTensors(grads, own.grads) }
-      },
-    }
+    let norm: Tensor | undefined
+    let fresh = true
+    const other = withGradient(objective, (inner) => (at) => {
+      const { loss, grads } = inner.valueAndGrad(at)
+      // Whoever trains is told of the first gradient; those that follow may be taken within a loop of the program.
+      const first = fresh && !inner.silent
+      if (first) fresh = false
+      const own = changed(at, grads, state, { ...rest, scale: first ? scaleOf?.(grads) : clipOf(grads, context) })
+      if (first) norm = own.norm
+      return { loss, grads: withTensors(grads, own.grads) }
+    })
     const next = base.step!(other, params, without(state, own.names), { ...rest, clipped: true })
-    return { ...next, state: join(next.state, last.slots), norm: last.norm ?? next.norm }
+    return { ...next, state: join(next.state), norm: norm ?? next.norm }
   }
   return {
     ...base,
@@ -195,11 +206,15 @@ export interface After extends StepNumbers {
   readonly before: Tensor
   /** As the optimizer holds it: float32 where it keeps that of a bfloat16 weight. */
   readonly after: Tensor
+  /** What the wrapped optimizer would evaluate and save: the same, but for schedule-free ones and averages. */
+  readonly used: Tensor
   readonly slots: Named<Tensor>
 }
 
 /** The float32 weight that an own rule keeps beside a bfloat16 one, and the low bits that a native rule keeps. */
 const [MASTER, LOW] = ['master', 'low']
+/** The name of a state that is of all parameters together. */
+const JOINT = 'all'
 
 /**
  * An optimizer that does something with the weights when `base` has moved them: `after` gives the states of one parameter, and where
@@ -235,22 +250,39 @@ export function wrapWeights(
     const args = argsOf(who, base.lr, state, context)
     const numbers = { lr: argument(args, 0), t: argument(args, 1), key: context.key }
     const now = namedTensors(next.params).parameters
+    const used = namedTensors(base.evalParams(next.params, next.state)).parameters
     const slots: Record<string, Record<string, Tensor>> = {}
     for (const [slot, by] of Object.entries(next.state.slots)) slots[slot] = { ...by }
     const put: Record<string, Tensor> = {}
-    for (const { name: path, p: before } of movedOf(base, params)) {
-      const master = slots[MASTER]?.[path]
+    const all = movedOf(base, params)
+    // One for all parameters, one after the other, where they have a state together.
+    const joint = all.some(({ name: path }) => path === JOINT) ? undefined : slots[MASTER]?.[JOINT]
+    const pieces: Tensor[] = []
+    let from = 0
+    for (const { name: path, p: before } of all) {
+      const own = joint && reshape(slice(joint, [[from, (from += before.size)]]), before.shape)
+      const master = own ?? slots[MASTER]?.[path]
       const p = now[path]
       const mine = Object.fromEntries(names.map((slot) => [slot, state.slots[slot][path]]))
-      const { slots: changed, move } = after({ ...numbers, name: path, before, after: master ?? p, slots: mine })
+      const held = used[path] === p ? (master ?? p) : used[path]
+      const { slots: changed, move } = after({
+        ...numbers,
+        name: path,
+        before,
+        after: master ?? p,
+        used: held,
+        slots: mine,
+      })
       for (const [slot, t] of Object.entries(changed)) (slots[slot] ??= {})[path] = assign(mine[slot], t)
       if (!move) continue
       const { when, to } = move
       put[path] = assign(p, where(when, cast(to, p.dtype), p))
-      if (master) slots[MASTER][path] = assign(master, where(when, cast(to, 'float32'), master))
+      if (own) pieces.push(reshape(where(when, cast(to, own.dtype), own), [own.size]))
+      else if (master) slots[MASTER][path] = assign(master, where(when, cast(to, 'float32'), master))
       const low = slots[LOW]?.[path]
       if (low) slots[LOW][path] = assign(low, where(when, 0, low))
     }
+    if (joint && pieces.length > 0) slots[MASTER][JOINT] = assign(joint, concat(pieces))
     return { ...next, params: withTensors(next.params, put), state: { step: next.state.step, slots } }
   }
   return {

@@ -67,7 +67,7 @@ describe('blockwise', () => {
       block: (k) => (k === 'c' ? 'x' : 'y'),
     })
     expect((await drive(opt, 2)).moved).toEqual([['a', 'b'], ['c']])
-    expect(() => optim.blockwise(optim.sam(optim.sgd()))).toThrow('gradients alone')
+    expect(() => optim.blockwise(optim.lbfgs())).toThrow('not one for all together')
     expect(() => optim.blockwise(optim.sgd(), { rule: 'best' as 'gs' })).toThrow('`rule`')
   })
 })
