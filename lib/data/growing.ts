@@ -3,7 +3,7 @@ import type { StepData, StepSource } from '../train/data.js'
 
 /** How the number of micro-batches grows. */
 export interface GrowingOptions {
-  /** Micro-batches of the first step, a whole number of 2 or more (a variance needs two). Default 2. */
+  /** Micro-batches of the first step, a whole number of 1 or more; a variance of micro-batches needs two. Default 2. */
   readonly start?: number
   /** Micro-batches of a step at most. Default 4096. */
   readonly max?: number
@@ -26,10 +26,10 @@ export function growing(source: StepSource, options: GrowingOptions = {}): StepS
   checkOptions(who, options, ['start', 'max', 'doubling'])
   const { start = 2, max = 4096, doubling = false } = options
   for (const [name, value] of Object.entries({ start, max }))
-    if (!Number.isSafeInteger(value) || value < 2)
+    if (!Number.isSafeInteger(value) || value < 1)
       throw new SteepestError('OPTION', {
         who,
-        rule: `\`${name}\` must be a whole number of 2 or more`,
+        rule: `\`${name}\` must be a whole number of 1 or more`,
         got: String(value),
       })
   let batches = Math.min(start, max)

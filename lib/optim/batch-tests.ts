@@ -67,6 +67,34 @@ export interface BatchTestOptions {
   nu?: number
 }
 
+/** Options of `adaptiveBatch`. */
+export interface AdaptiveBatchOptions extends BatchTestOptions {
+  /**
+   * Whose gradients are compared. `microBatches`: those that the step takes anyway, at no cost but that of the inner products; the variance of
+   * the examples is estimated from their means, and a step needs two or more. `examples`: those of single examples, exactly, as the paper has
+   * it: one more pass forward and backward, in which the norms come from products of what weights see and what they get back
+   * (`perExampleNorms`), so that no gradient of a linear, convolution or embedding weight is made for each example where that takes more
+   * memory; those of biases, norms and other weights are. Not for models whose examples meet each other (BatchNorm). Default `microBatches`.
+   */
+  estimator?: 'examples' | 'microBatches'
+  /** Steps between two measurements, a whole number of 1 or more; between them no more is asked for. Default 1. */
+  every?: number
+}
+
+export function checkAdaptiveBatch(who: string, options: AdaptiveBatchOptions): Required<AdaptiveBatchOptions> {
+  const { estimator = 'microBatches', every = 1, ...rest } = options
+  checkOptions(who, options, ['test', 'eta', 'theta', 'nu', 'estimator', 'every'])
+  if (estimator !== 'examples' && estimator !== 'microBatches')
+    throw new SteepestError('OPTION', {
+      who,
+      rule: '`estimator` must be examples or microBatches',
+      got: String(estimator),
+    })
+  if (!Number.isSafeInteger(every) || every < 1)
+    throw new SteepestError('OPTION', { who, rule: '`every` must be a whole number of 1 or more', got: String(every) })
+  return { ...checkBatchTest(who, rest), estimator, every }
+}
+
 export function checkBatchTest(who: string, options: BatchTestOptions): Required<BatchTestOptions> {
   checkOptions(who, options, ['test', 'eta', 'theta', 'nu'])
   const { test = 'norm', eta = 0.5, theta = 0.5, nu = 1 } = options

@@ -30,6 +30,7 @@ export { adafactor, type AdafactorOptions } from './adafactor.js'
 export { adagradNorm, type AdagradNormOptions } from './adagrad-norm.js'
 export { averaged, type AveragedOptions, lookahead, type LookaheadOptions } from './averages.js'
 export {
+  type AdaptiveBatchOptions,
   type BatchTestOptions,
   gradientSpread,
   type GradientSpread,
@@ -65,7 +66,14 @@ export { soap, type SoapOptions } from './soap.js'
 export { normalizedGd, type NormalizedGdOptions } from './normalized-gd.js'
 export { scheduleFreeAdamw, type ScheduleFreeOptions } from './schedule-free.js'
 export { clipByGlobalNorm, globalNorm } from './clip.js'
-export { type Objective, objective, type ObjectivePart, type Outputs } from './objective.js'
+export {
+  type Examples,
+  type Objective,
+  objective,
+  type ObjectivePart,
+  type Outputs,
+  type OwnExamples,
+} from './objective.js'
 export { asam, type AsamOptions, sam, type SamOptions } from './sam.js'
 export { noDecay } from './options.js'
 export * from './rules.gen.js'

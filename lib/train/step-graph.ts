@@ -3,10 +3,11 @@ import type { Graph } from '../graph/graph.js'
 import { Context, withTensors } from '../nn/module.js'
 import { accumulate, assign, guard } from '../ops/control.js'
 import { add, cast, div, minimum, mul } from '../ops/elementwise.js'
-import { alias, onesLike, placeholder, reshape, slice, zeros } from '../ops/shape.js'
+import { arange } from '../ops/assemble.js'
+import { alias, expandDims, onesLike, placeholder, reshape, slice, zeros } from '../ops/shape.js'
 import { sumsOf } from '../optim/base.js'
 import { globalNorm, type Optimizer, type OptimizerState, type Outputs } from '../optim/index.js'
-import { type Objective, objectiveOf, type ObjectivePart } from '../optim/objective.js'
+import { type Examples, type Objective, objectiveOf, type ObjectivePart } from '../optim/objective.js'
 import type { Aval } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { backwardOrZeros } from '../transform/backward.js'
@@ -288,6 +289,15 @@ interface ObjectiveParts {
   told: Told
 }
 
+/** The error of a model whose examples are not apart from each other. */
+const examplesMeet = (states: readonly string[]): SteepestError =>
+  new SteepestError('ARGUMENT', {
+    who: 'train',
+    rule: 'the model takes statistics of whole batches, so one example has no gradient of its own',
+    got: states.join(', '),
+    fix: 'Compare micro-batches: adaptiveBatch(base, { estimator: "microBatches" })',
+  })
+
 /** The loss of a step over its micro-batches, one of which is in memory at a time. */
 function stepObjective(parts: ObjectiveParts): Objective<Record<string, Tensor>> {
   const { spec, micros, moduleState, data, keys, share, context, told } = parts
@@ -328,7 +338,22 @@ function stepObjective(parts: ObjectiveParts): Objective<Record<string, Tensor>>
       tell(ctx)
       return { loss: out.loss, grads: flat.unflatten(all.slice(0, inputs.length)) }
     }
-    return { outputs, loss: (params) => outputs(params).loss, valueAndGrad, key, share: 1 / micros }
+    const count = Object.values(own)[0]?.shape[0] ?? 0
+    const examples: Examples<Record<string, Tensor>> = {
+      count,
+      // Random numbers belong to examples, so that each draws what it draws within the batch.
+      batch: own.ids ? own : { ...own, ids: arange(count) },
+      loss(params, example) {
+        const one = mapTree(example as Record<string, Tensor>, (t) => expandDims(t, 0))
+        const ctx = context(one, key)
+        const model = withTensors(spec.model, { ...spec.parameters, ...params, ...held })
+        const { loss } = model.loss(one as never, ctx)
+        if (ctx.writes.size > 0) throw examplesMeet(names.filter((k) => ctx.writes.has(held[k])))
+        return share ? div(scaled(loss), count) : loss
+      },
+    }
+    const part = { outputs, loss: (params: Record<string, Tensor>) => outputs(params).loss, valueAndGrad, examples }
+    return { ...part, key, share: 1 / micros }
   }
   const at = (t: Tensor, i: number): Tensor => {
     const [, ...rest] = t.shape

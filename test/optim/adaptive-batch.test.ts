@@ -113,7 +113,7 @@ describe('adaptive batch sizes', () => {
   })
 
   test('say what they take', async () => {
-    expect(() => data.growing(run(0).source, { start: 1 })).toThrow('`start`')
+    expect(() => data.growing(run(0).source, { start: 0 })).toThrow('`start`')
     expect(() => optim.adaptiveBatch(optim.sgd(), { eta: 0 })).toThrow('`eta`')
     const pairs = data.fromArrays({ x: Float64Array.from(x) }, { batch: 2, accumulate: 2 })
     await expect(data.growing(pairs).next()).rejects.toThrow('one micro-batch')
