@@ -143,6 +143,7 @@ export function fromArrays(arrays: Readonly<Record<string, ArrayField>>, options
     return { ids, ...(accumulate > 1 ? { normalized } : {}), ...Object.fromEntries(gathered) }
   }
   return {
+    unit: 'rows',
     next(): StepData | null {
       const left = (epochs - epoch) * examples - at
       if (left < batch * accumulate) return null

@@ -67,6 +67,7 @@ export function fromGenerator(
     return undefined
   }
   return {
+    unit: 'rows',
     async next(): Promise<StepData | null> {
       const microBatches: ReturnType<typeof batchOf>[] = []
       let weight = 0

@@ -34,6 +34,7 @@ export function growing(source: StepSource, options: GrowingOptions = {}): StepS
       })
   let batches = Math.min(start, max)
   const grown: StepSource = {
+    unit: source.unit,
     async next(): Promise<StepData | null> {
       const parts: StepData[] = []
       while (parts.length < batches) {

@@ -31,6 +31,7 @@ export function prefetch(source: StepSource, ahead = 2): StepSource {
     ready.push(asked)
   }
   const prefetched: StepSource = {
+    unit: source.unit,
     async next() {
       while (ready.length <= ahead) ask()
       const { data, state } = await ready.shift()!

@@ -17,6 +17,8 @@ export interface StepSource {
   /** Where the source stands, as JSON: what the next `next()` depends on. */
   state?(): unknown
   restore?(state: unknown): void | Promise<void>
+  /** What `tokens` of its steps counts, where that is something else, such as rows. */
+  readonly unit?: string
   /** Gets the numbers of every step before the next is asked for; a loop then keeps no second step under way. */
   observe?(metrics: Readonly<Record<string, number>>): void
   close?(): void | Promise<void>
@@ -61,6 +63,7 @@ export function toSource(
   const iterable = data as Iterable<unknown> | AsyncIterable<unknown>
   const iterator = Symbol.asyncIterator in iterable ? iterable[Symbol.asyncIterator]() : iterable[Symbol.iterator]()
   return {
+    unit: 'rows',
     next: async () => {
       const batches: Batch[] = []
       while (batches.length < accumulate) {

@@ -328,6 +328,7 @@ class Loop {
       accumulate: data.microBatches.length,
       context: 0,
       tokensPerStep: data.tokens,
+      unit: this.source.unit,
       steps: options.steps,
       fromStep: this.step,
       optimizer: trainer.optimizer.name,

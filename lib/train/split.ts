@@ -54,6 +54,7 @@ export const splitSource = (source: StepSource, parts: number): StepSource =>
   parts === 1
     ? source
     : {
+        unit: source.unit,
         next: async () => {
           const data = await source.next()
           return data && { ...data, microBatches: splitBatches(data.microBatches, parts) }
@@ -66,10 +67,12 @@ export const splitSource = (source: StepSource, parts: number): StepSource =>
 /** A source whose first step can be looked at before it is taken. */
 export class PeekedSource implements StepSource {
   private ahead: { data: StepData | null; before: unknown } | undefined
+  readonly unit?: string
   readonly state?: () => unknown
   readonly restore?: (state: unknown) => void | Promise<void>
 
   constructor(private readonly source: StepSource) {
+    this.unit = source.unit
     if (source.state) this.state = () => (this.ahead ? this.ahead.before : source.state!())
     if (source.restore) {
       this.restore = (state) => {

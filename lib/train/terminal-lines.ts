@@ -58,7 +58,7 @@ export function planLines(plan: Plan, { unicode }: Abilities, width = Number.POS
     ['data', [plan.data, plan.tokenizer].filter(Boolean).join(dot)],
     [
       'steps',
-      `${grouped(plan.steps)}${from}, of ${grouped(plan.tokensPerStep)} ${plan.unit ?? 'tokens'} (batch ${batch}${plan.unit === 'images' ? '' : `, context ${plan.context}`})`,
+      `${grouped(plan.steps)}${from}, of ${grouped(plan.tokensPerStep)} ${plan.unit ?? 'tokens'} (batch ${batch}${plan.unit === 'images' || !plan.context ? '' : `, context ${plan.context}`})`,
     ],
     [
       'optimizer',
@@ -84,6 +84,12 @@ export function planLines(plan: Plan, { unicode }: Abilities, width = Number.POS
   )
 }
 
+/** Tokens a second, or rows, or images. */
+const speedText = ({ start }: Progress, { tokensPerSecond }: StepEvent): [rate: string, unit: string] => [
+  short(tokensPerSecond),
+  `${start?.unit ?? 'tok'}/s`,
+]
+
 /** Everything about a step on one line, for output that is no terminal. */
 export function stepLine(progress: Progress, step: StepEvent): string {
   const steps = progress.start?.steps
@@ -92,7 +98,7 @@ export function stepLine(progress: Progress, step: StepEvent): string {
     `loss ${loss(step.loss)}`,
     `lr ${small(step.lr)}`,
     Number.isNaN(step.gradNorm) ? '' : `grad ${small(step.gradNorm)}`,
-    `${short(step.tokensPerSecond)} tok/s`,
+    speedText(progress, step).join(' '),
     `${small(step.msPerStep)} ms/step`,
     Number.isNaN(step.mfu) ? '' : `${percent(step.mfu)} of peak`,
     `memory ${bytes(step.memoryNow)} of ${bytes(step.memoryPlanned)}`,
@@ -131,7 +137,8 @@ export function figureLines(progress: Progress, { width, color }: Screen): strin
   if (step) {
     training.push(`${name('lr')} ${small(step.lr)}`)
     if (!Number.isNaN(step.gradNorm)) training.push(`${name('grad')} ${small(step.gradNorm)}`)
-    speed.push(`${short(step.tokensPerSecond)} ${name('tok/s')}`, `${small(step.msPerStep)} ${name('ms/step')}`)
+    const [rate, unit] = speedText(progress, step)
+    speed.push(`${rate} ${name(unit)}`, `${small(step.msPerStep)} ${name('ms/step')}`)
     if (!Number.isNaN(step.mfu)) speed.push(`${percent(step.mfu)} ${name('of peak')}`)
     speed.push(`${name('memory')} ${bytes(step.memoryNow)} ${name(`of ${bytes(step.memoryPlanned)}`)}`)
   }

@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { follow, newProgress } from '../../lib/train/progress.js'
 import { liveLines, openView } from '../../lib/train/terminal.js'
+import { stepLine } from '../../lib/train/terminal-lines.js'
 import { columns } from '../../lib/train/terminal-text.js'
 import { evalEvent, FakeTerminal, fakeRun, start, stepEvent } from './terminal-fake.js'
 
@@ -40,6 +41,23 @@ describe('the live block', () => {
         "harbour.",
       ]
     `)
+  })
+
+  test('counts rows or images where the data are such', () => {
+    const progress = progressOf(300)
+    const rates = (unit?: string) => {
+      const told = { ...progress, start: { ...progress.start!, unit } }
+      const [, , figures] = liveLines(told, { width: 79, height: 23, color: false, unicode: true })
+      return [
+        figures.split('  ')[0],
+        stepLine(told, progress.step!)
+          .split('  ')
+          .find((part) => part.endsWith('/s')),
+      ]
+    }
+    expect(rates()).toEqual(['12.4k tok/s', '12.4k tok/s'])
+    expect(rates('rows')).toEqual(['12.4k rows/s', '12.4k rows/s'])
+    expect(rates('images')).toEqual(['12.4k images/s', '12.4k images/s'])
   })
 
   test('in ASCII', () => {
