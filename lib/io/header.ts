@@ -60,6 +60,8 @@ export function parseHeader(path: string, header: Uint8Array, fileBytes: number)
   } catch {
     bad(path, 'the header is UTF-8')
   }
+  const deep = tooDeep(text)
+  if (deep >= 0) bad(path, `the header is nested at most ${DEEPEST} deep`, `one more at its character ${deep}`)
   try {
     json = JSON.parse(text)
   } catch (error) {
@@ -122,6 +124,22 @@ function checkCover(path: string, tensors: readonly FileTensor[], start: number,
   }
   if (at !== fileBytes)
     bad(path, 'the tensors fill the file to its end', `${fileBytes - at} bytes after the last tensor`)
+}
+
+/** The header has tensors, which have shapes, which have numbers. */
+const DEEPEST = 3
+
+/** The first place that is nested deeper than a header is; −1 where there is none. What walks a deeper one may run out of stack. */
+function tooDeep(text: string): number {
+  let depth = 0
+  for (let i = 0; i < text.length; i++) {
+    const c = text[i]
+    if (c === '"') for (i++; i < text.length && text[i] !== '"'; i++) if (text[i] === '\\') i++
+    if (c === '{' || c === '[') depth++
+    else if (c === '}' || c === ']') depth--
+    if (depth > DEEPEST) return i
+  }
+  return -1
 }
 
 /** JSON.parse takes the last of two equal keys; a file with two would be read differently elsewhere. */
