@@ -29,6 +29,7 @@ export function finetuneCommand(load: () => Promise<PrepareFinetune>): Command {
       const planned = await (await load())(options, { cwd: io.cwd })
       if (options.showData) {
         for (const text of planned.preview()) io.out.write(flags.json ? `${JSON.stringify({ text })}\n` : `${text}\n\n`)
+        await planned.close()
         return 0
       }
       return showRun(planned, input, options.logEvery, io)

@@ -40,28 +40,30 @@ export const lengthOf = (lengths: readonly number[]): number =>
  */
 export function packing(batch: number, context: number, padId = 0): Batcher<TokenRow> {
   /** Where each document goes: its row and place; the first that fits nowhere ends the batch. */
-  const places = (rows: readonly TokenRow[]): [row: number, at: number][] => {
+  const places = (sizes: Iterable<number>): [row: number, at: number][] => {
     const filled = new Array<number>(batch).fill(0)
     const out: [number, number][] = []
-    for (const { ids } of rows) {
-      const row = filled.findIndex((n) => n + ids.length <= context)
+    for (const size of sizes) {
+      const row = filled.findIndex((n) => n + size <= context)
       if (row < 0) break
       out.push([row, filled[row]])
-      filled[row] += ids.length
+      filled[row] += size
     }
     return out
   }
+  const size = ({ ids }: TokenRow) => ids.length
   return {
-    take: (rows) => Math.max(1, places(rows).length),
+    size,
+    take: (sizes) => Math.max(1, places(sizes).length),
     batch(rows, numbers) {
-      const size = batch * context
-      const inputIds = new Int32Array(size).fill(padId)
-      const targets = new Int32Array(size).fill(-100)
-      const segments = new Int32Array(size).fill(-1)
-      const positions = new Int32Array(size)
+      const all = batch * context
+      const inputIds = new Int32Array(all).fill(padId)
+      const targets = new Int32Array(all).fill(-100)
+      const segments = new Int32Array(all).fill(-1)
+      const positions = new Int32Array(all)
       const ids = new Int32Array(batch)
       let weight = 0
-      places(rows).forEach(([row, at], n) => {
+      places(rows.map(size)).forEach(([row, at], n) => {
         const { ids: tokens, learned } = rows[n]
         const begin = row * context + at
         if (at === 0) ids[row] = numbers[n]
@@ -104,7 +106,7 @@ export interface ClassRow {
 /** `batch` rows at a time, filled up to the longest of them; rows that are missing at the end count for nothing. */
 export function padding(batch: number, padId: number, float: boolean): Batcher<ClassRow> {
   return {
-    take: (rows) => Math.min(batch, rows.length),
+    take: () => batch,
     batch(rows, numbers): Filled {
       const length = lengthOf(rows.map((r) => r.ids.length))
       const count = rows.length
@@ -145,7 +147,7 @@ export interface PairRow {
 /** `batch` pairs at a time, sources and targets filled up to the longest of each. */
 export function pairing(batch: number, padId: number): Batcher<PairRow> {
   return {
-    take: (rows) => Math.min(batch, rows.length),
+    take: () => batch,
     batch(rows, numbers) {
       const count = rows.length
       const [sources, targets] = (['source', 'target'] as const).map((part) =>
@@ -184,7 +186,7 @@ export interface TagRow {
 /** `batch` rows at a time, filled up to the longest of them, with a label for every word. */
 export function tagging(batch: number, padId: number): Batcher<TagRow> {
   return {
-    take: (rows) => Math.min(batch, rows.length),
+    take: () => batch,
     batch(rows, numbers): Filled {
       const length = lengthOf(rows.map((r) => r.ids.length))
       const shape = [rows.length, length]

@@ -36,20 +36,65 @@ export function bytesToken(bytes: Uint8Array): string {
 
 const isSpace = (code: number): boolean => /\s/.test(String.fromCharCode(code))
 
-/**
- * Cuts text into pieces of about `size` characters at line ends where no token of a byte-level tokenizer can reach across:
- * a single line feed between two characters that are no white space. Text without such places stays whole.
- */
-export function* textPieces(text: string, size = 1 << 16): Generator<string> {
-  let begin = 0
-  while (begin < text.length) {
-    let at = Math.min(text.length, begin + size)
-    while (at < text.length) {
-      at = text.indexOf('\n', at) + 1
-      if (at === 0) at = text.length
-      else if (at < text.length && at >= 2 && !isSpace(text.charCodeAt(at - 2)) && !isSpace(text.charCodeAt(at))) break
+/** Characters beyond the size of a piece after which it is cut at a space, where no line end comes, or at last anywhere. */
+const PATIENCE = 1 << 20
+
+/** Where a piece ends that has `least` characters before: at a plain line end, or a plain space, or the end of the text; −1 where more of the text must be seen. */
+function pieceEnd(text: string, least: number, last: boolean): number {
+  const most = least + PATIENCE
+  for (const sign of ['\n', ' ']) {
+    for (
+      let at = text.indexOf(sign, least) + 1;
+      at > 0 && at < text.length && at <= most;
+      at = text.indexOf(sign, at) + 1
+    ) {
+      const isPlain = at >= 2 && !isSpace(text.charCodeAt(at - 2)) && !isSpace(text.charCodeAt(at))
+      // A line feed ends a piece, a space begins one.
+      if (isPlain) return sign === '\n' ? at : at - 1
     }
-    yield text.slice(begin, at)
-    begin = at
+    if (text.length <= most) return last ? text.length : -1
   }
+  const isLow = (text.charCodeAt(most) & 0xfc00) === 0xdc00
+  return isLow ? most - 1 : most
+}
+
+/**
+ * Cuts a text, which comes in parts, into pieces of about `size` characters at line ends where no token of a byte-level tokenizer can reach across:
+ * a single line feed between two characters that are no white space; after a million characters without one at a single space, and after as many
+ * without that anywhere. Where it is cut does not depend on the parts.
+ */
+export class TextPieces {
+  private rest = ''
+
+  constructor(private readonly size = 1 << 16) {}
+
+  *push(part: string): Generator<string> {
+    this.rest += part
+    yield* this.taken(false)
+  }
+
+  *end(): Generator<string> {
+    yield* this.taken(true)
+    this.rest = ''
+  }
+
+  private *taken(last: boolean): Generator<string> {
+    const { rest, size } = this
+    let begin = 0
+    while (begin < rest.length) {
+      if (rest.length - begin <= size && !last) break
+      const end = rest.length - begin <= size ? rest.length : pieceEnd(rest, begin + size, last)
+      if (end < 0) break
+      yield rest.slice(begin, end)
+      begin = end
+    }
+    this.rest = rest.slice(begin)
+  }
+}
+
+/** The {@link TextPieces} of a text. */
+export function* textPieces(text: string, size?: number): Generator<string> {
+  const pieces = new TextPieces(size)
+  yield* pieces.push(text)
+  yield* pieces.end()
 }

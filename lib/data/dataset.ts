@@ -1,9 +1,13 @@
 import { basename } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import { checkOptions, SteepestError } from '../errors.js'
+import { nodeFileSystem } from '../io/files.js'
 import { defaultCorpus } from './corpus.js'
-import { readText } from './text.js'
-import { encodeText, type Tokenizer } from './tokenizer.js'
+import { TextPieces } from './bytelevel.js'
+import { textParts } from './text.js'
+import type { Tokenizer } from './tokenizer.js'
 import { byteTokenizer, loadTokenizer, trainBpe } from './tokenizers.js'
+import { TokenStore, type TokenStoreOptions, type Tokens } from './tokens.js'
 
 /** Which text, and how it becomes tokens. */
 export interface TextOptions {
@@ -16,6 +20,8 @@ export interface TextOptions {
   /** Called now and then with what is being done and the share that is done, 0 to 1. */
   readonly onProgress?: (what: string, done: number) => void
   readonly signal?: AbortSignal
+  /** Where tokens go that are too many for memory. */
+  readonly storage?: TokenStoreOptions
 }
 
 /** A text as tokens. */
@@ -31,7 +37,8 @@ export interface TextData {
   readonly tokenizerLine: string
   /** Why `vocab` is what it is, where steepest chose it. */
   readonly vocabChosen?: string
-  readonly tokens: Int32Array
+  /** In memory, or, where they are more than 67 million, in a file without a name. */
+  readonly tokens: Tokens
   /** Why the text is not the default one, where it should have been. */
   readonly note?: string
 }
@@ -54,8 +61,9 @@ export function vocabFor(bytes: number): number {
   return VOCABS.findLast(([least]) => bytes >= least)![1]
 }
 
+/** @param text a beginning of the text, to learn byte pairs on */
 async function chooseTokenizer(
-  text: string,
+  text: () => Promise<string>,
   bytes: number,
   options: TextOptions,
 ): Promise<[Tokenizer, line: string, chosen?: string]> {
@@ -79,7 +87,7 @@ async function chooseTokenizer(
       'bytes, 257 entries',
       vocab === undefined && tokenizer === undefined ? '257: the text is too short for byte pairs' : undefined,
     ]
-  const trained = await trainBpe(text.slice(0, SAMPLE), {
+  const trained = await trainBpe(await text(), {
     vocabSize: entries,
     signal,
     onProgress: (done) => onProgress?.('learning byte pairs', done),
@@ -89,22 +97,50 @@ async function chooseTokenizer(
   return [trained, `byte pairs, ${trained.vocabSize} entries`, chosen]
 }
 
+/** The beginning of a text that comes in parts. */
+async function beginning(parts: AsyncIterable<string> | Iterable<string>): Promise<string> {
+  let text = ''
+  for await (const part of parts) {
+    text += part
+    if (text.length >= SAMPLE) break
+  }
+  return text.slice(0, SAMPLE)
+}
+
+/** Pieces of a text that are encoded one by one. */
+async function* piecesOf(parts: AsyncIterable<string> | Iterable<string>): AsyncGenerator<string> {
+  const pieces = new TextPieces()
+  for await (const part of parts) yield* pieces.push(part)
+  yield* pieces.end()
+}
+
 /**
- * Reads a text and turns it into tokens; the event loop goes on meanwhile.
+ * Reads a text and turns it into tokens, piece by piece; the event loop goes on meanwhile. A text may be larger than memory.
  *
  * @throws SteepestError FILE or DATA where the text cannot be read or is empty, FORMAT for a tokenizer that is none, OPTION
  */
 export async function openText(options: TextOptions = {}): Promise<TextData> {
-  checkOptions('openText', options, ['file', 'tokenizer', 'vocab', 'onProgress', 'signal'])
-  const { file, signal, onProgress } = options
+  checkOptions('openText', options, ['file', 'tokenizer', 'vocab', 'onProgress', 'signal', 'storage'])
+  const { file, signal, onProgress, storage } = options
   const corpus = file === undefined ? defaultCorpus() : undefined
-  const text = corpus?.text ?? (await readText(file!))
-  const bytes = Buffer.byteLength(text)
-  const [tokenizer, tokenizerLine, vocabChosen] = await chooseTokenizer(text, bytes, options)
-  const tokens = await encodeText(tokenizer, text, {
-    signal,
-    onProgress: (done) => onProgress?.('reading the text', done),
-  })
-  const name = corpus?.name ?? basename(file!)
-  return { name, file, bytes, tokenizer, tokenizerLine, vocabChosen, tokens, note: corpus?.note }
+  const parts = () => (corpus ? [corpus.text] : textParts(file!))
+  const bytes = corpus ? Buffer.byteLength(corpus.text) : ((await nodeFileSystem.info(file!))?.bytes ?? 0)
+  const [tokenizer, tokenizerLine, vocabChosen] = await chooseTokenizer(() => beginning(parts()), bytes, options)
+  const store = new TokenStore(storage)
+  try {
+    let done = 0
+    for await (const piece of piecesOf(parts())) {
+      signal?.throwIfAborted()
+      await store.push(tokenizer.encode(piece))
+      done += Buffer.byteLength(piece)
+      onProgress?.('reading the text', done / bytes)
+      await setImmediate()
+    }
+    const tokens = await store.end()
+    const name = corpus?.name ?? basename(file!)
+    return { name, file, bytes, tokenizer, tokenizerLine, vocabChosen, tokens, note: corpus?.note }
+  } catch (error) {
+    await store.close()
+    throw error
+  }
 }

@@ -9,7 +9,8 @@ export interface Message {
 
 /** What a row of data asks a model to learn. */
 export type Example =
-  | { readonly kind: 'text'; readonly text: string }
+  /** With `more`, a piece of a text that goes on in the next row. */
+  | { readonly kind: 'text'; readonly text: string; readonly more?: boolean }
   | { readonly kind: 'pair'; readonly prompt: string; readonly completion: string }
   | { readonly kind: 'chat'; readonly messages: readonly Message[] }
   | { readonly kind: 'label'; readonly text: string; readonly second?: string; readonly label: Label }
@@ -58,7 +59,7 @@ function kindOf(path: string, { fields, line }: Row): Example['kind'] {
 }
 
 function reader(path: string, kind: Example['kind']): (row: Row) => Placed {
-  return ({ fields, line }) => {
+  return ({ fields, line, more }) => {
     const fail = (rule: string, got: unknown): never => {
       throw new SteepestError('DATA', {
         who: rowName(path, line),
@@ -74,7 +75,7 @@ function reader(path: string, kind: Example['kind']): (row: Row) => Placed {
     }
     switch (kind) {
       case 'text':
-        return { kind, text: text('text'), line }
+        return { kind, text: text('text'), line, ...(more ? { more } : {}) }
       case 'pair': {
         const completion = text('completion')
         if (completion.trim() === '') fail('the answer must not be empty', completion)
@@ -123,18 +124,16 @@ function reader(path: string, kind: Example['kind']): (row: Row) => Placed {
 }
 
 /**
- * The examples of a data file. What its rows mean is taken from the first: `text`; `prompt` and `completion`; `messages`; `text` and `label`; or `tokens` and `tags`
- * (common other names of these columns too).
+ * The examples of a data file, read as they are asked for. What its rows mean is taken from the first: `text`; `prompt` and `completion`; `messages`; `text`
+ * and `label`; or `tokens` and `tags` (common other names of these columns too).
  *
  * @throws SteepestError DATA that names the line of the first bad row
  */
-export async function readExamples(path: string): Promise<Placed[]> {
-  const out: Placed[] = []
+export async function* examplesOf(path: string): AsyncGenerator<Placed> {
   let read: ((row: Row) => Placed) | undefined
   for await (const row of readRows(path)) {
     read ??= reader(path, kindOf(path, row))
-    out.push(read(row))
+    yield read(row)
   }
-  if (out.length === 0) throw new SteepestError('DATA', { who: path, rule: 'the file has no rows' })
-  return out
+  if (!read) throw new SteepestError('DATA', { who: path, rule: 'the file has no rows' })
 }

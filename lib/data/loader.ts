@@ -2,6 +2,7 @@ import { crc32 } from 'node:zlib'
 import { checkOptions, SteepestError } from '../errors.js'
 import type { StepData, StepSource } from '../train/data.js'
 import { Windows, windowsOf } from './pack.js'
+import type { Tokens } from './tokens.js'
 import { hash32, permutation } from './permutation.js'
 
 /** How windows of a text become steps. */
@@ -16,6 +17,8 @@ export interface TextLoaderOptions {
   readonly seed?: number
   /** Whose text it is, for messages: the file. */
   readonly who?: string
+  /** What `tokensChecksum` gives, for tokens of a file, which must have it. */
+  readonly checksum?: number
 }
 
 /** Where a {@link TextLoader} stands; plain JSON. */
@@ -42,18 +45,25 @@ function checkCount(who: string, name: string, value: number): void {
   })
 }
 
-/** One micro-batch `[batch, context]`; rows beyond those that `fill` writes count for nothing. */
+type Waiting = Promise<void>[]
+
+/** One micro-batch `[batch, context]`; rows beyond those that `fill` writes count for nothing. What is to be waited for goes to `waiting`. */
 function tokenBatch(
   batch: number,
   context: number,
   rows: number,
-  fill: (row: number, inputs: Int32Array, targets: Int32Array) => number,
+  fill: (row: number, inputs: Int32Array, targets: Int32Array) => [window: number, read: Promise<void> | undefined],
+  waiting: Waiting,
 ) {
   const inputs = new Int32Array(batch * context)
   const targets = new Int32Array(batch * context)
   const ids = new Int32Array(batch)
   targets.fill(-100, rows * context)
-  for (let row = 0; row < rows; row++) ids[row] = fill(row, inputs, targets)
+  for (let row = 0; row < rows; row++) {
+    const [window, read] = fill(row, inputs, targets)
+    ids[row] = window
+    if (read) waiting.push(read)
+  }
   const shape = [batch, context]
   return {
     inputIds: { data: inputs, shape, dtype: 'int32' as const },
@@ -63,12 +73,24 @@ function tokenBatch(
   }
 }
 
+const whenRead = (waiting: Waiting, step: StepData): StepData | Promise<StepData> =>
+  waiting.length === 0 ? step : Promise.all(waiting).then(() => step)
+
+function bytesOf(tokens: Tokens): Uint8Array {
+  if (tokens instanceof Int32Array) return new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength)
+  throw new SteepestError('ARGUMENT', {
+    who: 'TextLoader',
+    rule: 'tokens of a file need their checksum',
+    fix: 'Give `checksum: await tokensChecksum(pieces)`',
+  })
+}
+
 /**
  * Gives shuffled windows of a text, epoch after epoch without end. Every epoch has another order and cuts the text at
  * other places. The position is two numbers, and going on from it takes no time, however far the run had come.
  */
 export class TextLoader implements StepSource {
-  private readonly options: Required<TextLoaderOptions>
+  private readonly options: Required<Omit<TextLoaderOptions, 'checksum'>>
   private readonly text: number
   /** Phases that leave at least one window. */
   private readonly phases: number
@@ -82,15 +104,15 @@ export class TextLoader implements StepSource {
    * @throws SteepestError OPTION, or DATA where no piece is longer than the context
    */
   constructor(
-    private readonly pieces: readonly Int32Array[],
+    private readonly pieces: readonly Tokens[],
     options: TextLoaderOptions,
   ) {
-    checkOptions('TextLoader', options, ['context', 'batch', 'accumulate', 'seed', 'who'])
-    const { context, batch, accumulate = 1, seed = 0, who = 'text' } = options
+    checkOptions('TextLoader', options, ['context', 'batch', 'accumulate', 'seed', 'who', 'checksum'])
+    const { context, batch, accumulate = 1, seed = 0, who = 'text', checksum } = options
     for (const [name, value] of Object.entries({ context, batch, accumulate })) checkCount('TextLoader', name, value)
     this.options = { context, batch, accumulate, seed, who }
     windowsOf(pieces, context, who)
-    this.text = pieces.reduce((crc, p) => crc32(new Uint8Array(p.buffer, p.byteOffset, p.byteLength), crc), 0)
+    this.text = checksum ?? pieces.reduce((crc, p) => crc32(bytesOf(p), crc), 0)
     this.phases = Math.min(context, pieces.reduce((n, p) => Math.max(n, p.length), 0) - context)
     this.enter(0, 0)
   }
@@ -108,20 +130,20 @@ export class TextLoader implements StepSource {
     this.order = permutation(this.windows.count, seed, epoch)
   }
 
-  private take(row: number, inputs: Int32Array, targets: Int32Array): number {
+  private take(row: number, inputs: Int32Array, targets: Int32Array): [number, Promise<void> | undefined] {
     if (this.at === this.windows.count) this.enter(this.epoch + 1, 0)
     const window = this.order(this.at++)
-    this.windows.copy(window, row, inputs, targets)
-    return window
+    return [window, this.windows.copy(window, row, inputs, targets)]
   }
 
-  /** The data of the next step; the weight is the number of labels. */
-  next(): StepData {
+  /** The data of the next step; the weight is the number of labels. Tokens of a file are waited for. */
+  next(): StepData | Promise<StepData> {
     const { batch, context, accumulate } = this.options
     const fill = this.take.bind(this)
-    const microBatches = Array.from({ length: accumulate }, () => tokenBatch(batch, context, batch, fill))
+    const waiting: Waiting = []
+    const microBatches = Array.from({ length: accumulate }, () => tokenBatch(batch, context, batch, fill, waiting))
     const tokens = accumulate * batch * context
-    return { microBatches, weight: tokens, tokens }
+    return whenRead(waiting, { microBatches, weight: tokens, tokens })
   }
 
   /** Where the next `next()` begins. */
@@ -181,24 +203,25 @@ export class TextLoader implements StepSource {
  * @throws SteepestError DATA where no piece is longer than the context
  */
 export function evaluationSteps(
-  pieces: readonly Int32Array[],
+  pieces: readonly Tokens[],
   options: { readonly context: number; readonly batch: number; readonly limit?: number; readonly who?: string },
-): () => Generator<StepData> {
+): () => AsyncGenerator<StepData> {
   checkOptions('evaluationSteps', options, ['context', 'batch', 'limit', 'who'])
   const { context, batch, limit = Number.POSITIVE_INFINITY, who = 'text' } = options
   for (const [name, value] of Object.entries({ context, batch })) checkCount('evaluationSteps', name, value)
   const windows = windowsOf(pieces, context, who)
   const count = Math.max(1, Math.min(windows.count, limit))
-  return function* steps() {
+  return async function* steps() {
     for (let first = 0; first < count; first += batch) {
       const rows = Math.min(batch, count - first)
-      const fill = (row: number, inputs: Int32Array, targets: Int32Array): number => {
+      const fill = (row: number, inputs: Int32Array, targets: Int32Array): [number, Promise<void> | undefined] => {
         const window = Math.floor(((first + row) * windows.count) / count)
-        windows.copy(window, row, inputs, targets)
-        return window
+        return [window, windows.copy(window, row, inputs, targets)]
       }
       const tokens = rows * context
-      yield { microBatches: [tokenBatch(batch, context, rows, fill)], weight: tokens, tokens }
+      const waiting: Waiting = []
+      const microBatches = [tokenBatch(batch, context, rows, fill, waiting)]
+      yield await whenRead(waiting, { microBatches, weight: tokens, tokens })
     }
   }
 }

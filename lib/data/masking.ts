@@ -33,7 +33,7 @@ const unit = (bits: number): number => bits / 2 ** 32
  */
 export function masking(batch: number, { maskId, padId, vocabSize, seed }: MaskOptions): Batcher<MaskedRow> {
   return {
-    take: (rows) => Math.min(batch, rows.length),
+    take: () => batch,
     batch(rows, numbers, epoch = EVALUATION): Filled {
       const length = lengthOf(rows.map((r) => r.ids.length))
       const count = rows.length

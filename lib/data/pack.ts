@@ -1,4 +1,5 @@
 import { SteepestError } from '../errors.js'
+import { copyTokens, type Tokens } from './tokens.js'
 
 /** Joins documents to one stream of tokens, each followed by `endOfText` (left out where undefined). */
 export function joinDocuments(documents: Iterable<Int32Array>, endOfText: number | undefined): Int32Array {
@@ -22,12 +23,12 @@ export function joinDocuments(documents: Iterable<Int32Array>, endOfText: number
 export class Windows {
   /** Windows in all. */
   readonly count: number
-  private readonly pieces: readonly Int32Array[]
+  private readonly pieces: readonly Tokens[]
   /** Windows before each piece. */
   private readonly before: Float64Array
 
   constructor(
-    pieces: readonly Int32Array[],
+    pieces: readonly Tokens[],
     readonly context: number,
     readonly phase = 0,
   ) {
@@ -41,8 +42,8 @@ export class Windows {
     this.count = count
   }
 
-  /** Writes window `index` into row `row` of two arrays of `[rows, context]`. */
-  copy(index: number, row: number, inputs: Int32Array, targets: Int32Array): void {
+  /** Writes window `index` into row `row` of two arrays of `[rows, context]`; that of a file is there when the promise is. */
+  copy(index: number, row: number, inputs: Int32Array, targets: Int32Array): Promise<void> | undefined {
     if (!(index >= 0 && index < this.count)) throw new RangeError(`window ${index} of ${this.count}`)
     let low = 0
     let high = this.pieces.length - 1
@@ -52,14 +53,20 @@ export class Windows {
       else high = middle - 1
     }
     const begin = this.phase + (index - this.before[low]) * this.context
-    const piece = this.pieces[low]
-    inputs.set(piece.subarray(begin, begin + this.context), row * this.context)
-    targets.set(piece.subarray(begin + 1, begin + 1 + this.context), row * this.context)
+    const window = new Int32Array(this.context + 1)
+    const write = () => {
+      inputs.set(window.subarray(0, this.context), row * this.context)
+      targets.set(window.subarray(1), row * this.context)
+    }
+    const waiting = copyTokens(this.pieces[low], begin, window)
+    if (waiting) return waiting.then(write)
+    write()
+    return undefined
   }
 }
 
 /** Windows of pieces of which at least one is long enough. */
-export function windowsOf(pieces: readonly Int32Array[], context: number, who: string): Windows {
+export function windowsOf(pieces: readonly Tokens[], context: number, who: string): Windows {
   const windows = new Windows(pieces, context)
   if (windows.count > 0) return windows
   const longest = pieces.reduce((n, p) => Math.max(n, p.length), 0)

@@ -2,12 +2,15 @@ import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { extname } from 'node:path'
 import { SteepestError } from '../errors.js'
+import { textParts } from './text.js'
 
 /** One record of a data file. */
 export interface Row {
   readonly fields: Readonly<Record<string, unknown>>
   /** Where it stands in the file, from 1: its line, or its number where the file has no lines. */
   readonly line: number
+  /** Whether the text of the row goes on in the next. */
+  readonly more?: boolean
 }
 
 /** Longest line of a text format, in bytes. */
@@ -108,10 +111,46 @@ async function* parquet(path: string): AsyncGenerator<Row> {
   }
 }
 
+/** A text is cut into about so many rows, so that some can be held back to validate on; their sizes in characters. */
+const TEXT_ROWS = 64
+const [SHORTEST, LONGEST_TEXT] = [1 << 10, 1 << 16]
+
+/** A text as rows that end at line ends, where it has some. */
 async function* whole(path: string): AsyncGenerator<Row> {
-  const all: string[] = []
-  for await (const [text] of lines(path)) all.push(text)
-  yield { fields: { text: all.join('\n') }, line: 1 }
+  const { size: bytes } = await stat(path)
+  const size = Math.min(LONGEST_TEXT, Math.max(SHORTEST, Math.ceil(bytes / TEXT_ROWS)))
+  let rest = ''
+  let line = 1
+  const row = (text: string, more: boolean): Row => {
+    const at = line
+    for (let i = text.indexOf('\n'); i >= 0; i = text.indexOf('\n', i + 1)) line++
+    return { fields: { text }, line: at, ...(more ? { more } : {}) }
+  }
+  for await (const part of textParts(path)) {
+    // A carriage return at the end waits for its line feed.
+    rest = `${rest}${part}`.replaceAll('\r\n', '\n')
+    let begin = 0
+    for (let end = lineEnd(rest, begin, size); end < rest.length; end = lineEnd(rest, begin, size)) {
+      yield row(rest.slice(begin, end), true)
+      begin = end
+    }
+    rest = rest.slice(begin)
+  }
+  yield row(rest.replace(/\n$/, ''), false)
+}
+
+/** Where a piece of `size` characters or somewhat more ends: after a line, else after a space, else between two characters; the end of the text where it is not sure yet. */
+function lineEnd(text: string, begin: number, size: number): number {
+  const least = begin + size
+  const most = least + size
+  if (text.length <= most) return text.length
+  for (const sign of ['\n', ' ']) {
+    const at = text.indexOf(sign, least)
+    if (at >= 0 && at < most) return at + 1
+  }
+  const [low, high] = [0xdc00, 0xdfff]
+  const code = text.charCodeAt(most)
+  return code >= low && code <= high ? most - 1 : most
 }
 
 const READERS: Readonly<Record<string, (path: string) => AsyncGenerator<Row>>> = {
@@ -125,7 +164,7 @@ const READERS: Readonly<Record<string, (path: string) => AsyncGenerator<Row>>> =
 }
 
 /**
- * The records of a data file, read as they are asked for: `.jsonl` (`.ndjson`), `.csv`, `.tsv`, `.parquet`; a `.txt` or `.md` is one.
+ * The records of a data file, read as they are asked for: `.jsonl` (`.ndjson`), `.csv`, `.tsv`, `.parquet`; a `.txt` or `.md` is one text in pieces.
  *
  * @throws SteepestError FILE, FORMAT, or DATA that names the line
  */

@@ -1,4 +1,5 @@
 import { SteepestError } from '../errors.js'
+import type { Tokens } from './tokens.js'
 
 /** How tokens are divided into a training and a validation part. */
 export interface SplitOptions {
@@ -11,9 +12,9 @@ export interface SplitOptions {
 }
 
 /** The two parts of a text, each in pieces that do not touch those of the other. */
-export interface Split {
-  readonly train: readonly Int32Array[]
-  readonly validation: readonly Int32Array[]
+export interface Split<T extends Tokens = Int32Array> {
+  readonly train: readonly T[]
+  readonly validation: readonly T[]
 }
 
 /** Pieces that are held back at most; more would cut the training part without saying more. */
@@ -28,7 +29,7 @@ const LEAST_WINDOWS = 4
  *
  * @throws SteepestError OPTION, or DATA where the text is too short for two windows.
  */
-export function splitTokens(tokens: Int32Array, options: SplitOptions): Split {
+export function splitTokens<T extends Tokens>(tokens: T, options: SplitOptions): Split<T> {
   const { context, validation = 0.1, who = 'text' } = options
   if (!(validation > 0 && validation <= 0.5)) {
     throw new SteepestError('OPTION', {
@@ -51,14 +52,14 @@ export function splitTokens(tokens: Int32Array, options: SplitOptions): Split {
   // With more than one piece, what stands between two of them must have room for a window too.
   const rest = Math.floor((n - held) / (context + 1))
   const pieces = Math.max(1, Math.min(MAX_PIECES, rest, Math.floor(held / (LEAST_WINDOWS * (context + 1)))))
-  const train: Int32Array[] = []
-  const parts: Int32Array[] = []
+  const train: T[] = []
+  const parts: T[] = []
   for (let i = 0; i < pieces; i++) {
     const begin = Math.round((i * n) / pieces)
     const end = Math.round(((i + 1) * n) / pieces)
     const cut = end - Math.floor(held / pieces)
-    train.push(tokens.subarray(begin, cut))
-    parts.push(tokens.subarray(cut, end))
+    train.push(tokens.subarray(begin, cut) as T)
+    parts.push(tokens.subarray(cut, end) as T)
   }
   return { train, validation: parts }
 }

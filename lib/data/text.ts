@@ -5,45 +5,58 @@ import { fileError, type FileSystem, nodeFileSystem } from '../io/files.js'
 import { PIECE, readFully } from '../io/read.js'
 
 /**
- * A text file as a string, read and decoded piece by piece so that the event loop goes on. A byte order mark is left out.
+ * A text file, decoded piece by piece. A byte order mark is left out.
  *
- * @throws SteepestError FILE where it cannot be read, DATA where it is empty, too long for a string or no UTF-8.
+ * @param most bytes of a file that is taken
+ * @throws SteepestError FILE where it cannot be read, DATA where it is empty, longer than `most` or no UTF-8.
  */
-export async function readText(path: string, fs: FileSystem = nodeFileSystem): Promise<string> {
+export async function* textParts(
+  path: string,
+  { most = Number.POSITIVE_INFINITY, fs = nodeFileSystem }: { readonly most?: number; readonly fs?: FileSystem } = {},
+): AsyncGenerator<string> {
   const bad = (rule: string, got = '', fix = '') => new SteepestError('DATA', { who: path, rule, got, fix })
+  const empty = (got: string) => bad('the text must not be empty', got, 'Give a file with some text in it')
   try {
     if ((await fs.info(path))?.folder) throw Object.assign(new Error(), { code: 'EISDIR' })
     const file = await fs.open(path, 'read')
     try {
       const size = await file.size()
-      if (size === 0) throw bad('the text must not be empty', '0 bytes', 'Give a file with some text in it')
-      if (size > constants.MAX_STRING_LENGTH) {
-        const most = Math.floor(constants.MAX_STRING_LENGTH / 1e6)
+      if (size === 0) throw empty('0 bytes')
+      if (size > most)
         throw bad(
-          `a text is at most ${most} MB long`,
+          `a text is at most ${Math.floor(most / 1e6)} MB long`,
           `${Math.ceil(size / 1e6)} MB`,
-          'Cut it into files and train on one after the other',
+          'Cut it into files and read one after the other',
         )
-      }
       const decoder = new TextDecoder('utf-8', { fatal: true })
-      const parts: string[] = []
       const scratch = new Uint8Array(Math.min(PIECE, size))
+      let blank = true
       for (let at = 0; at < size; at += PIECE) {
         const piece = scratch.subarray(0, Math.min(PIECE, size - at))
         await readFully(path, file, piece, at)
-        parts.push(decode(path, decoder, piece, at + piece.length < size))
+        const text = decode(path, decoder, piece, at + piece.length < size)
+        blank &&= text.trim() === ''
+        yield text
         await setImmediate()
       }
-      const text = parts.join('')
-      if (text.trim() === '')
-        throw bad('the text must not be empty', 'white space alone', 'Give a file with some text in it')
-      return text
+      if (blank) throw empty('white space alone')
     } finally {
       await file.close()
     }
   } catch (error) {
     throw fileError(path, 'read', error)
   }
+}
+
+/**
+ * A text file as a string, read and decoded piece by piece so that the event loop goes on. A byte order mark is left out.
+ *
+ * @throws SteepestError FILE where it cannot be read, DATA where it is empty, too long for a string or no UTF-8.
+ */
+export async function readText(path: string, fs: FileSystem = nodeFileSystem): Promise<string> {
+  const parts: string[] = []
+  for await (const part of textParts(path, { most: constants.MAX_STRING_LENGTH, fs })) parts.push(part)
+  return parts.join('')
 }
 
 function decode(path: string, decoder: InstanceType<typeof TextDecoder>, piece: Uint8Array, more: boolean): string {

@@ -1,6 +1,7 @@
 import { SteepestError } from '../errors.js'
 import type { ChatTemplate } from './chat.js'
 import type { Placed } from './examples.js'
+import type { RowFormat } from './row-store.js'
 import { rowName } from './rows.js'
 import { encodeText, type Tokenizer } from './tokenizer.js'
 
@@ -20,8 +21,6 @@ export interface TokenRowOptions {
   readonly context: number
   /** Learn prompts too; false by default. */
   readonly learnPrompts?: boolean
-  /** Whose rows they are, for messages: the file. */
-  readonly path: string
 }
 
 /** What was done to rows that were too long. */
@@ -35,7 +34,8 @@ export interface Shortened {
 /** Pieces of an example's text, and whether each is learned. */
 function piecesOf(
   example: Placed,
-  { template, tokenizer, path }: TokenRowOptions,
+  path: string,
+  { template, tokenizer }: TokenRowOptions,
 ): { text: string; learned: boolean }[] {
   switch (example.kind) {
     case 'text':
@@ -70,31 +70,40 @@ function piecesOf(
   }
 }
 
-/** The tokens of examples for a model that predicts the next token. The end of a text is learned where the tokenizer has a token for it. */
-export async function tokenRows(
-  examples: readonly Placed[],
-  options: TokenRowOptions,
-): Promise<{ rows: TokenRow[]; shortened: Shortened }> {
-  const { tokenizer, context, learnPrompts = false } = options
-  const shortened = { cut: 0, dropped: 0 }
-  const rows: TokenRow[] = []
-  for (const example of examples) {
+/** @internal How rows of tokens are stored. */
+export const TOKEN_ROW: RowFormat<TokenRow> = { ids: 'int32', learned: 'uint8', line: 'number' }
+
+/** Makes rows of examples for a model that predicts the next token. The end of a text is learned where the tokenizer has a token for it. */
+export class TokenRows {
+  readonly shortened: Shortened = { cut: 0, dropped: 0 }
+
+  constructor(private readonly options: TokenRowOptions) {}
+
+  /**
+   * The rows of an example of a file: several where a text is longer than the context, none where nothing is left to learn.
+   *
+   * @throws SteepestError DATA where the model does not learn such examples
+   */
+  async of(example: Placed, path: string): Promise<TokenRow[]> {
+    const { tokenizer, context, learnPrompts = false } = this.options
     const ids: number[] = []
     const learned: number[] = []
-    for (const piece of piecesOf(example, options)) {
+    for (const piece of piecesOf(example, path, this.options)) {
       const tokens = example.kind === 'text' ? await encodeText(tokenizer, piece.text) : tokenizer.encode(piece.text)
       for (const id of tokens) {
         ids.push(id)
         learned.push(Number(piece.learned || learnPrompts))
       }
     }
-    // A template ends its turns itself.
-    if (example.kind !== 'chat' && tokenizer.endOfText !== undefined) {
+    // A template ends its turns itself, and a text ends with its last piece.
+    const ends = example.kind !== 'chat' && !(example.kind === 'text' && example.more)
+    if (ends && tokenizer.endOfText !== undefined) {
       ids.push(tokenizer.endOfText)
       learned.push(1)
     }
     // A long text is several rows; an answer is cut.
     const step = example.kind === 'text' ? context : Number.POSITIVE_INFINITY
+    const rows: TokenRow[] = []
     for (let at = 0; at < ids.length; at += step) {
       const end = Math.min(ids.length, at + context)
       const row = {
@@ -102,19 +111,11 @@ export async function tokenRows(
         learned: Uint8Array.from(learned.slice(at, end)),
         line: example.line,
       }
-      if (example.kind !== 'text' && ids.length > context) shortened.cut++
+      if (example.kind !== 'text' && ids.length > context) this.shortened.cut++
       // The first token of a row is not predicted by anything.
       if (row.learned.subarray(1).includes(1)) rows.push(row)
-      else if (example.kind !== 'text') shortened.dropped++
+      else if (example.kind !== 'text') this.shortened.dropped++
     }
+    return rows
   }
-  if (rows.length === 0) {
-    throw new SteepestError('DATA', {
-      who: options.path,
-      rule: 'no row has anything to learn within the context',
-      got: `${examples.length} rows, a context of ${context}`,
-      fix: 'Give a longer --context',
-    })
-  }
-  return { rows, shortened }
 }

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { collected } from '../collected.js'
 import { evaluationSteps, joinDocuments, permutation, splitTokens, TextLoader, Windows } from '../../lib/data/index.js'
 import type { StepData } from '../../lib/train/data.js'
 
@@ -149,8 +150,8 @@ describe('TextLoader', () => {
 })
 
 describe('evaluationSteps', () => {
-  test('gives every window once, in order, in batches of one shape', () => {
-    const steps = [...evaluationSteps(validation, { context: 16, batch: 4 })()]
+  test('gives every window once, in order, in batches of one shape', async () => {
+    const steps = await collected(evaluationSteps(validation, { context: 16, batch: 4 })())
     const windows = new Windows(validation, 16).count
     expect(steps.map((s) => s.weight).reduce((a, b) => a! + b!, 0)).toBe(windows * 16)
     const starts = steps
@@ -166,13 +167,14 @@ describe('evaluationSteps', () => {
     ).toBe(4 * 16 - steps.at(-1)!.weight!)
   })
 
-  test('a limit takes windows from the whole text', () => {
+  test('a limit takes windows from the whole text', async () => {
     const give = evaluationSteps(validation, { context: 16, batch: 2, limit: 5 })
-    const starts = [...give()]
+    const steps = await collected(give())
+    const starts = steps
       .flatMap((s) => rowsOf(s, 'inputIds').filter((_, r) => rowsOf(s, 'targets')[r][0] !== -100))
       .map((r) => r[0])
     expect(starts).toHaveLength(5)
     expect(starts.at(-1)).toBeGreaterThan(3500)
-    expect([...give()]).toEqual([...give()])
+    expect(await collected(give())).toEqual(steps)
   })
 })

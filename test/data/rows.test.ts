@@ -1,12 +1,14 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { collected } from '../collected.js'
 import { afterAll, describe, expect, test } from 'vitest'
 import { packing, padding } from '../../lib/data/batchers.js'
 import { ChatTemplate } from '../../lib/data/chat.js'
-import { readExamples } from '../../lib/data/examples.js'
+import { examplesOf, type Placed } from '../../lib/data/examples.js'
 import { RowLoader } from '../../lib/data/row-loader.js'
-import { tokenRows } from '../../lib/data/token-rows.js'
+import { type Parted, readParts, storeRows } from '../../lib/data/parts.js'
+import { TOKEN_ROW, TokenRows } from '../../lib/data/token-rows.js'
 import { byteTokenizer } from '../../lib/data/tokenizers.js'
 
 const dir = mkdtempSync(join(tmpdir(), 'steepest-rows-'))
@@ -15,6 +17,12 @@ const file = (name: string, content: string | Uint8Array): string => {
   const path = join(dir, name)
   writeFileSync(path, content)
   return path
+}
+
+const readExamples = (path: string) => collected(examplesOf(path))
+const tokenRows = async (examples: readonly Placed[]) => {
+  const maker = new TokenRows({ tokenizer: byteTokenizer(), context: 16 })
+  return (await Promise.all(examples.map((example) => maker.of(example, 'p')))).flat()
 }
 
 // Three rows in two row groups, snappy, as pyarrow writes it: text ['a b', 'c', 'ü'], label [1, 0, 1].
@@ -100,7 +108,7 @@ const pairs = (n: number) =>
 
 describe('rows as batches', () => {
   test('packed: every document once an epoch, apart from the others, and only answers learned', async () => {
-    const { rows } = await tokenRows(pairs(23), { tokenizer: byteTokenizer(), context: 16, path: 'p' })
+    const rows = await tokenRows(pairs(23))
     const loader = new RowLoader(rows, packing(2, 16), { seed: 3, accumulate: 2 })
     const seen: string[] = []
     let weights = 0
@@ -130,12 +138,7 @@ describe('rows as batches', () => {
   })
 
   test('go on from a position, and from no other data', async () => {
-    const make = async (n: number, seed = 1) =>
-      new RowLoader(
-        (await tokenRows(pairs(n), { tokenizer: byteTokenizer(), context: 16, path: 'p' })).rows,
-        packing(2, 16),
-        { seed },
-      )
+    const make = async (n: number, seed = 1) => new RowLoader(await tokenRows(pairs(n)), packing(2, 16), { seed })
     const [a, b] = [await make(20), await make(20)]
     for (let i = 0; i < 7; i++) a.next()
     b.restore(JSON.parse(JSON.stringify(a.state())))
@@ -161,10 +164,12 @@ describe('rows as batches', () => {
     expect(weight).toBe(2)
   })
 
-  test('a context in which nothing is left to learn is told', async () => {
-    const rows = [{ kind: 'pair' as const, prompt: 'x'.repeat(50), completion: 'y', line: 1 }]
-    await expect(tokenRows(rows, { tokenizer: byteTokenizer(), context: 16, path: 'p' })).rejects.toThrow(
-      /longer --context/,
-    )
+  test('rows of which nothing is left to learn are counted, and no part may be of such alone', async () => {
+    const maker = new TokenRows({ tokenizer: byteTokenizer(), context: 16 })
+    const path = file('long.jsonl', `${JSON.stringify({ prompt: 'x'.repeat(50), completion: 'y' })}\n`.repeat(3))
+    const parts = await readParts({ data: path, validation: 0.1, seed: 1 }, () => {})
+    const rowsOf = ({ example, path: from }: Parted) => maker.of(example, from)
+    await expect(storeRows(parts, TOKEN_ROW, (r) => r.ids.length, rowsOf)).rejects.toThrow(/longer --context/)
+    expect(maker.shortened).toEqual({ cut: 3, dropped: 3 })
   })
 })

@@ -118,7 +118,7 @@ test.each<[string, () => Promise<FinetuneOptions>, RegExp]>([
       const text = `{"a":${'['.repeat(50_000)}${']'.repeat(50_000)}}`
       writeFileSync(join(dir, WEIGHTS), header(BigInt(text.length), text))
     }),
-    /model.safetensors\] (cannot be read|.*tensor "a")/,
+    /model.safetensors\] the header is nested at most 3 deep; got one more at its character 7/,
   ],
   ['weights of 0 bytes', folder((dir) => writeFileSync(join(dir, WEIGHTS), '')), /got a file of 0 bytes/],
   [
@@ -165,6 +165,21 @@ test.each<[string, () => Promise<FinetuneOptions>, RegExp]>([
     data('{"text": "a", "label": 0}\n{"text": "b", "label": {"x": 1}}'),
     /line 2\] `label` must be a class/,
   ],
+  [
+    'a label that would be the billionth class',
+    data('{"text": "a", "label": 0}\n{"text": "b", "label": 1000000000}'),
+    /line 2\] whole numbers as labels are those of classes, from 0 to 99999; got 1000000000\. Write.*1000000000\.0/,
+  ],
+  [
+    'a label of the validation file that is not learned',
+    async () => {
+      await data('{"text": "a", "label": "x"}\n{"text": "b", "label": "z"}', 'other.jsonl')()
+      const learned = await data('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}')()
+      return { ...learned, validationData: 'other.jsonl' }
+    },
+    /other.jsonl, line 2\] the label must be one of the 2 classes.*got z/,
+  ],
+  ['one row', data('{"prompt": "a", "completion": "b"}'), /rows to learn and rows to validate on; got 1 row\./],
   [
     'a label below zero',
     data('{"text": "a", "label": 0}\n{"text": "b", "label": 1}\n{"text": "c", "label": -1}'),

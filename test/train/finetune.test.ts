@@ -81,6 +81,34 @@ async function run(options: FinetuneOptions): Promise<TrainEvent[]> {
 const evals = (events: TrainEvent[]) => events.flatMap((e) => (e.type === 'eval' ? [e] : []))
 
 describe('fine-tuning', () => {
+  test('rows that do not fit into memory give the weights that they give there', async () => {
+    const weights = async (memory: number, out: string) => {
+      const options = { model: 'gpt', data: 'pairs.jsonl', steps: 8, epochs: 2, lr: 1e-2, out }
+      const { run: go } = await prepareFinetune(options, { cwd, storage: { memory, folder: cwd } })
+      for await (const _ of go());
+      return readFileSync(join(cwd, out, 'model/model.safetensors'))
+    }
+    expect((await weights(100, 'stored')).equals(await weights(1e9, 'kept'))).toBe(true)
+    const options = { model: 'gpt', data: 'pairs.jsonl', steps: 8, lr: 1e-2, out: 'halves' }
+    const half = await prepareFinetune({ ...options, stopAfter: 3 }, { cwd, storage: { memory: 100, folder: cwd } })
+    for await (const _ of half.run());
+    await run({ resume: 'halves' })
+    const resumed = readFileSync(join(cwd, 'halves/model/model.safetensors'))
+    expect(resumed.equals(readFileSync(join(cwd, 'kept/model/model.safetensors')))).toBe(true)
+  })
+
+  test('a text file is learned in pieces, some of which are held back', async () => {
+    const line = (i: number) => `${word(i)} ${word(i + 1)} ${word(i + 2)}.`
+    const text = Array.from({ length: 900 }, (_, i) => line(i)).join('\r\n\r\n')
+    writeFileSync(join(cwd, 'book.txt'), text)
+    const planned = await prepareFinetune({ model: 'gpt', data: 'book.txt', lr: 1e-2, steps: 20, out: 'book' }, { cwd })
+    expect(planned.plan.data).toMatch(/^book.txt: \d{3} rows, \d\d for validation$/)
+    expect(planned.preview()[0]).toMatch(/^.?⟦\w+ \w+ \w+\.\n\n/)
+    const losses: number[] = []
+    for await (const event of planned.run()) if (event.type === 'eval') losses.push(event.loss)
+    expect(losses.at(-1)).toBeLessThan(losses[0] / 1.3)
+  })
+
   test('a GPT-2 learns answers to prompts, and leaves a folder that is loaded like the first', async () => {
     const events = await run({ model: 'gpt', data: 'pairs.jsonl', lr: 1e-2, steps: 60, evalEvery: 20, out: 'a' })
     const losses = evals(events).map((e) => e.loss)

@@ -1,6 +1,7 @@
 import { SteepestError } from '../../errors.js'
 import type { ClassRow } from '../../data/batchers.js'
 import type { Label, Placed } from '../../data/examples.js'
+import type { RowFormat } from '../../data/row-store.js'
 import { rowName } from '../../data/rows.js'
 import { surround } from '../../data/surround.js'
 import type { Tokenizer } from '../../data/tokenizer.js'
@@ -22,23 +23,63 @@ const listed = (label: Label): (string | number)[] => (Array.isArray(label) ? [.
 const isWhole = (x: string | number) => /^-?\d+$/.test(String(x))
 const isNumber = (x: string | number) => String(x).trim() !== '' && Number.isFinite(Number(x))
 
-const numbered = (labels: readonly (string | number)[]): string[] =>
-  Array.from({ length: labels.reduce<number>((most, l) => Math.max(most, Number(l)), 0) + 1 }, (_, i) => `LABEL_${i}`)
+/** Classes that a head has at most; with more, labels are something else. */
+const MOST_CLASSES = 100_000
 
-/** Reads off the labels what they are: classes, several of them to a row, numbers, or tags of words. */
-export function classesOf(examples: readonly (LabelExample | TagExample)[]): Classes {
-  const tags = new Set(examples.flatMap((e) => (e.kind === 'tags' ? e.tags : [])))
-  if (tags.size > 0) {
-    const all = [...tags]
-    return { task: 'token', problem: 'single', names: all.every(isWhole) ? numbered(all) : all.map(String).sort() }
+/** Reads off labels, one example after the other, what they are: classes, several of them to a row, numbers, or tags of words. */
+export class Labels {
+  private readonly names = new Set<string>()
+  private seen = false
+  private tags = false
+  private several = false
+  private numbers = true
+  private whole = true
+  private largest = { n: 0, line: 0, path: '' }
+
+  see(example: Placed, path: string): void {
+    if (example.kind !== 'label' && example.kind !== 'tags') return
+    const { line } = example
+    this.seen = true
+    this.tags ||= example.kind === 'tags'
+    if (example.kind === 'label') this.several ||= Array.isArray(example.label)
+    for (const label of example.kind === 'tags' ? example.tags : listed(example.label)) {
+      this.numbers &&= isNumber(label)
+      this.whole &&= isWhole(label)
+      if (isWhole(label) && Number(label) > this.largest.n) this.largest = { n: Number(label), line, path }
+      // Numbers that are not whole are not classes, however many they are.
+      if (this.isRegression) continue
+      const name = String(label)
+      if (this.names.size < MOST_CLASSES) this.names.add(name)
+      else if (!this.names.has(name))
+        throw new SteepestError('DATA', {
+          who: rowName(path, line),
+          rule: `there are at most ${MOST_CLASSES} classes`,
+          got: `more, such as ${JSON.stringify(name.slice(0, 40))}`,
+          fix: 'Give texts to be written as `prompt` and `completion`',
+        })
+    }
   }
-  const labels = examples.flatMap((e) => (e.kind === 'label' ? [e.label] : []))
-  const several = labels.some((label) => Array.isArray(label))
-  const all = labels.flatMap(listed)
-  const task = 'sequence'
-  if (!several && all.every(isNumber) && !all.every(isWhole)) return { task, problem: 'regression', names: ['value'] }
-  const problem = several ? 'multi' : 'single'
-  return { task, problem, names: all.every(isWhole) ? numbered(all) : [...new Set(all.map(String))].sort() }
+
+  private get isRegression(): boolean {
+    return !this.tags && !this.several && this.numbers && !this.whole
+  }
+
+  /** @throws SteepestError DATA where a class has too large a number */
+  classes(): Classes | undefined {
+    if (!this.seen) return undefined
+    if (this.isRegression) return { task: 'sequence', problem: 'regression', names: ['value'] }
+    const { n, line, path } = this.largest
+    if (this.whole && n >= MOST_CLASSES)
+      throw new SteepestError('DATA', {
+        who: rowName(path, line),
+        rule: `whole numbers as labels are those of classes, from 0 to ${MOST_CLASSES - 1}`,
+        got: String(n),
+        fix: `Write numbers that are to be learned with a point: ${n}.0`,
+      })
+    const names = this.whole ? Array.from({ length: n + 1 }, (_, i) => `LABEL_${i}`) : [...this.names].sort()
+    if (this.tags) return { task: 'token', problem: 'single', names }
+    return { task: 'sequence', problem: this.several ? 'multi' : 'single', names }
+  }
 }
 
 /** The number of a class, or an error that names the line. */
@@ -81,36 +122,34 @@ function tokensOf(
   return { ids: Int32Array.from([...first, ...rest]), types: Int32Array.from(types), cut }
 }
 
-/** Examples with labels as rows for a classifier. */
-export function classRows(
+/** @internal How rows of a classifier are stored. */
+export const CLASS_ROW: RowFormat<ClassRow> = { ids: 'int32', types: 'int32', label: 'numbers', line: 'number' }
+
+/** An example with a label as a row for a classifier. */
+export function classRow(
   path: string,
-  examples: readonly LabelExample[],
+  example: LabelExample,
   classes: Classes,
   tokenizer: Tokenizer,
   context: number,
-): { rows: ClassRow[]; cut: number } {
-  let cut = 0
-  const rows = examples.map((example): ClassRow => {
-    const { line } = example
-    const tokens = tokensOf(tokenizer, example, context)
-    if (tokens.cut) cut++
-    let label: number[]
-    if (classes.problem === 'regression') {
-      const [value] = listed(example.label)
-      if (!isNumber(value))
-        throw new SteepestError('DATA', {
-          who: rowName(path, line),
-          rule: 'the label must be a number, as in the rows before',
-          got: String(value),
-        })
-      label = [Number(value)]
-    } else {
-      const numbers = listed(example.label).map((l) => classNumber(path, line, classes, l))
-      label = classes.problem === 'single' ? numbers : classes.names.map((_, i) => Number(numbers.includes(i)))
-    }
-    return { ids: tokens.ids, types: tokens.types, label, line }
-  })
-  return { rows, cut }
+): { row: ClassRow; cut: boolean } {
+  const { line } = example
+  const { ids, types, cut } = tokensOf(tokenizer, example, context)
+  let label: number[]
+  if (classes.problem === 'regression') {
+    const [value] = listed(example.label)
+    if (!isNumber(value))
+      throw new SteepestError('DATA', {
+        who: rowName(path, line),
+        rule: 'the label must be a number, as in the rows before',
+        got: String(value),
+      })
+    label = [Number(value)]
+  } else {
+    const numbers = listed(example.label).map((l) => classNumber(path, line, classes, l))
+    label = classes.problem === 'single' ? numbers : classes.names.map((_, i) => Number(numbers.includes(i)))
+  }
+  return { row: { ids, types, label, line }, cut }
 }
 
 /** The part of a model's configuration that the labels decide. */

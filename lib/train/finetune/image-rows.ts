@@ -6,7 +6,7 @@ import { SteepestError } from '../../errors.js'
 import type { FolderModel } from '../../models/hf.js'
 import { ResNet } from '../../models/resnet.js'
 import { ViT } from '../../models/vit.js'
-import type { Rows } from './rows.js'
+import type { Rows } from './stored-rows.js'
 
 /** Image files that are looked at at once, before a run begins. */
 const AT_ONCE = 32
@@ -41,7 +41,7 @@ export async function imageRows(
     await Promise.all(all.slice(at, at + AT_ONCE).map((image) => decoder.check(image.path)))
   const size = 3 * width * height
   const batcher = (batch: number): Batcher<ImageExample> => ({
-    take: (rows) => Math.min(batch, rows.length),
+    take: () => batch,
     async batch(rows, numbers): Promise<Filled> {
       const data = new Float32Array(rows.length * size)
       await Promise.all(rows.map(async (row, i) => data.set(process(await decoder.decode(row.path)), i * size)))
@@ -68,5 +68,6 @@ export async function imageRows(
     loader: ({ batch, accumulate, seed }) => new RowLoader(train, batcher(batch), { accumulate, seed, who: path }),
     evaluation: (batch) => () => RowLoader.once(validation, batcher(batch)),
     preview: (count) => train.slice(0, count).map((row) => `${row.path} → ⟦${row.label}⟧`),
+    async close() {},
   }
 }

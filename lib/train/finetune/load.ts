@@ -1,18 +1,20 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { loadTokenizer } from '../../data/index.js'
-import { readExamples } from '../../data/examples.js'
 import { isFolder, readImageFolder } from '../../data/images.js'
+import { heldBack, readParts } from '../../data/parts.js'
+import type { StoreOptions } from '../../data/row-store.js'
 import { SteepestError } from '../../errors.js'
 import { type FolderModel, loadModel } from '../../models/hf.js'
 import { readAll } from '../../graph/evaluate.js'
 import { parameters } from '../../nn/module.js'
 import { cast, isFinite, logicalNot } from '../../ops/elementwise.js'
 import { sum } from '../../ops/reduce.js'
-import { type Classes, classesOf, headOf } from './classes.js'
+import { type Classes, headOf, Labels } from './classes.js'
 import { imageRows } from './image-rows.js'
 import type { FinetuneOptions } from './options.js'
-import { heldBack, type Rows, rowsFor } from './rows.js'
+import { rowsFor } from './rows.js'
+import type { Rows } from './stored-rows.js'
 
 /** A model, and the rows that it is to learn. */
 export interface Loaded {
@@ -23,23 +25,6 @@ export interface Loaded {
 
 /** Options of a run whose model and data are named. */
 type Named = FinetuneOptions & { model: string; data: string }
-
-/** What is learned and what is held back, from one file or two. */
-async function split<T>(
-  options: Named,
-  read: (path: string) => Promise<T[]>,
-): Promise<Record<'all' | 'train' | 'validation', T[]>> {
-  const all = await read(options.data)
-  const parts = options.validationData
-    ? { train: all, validation: await read(options.validationData) }
-    : heldBack(all, options.validation ?? 0.1, options.seed ?? 1)
-  if (parts.train.length > 0 && parts.validation.length > 0) return { all, ...parts }
-  throw new SteepestError('DATA', {
-    who: options.data,
-    rule: 'there must be rows to learn and rows to validate on',
-    got: `${all.length} rows`,
-  })
-}
 
 /** An error that names the first weight that has a number which is not finite. */
 async function requireFinite(folder: string, model: FolderModel): Promise<void> {
@@ -57,8 +42,12 @@ async function requireFinite(folder: string, model: FolderModel): Promise<void> 
 
 async function loadImages(options: Named): Promise<Loaded> {
   const { model: folder, data, dtype, dropout } = options
-  const parts = await split(options, readImageFolder)
-  const names = [...new Set(parts.all.map((image) => image.label))]
+  const all = await readImageFolder(data)
+  const held = heldBack(all.length, options.validation ?? 0.1, options.seed ?? 1)
+  const parts = options.validationData
+    ? { train: all, validation: await readImageFolder(options.validationData) }
+    : { train: all.filter((_, i) => !held(i)), validation: all.filter((_, i) => held(i)) }
+  const names = [...new Set(all.map((image) => image.label))]
   const stranger = parts.validation.find((image) => !names.includes(image.label))
   if (stranger)
     throw new SteepestError('DATA', {
@@ -76,9 +65,10 @@ async function loadImages(options: Named): Promise<Loaded> {
 /**
  * Loads what a run of `steepest finetune` needs.
  *
+ * @param storage where rows go that are too many for memory
  * @throws SteepestError with the option, file or line that is wrong
  */
-export async function load(options: Named): Promise<Loaded> {
+export async function load(options: Named, storage?: StoreOptions): Promise<Loaded> {
   const { dtype, dropout, context, learnPrompts, model: folder, data: path } = options
   if (await isFolder(path)) return loadImages(options)
   const reads = (name: string) => existsSync(join(folder, name))
@@ -89,9 +79,13 @@ export async function load(options: Named): Promise<Loaded> {
       got: 'a file',
     })
   const tokenizer = await loadTokenizer(folder)
-  const { all, train, validation } = await split(options, readExamples)
-  const labelled = all.filter((e) => e.kind === 'label' || e.kind === 'tags')
-  const classes = labelled.length > 0 ? classesOf(labelled) : undefined
+  const labels = new Labels()
+  const { validationData, validation = 0.1, seed = 1 } = options
+  // Classes are those that are learned.
+  const parts = await readParts({ data: path, validationData, validation, seed }, ({ example, path: from }) => {
+    if (from === path) labels.see(example, from)
+  })
+  const classes = labels.classes()
   const head = classes && headOf(classes)
   const model = await loadModel(folder, { dtype, dropout, head })
   const { vocabSize } = (model as unknown as { config: { vocabSize: number } }).config
@@ -103,6 +97,6 @@ export async function load(options: Named): Promise<Loaded> {
       fix: 'config.json and tokenizer.json must come from the same save',
     })
   await requireFinite(folder, model)
-  const common = { model, tokenizer, folder, path, context, learnPrompts, classes }
-  return { model, classes, rows: await rowsFor({ ...common, train, validation }) }
+  const common = { model, tokenizer, folder, context, learnPrompts, classes, storage }
+  return { model, classes, rows: await rowsFor({ ...common, parts }) }
 }

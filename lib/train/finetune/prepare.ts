@@ -3,6 +3,7 @@ import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path
 import { native } from '../../addon.js'
 import { prefetch } from '../../data/index.js'
 import { useDevice } from '../../device.js'
+import type { StoreOptions } from '../../data/row-store.js'
 import { SteepestError } from '../../errors.js'
 import { checkpointSteps, loadCheckpoint } from '../../io/checkpoint.js'
 import { atomicFolder, atomicWriteFile, nodeFileSystem } from '../../io/files.js'
@@ -32,6 +33,8 @@ import { TagMetrics, TokenMetrics } from './token-metrics.js'
 /** A run that is planned, and some of its rows as a person reads them. */
 export interface PreparedFinetune extends PreparedRun {
   preview(): string[]
+  /** Gives back what the rows take, of disk too; a run does so when it ends. */
+  close(): Promise<void>
 }
 
 function metricsOf(model: FolderModel, classes: Classes | undefined): (() => Metrics) | undefined {
@@ -120,7 +123,7 @@ async function writeAdapted(
  */
 export async function prepareFinetune(
   given: FinetuneOptions,
-  context: { cwd?: string } = {},
+  context: { cwd?: string; storage?: StoreOptions } = {},
 ): Promise<PreparedFinetune> {
   const cwd = context.cwd ?? process.cwd()
   const path = (p: string) => (isAbsolute(p) ? p : resolve(cwd, p))
@@ -138,7 +141,10 @@ export async function prepareFinetune(
   const threads = native().threads(options.threads)
   const [folder, file] = [path(options.model!), path(options.data!)]
   const validationData = options.validationData && path(options.validationData)
-  const { model, rows, classes } = await load({ ...options, model: folder, data: file, validationData })
+  const { model, rows, classes } = await load(
+    { ...options, model: folder, data: file, validationData },
+    context.storage,
+  )
   const { batch = 8, accumulate = 1, seed = 1, epochs = 3, lr = 5e-5, weightDecay = 0.01 } = options
   const loader = rows.loader({ batch, accumulate, seed })
   // Packing decides how many rows a step takes: an epoch is measured.
@@ -206,19 +212,23 @@ export async function prepareFinetune(
       memoryBudget: options.memory,
       allow: (options.allow ?? '').split(',').flatMap((name) => name.trim() || []) as never,
     })
-    for await (const event of run) {
-      if (event.type !== 'stop') {
-        yield event
-        continue
+    try {
+      for await (const event of run) {
+        if (event.type !== 'stop') {
+          yield event
+          continue
+        }
+        const ended = event.reason === 'done' || event.reason === 'earlyStopping'
+        const best = ended ? await bestCheckpoint(path(out)) : undefined
+        if (best && adapted) await writeAdapted(best, path(out), adapted, folder, files)
+        else if (best) await writeModel(best, join(path(out), 'model'), files)
+        yield best
+          ? { ...event, path: join(path(out), 'model') }
+          : { ...event, resume: `steepest finetune --resume ${shellQuoted(out)}` }
       }
-      const ended = event.reason === 'done' || event.reason === 'earlyStopping'
-      const best = ended ? await bestCheckpoint(path(out)) : undefined
-      if (best && adapted) await writeAdapted(best, path(out), adapted, folder, files)
-      else if (best) await writeModel(best, join(path(out), 'model'), files)
-      yield best
-        ? { ...event, path: join(path(out), 'model') }
-        : { ...event, resume: `steepest finetune --resume ${shellQuoted(out)}` }
+    } finally {
+      await rows.close()
     }
   }
-  return { plan: plan as Plan, run: events, preview: () => rows.preview(5) }
+  return { plan: plan as Plan, run: events, preview: () => rows.preview(5), close: () => rows.close() }
 }

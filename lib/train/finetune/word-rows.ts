@@ -1,17 +1,12 @@
 import { tagging, type TagRow } from '../../data/batchers.js'
 import { masking, type MaskedRow } from '../../data/masking.js'
-import { RowLoader } from '../../data/row-loader.js'
+import { type Parted, storeRows } from '../../data/parts.js'
+import type { RowFormat } from '../../data/row-store.js'
 import { surround } from '../../data/surround.js'
 import { encodeText, type Tokenizer } from '../../data/tokenizer.js'
 import { SteepestError } from '../../errors.js'
-import { classNumber, type Classes, type TagExample } from './classes.js'
-import type { Rows, RowsOptions } from './rows.js'
-
-/** @internal What was done to rows that were too long, for the plan. */
-export const note = (cut: number, context: number, dropped = 0): string[] => [
-  ...(cut > 0 ? [`${cut} rows are longer than ${context} tokens and were cut`] : []),
-  ...(dropped > 0 ? [`${dropped} of them had nothing left to learn and were left out`] : []),
-]
+import { classNumber, type Classes } from './classes.js'
+import { note, type Rows, type RowsOptions, storedRows } from './stored-rows.js'
 
 /** The token that words are hidden behind, as the tokenizer's files name it. */
 function maskOf(tokenizer: Tokenizer, folder: string): number {
@@ -32,6 +27,10 @@ function maskOf(tokenizer: Tokenizer, folder: string): number {
   })
 }
 
+const MASKED_ROW: RowFormat<MaskedRow> = { ids: 'int32', before: 'number', after: 'number', line: 'number' }
+const TAG_ROW: RowFormat<TagRow> = { ids: 'int32', tags: 'int32', line: 'number' }
+const sizeOf = ({ ids }: { ids: Int32Array }): number => ids.length
+
 /** Texts of which some tokens are hidden and told, anew in every epoch. */
 export async function maskedRows(
   options: RowsOptions,
@@ -39,85 +38,74 @@ export async function maskedRows(
   padId: number,
   vocabSize: number,
 ): Promise<Rows> {
-  const { tokenizer, path, folder } = options
+  const { tokenizer, parts, folder } = options
   const maskId = maskOf(tokenizer, folder)
   const { before, after } = surround(tokenizer)
   const room = context - before.length - after.length
-  const of = async (examples: RowsOptions['train']): Promise<MaskedRow[]> => {
-    const out: MaskedRow[] = []
-    for (const example of examples) {
-      if (example.kind !== 'text') continue
+  const rows = await storeRows(
+    parts,
+    MASKED_ROW,
+    sizeOf,
+    async ({ example }) => {
+      const out: MaskedRow[] = []
+      if (example.kind !== 'text') return out
       const ids = await encodeText(tokenizer, example.text)
       for (let at = 0; at < ids.length; at += room) {
         const row = Int32Array.from([...before, ...ids.subarray(at, at + room), ...after])
         out.push({ ids: row, before: before.length, after: after.length, line: example.line })
       }
-    }
-    return out
-  }
-  const [train, validation] = [await of(options.train), await of(options.validation)]
-  const batcher = (batch: number, seed: number) => masking(batch, { maskId, padId, vocabSize, seed })
-  return {
-    count: train.length,
-    validationCount: validation.length,
+      return out
+    },
+    options.storage,
+  )
+  return storedRows(options, rows, {
     context,
     notes: [],
-    loader: ({ batch, accumulate, seed }) =>
-      new RowLoader(train, batcher(batch, seed), { accumulate, seed, who: path }),
-    evaluation: (batch) => () => RowLoader.once(validation, batcher(batch, 0)),
-    preview: (count) =>
-      train
-        .slice(0, count)
-        .map(({ ids, before, after }) => `⟦${tokenizer.decode(ids.subarray(before, ids.length - after))}⟧`),
-  }
+    batcher: (batch, seed) => masking(batch, { maskId, padId, vocabSize, seed }),
+    show: ({ ids, before, after }) => `⟦${tokenizer.decode(ids.subarray(before, ids.length - after))}⟧`,
+  })
 }
 
 /** Words with a tag each, as rows of tokens. */
-export function tagRows(options: RowsOptions, classes: Classes, context: number, padId: number): Rows {
-  const { tokenizer, path } = options
+export async function tagRows(options: RowsOptions, classes: Classes, context: number, padId: number): Promise<Rows> {
+  const { tokenizer, parts } = options
   const { before, after } = surround(tokenizer)
   let cut = 0
-  const of = (examples: RowsOptions['train']): TagRow[] =>
-    examples
-      .filter((e): e is TagExample & { line: number } => e.kind === 'tags')
-      .map(({ words, tags, line }) => {
-        const ids = [...before]
-        const labels = before.map(() => -100)
-        for (const [i, word] of words.entries()) {
-          // A space before the word: where spaces belong to words, every one has its own.
-          const tokens = tokenizer.encode(` ${word}`)
-          const tag = classNumber(path, line, classes, tags[i])
-          if (ids.length + tokens.length + after.length > context) {
-            cut++
-            break
-          }
-          tokens.forEach((id, j) => {
-            ids.push(id)
-            labels.push(j === 0 ? tag : -100)
-          })
-        }
-        const row = {
-          ids: Int32Array.from([...ids, ...after]),
-          tags: Int32Array.from([...labels, ...after.map(() => -100)]),
-        }
-        return { ...row, line }
+  const rowsOf = ({ example, path }: Parted): TagRow[] => {
+    if (example.kind !== 'tags') return []
+    const { words, tags, line } = example
+    const ids = [...before]
+    const labels = before.map(() => -100)
+    for (const [i, word] of words.entries()) {
+      // A space before the word: where spaces belong to words, every one has its own.
+      const tokens = tokenizer.encode(` ${word}`)
+      const tag = classNumber(path, line, classes, tags[i])
+      if (ids.length + tokens.length + after.length > context) {
+        cut++
+        break
+      }
+      tokens.forEach((id, j) => {
+        ids.push(id)
+        labels.push(j === 0 ? tag : -100)
       })
-      .filter(({ tags }) => tags.some((tag) => tag >= 0))
-  const [train, validation] = [of(options.train), of(options.validation)]
-  return {
-    count: train.length,
-    validationCount: validation.length,
+    }
+    const row = {
+      ids: Int32Array.from([...ids, ...after]),
+      tags: Int32Array.from([...labels, ...after.map(() => -100)]),
+      line,
+    }
+    return row.tags.some((tag) => tag >= 0) ? [row] : []
+  }
+  const rows = await storeRows(parts, TAG_ROW, sizeOf, rowsOf, options.storage)
+  return storedRows(options, rows, {
     context,
     notes: note(cut, context),
-    loader: ({ batch, accumulate, seed }) =>
-      new RowLoader(train, tagging(batch, padId), { accumulate, seed, who: path }),
-    evaluation: (batch) => () => RowLoader.once(validation, tagging(batch, padId)),
-    preview: (count) =>
-      train.slice(0, count).map(({ ids, tags }) => {
-        const pieces = [...ids].map(
-          (id, i) => tokenizer.decode([id]) + (tags[i] >= 0 ? `⟦${classes.names[tags[i]]}⟧` : ''),
-        )
-        return pieces.join(' ')
-      }),
-  }
+    batcher: (batch) => tagging(batch, padId),
+    show({ ids, tags }) {
+      const pieces = [...ids].map(
+        (id, i) => tokenizer.decode([id]) + (tags[i] >= 0 ? `⟦${classes.names[tags[i]]}⟧` : ''),
+      )
+      return pieces.join(' ')
+    },
+  })
 }

@@ -2,7 +2,18 @@ import { existsSync } from 'node:fs'
 import { basename, dirname, extname, isAbsolute, join, relative, resolve, sep } from 'node:path'
 import { native } from '../../addon.js'
 import { deviceMemory, useDevice } from '../../device.js'
-import { evaluationSteps, openText, splitTokens, type TextData, TextLoader } from '../../data/index.js'
+import {
+  evaluationSteps,
+  openText,
+  prefetch,
+  splitTokens,
+  StoredTokens,
+  type TextData,
+  TextLoader,
+  type TokenStoreOptions,
+  tokensChecksum,
+} from '../../data/index.js'
+import { copyTokens } from '../../data/tokens.js'
 import { SteepestError } from '../../errors.js'
 import { checkpointSteps, latestCheckpoint } from '../../io/checkpoint.js'
 import { nodeFileSystem } from '../../io/files.js'
@@ -33,6 +44,8 @@ export interface PrepareContext {
   cwd?: string
   /** Called now and then with what is being done and the share that is done, 0 to 1. */
   onProgress?: (what: string, done: number) => void
+  /** Where tokens go that are too many for memory. */
+  storage?: TokenStoreOptions
 }
 
 /** Options that belong to a run and come back when it is resumed. */
@@ -202,6 +215,7 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
     tokenizer: tokenizer === undefined || tokenizer === 'bytes' ? tokenizer : path(tokenizer),
     vocab: resumed ? undefined : options.vocab,
     onProgress: context.onProgress,
+    storage: context.storage,
   })
   const who = options.file ?? data.name
   const choices = choose(options, data.tokens.length, threads)
@@ -216,8 +230,9 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   }
   const { accumulate = 1, seed = 1, dropout = 0, dtype = 'float32', validation = 0.1 } = options
   const split = splitTokens(data.tokens, { context: length, validation, who })
-  const loader = new TextLoader(split.train, { context: length, batch, accumulate, seed, who })
-  const first = loader.next()
+  const checksum = await tokensChecksum(split.train)
+  const loader = new TextLoader(split.train, { context: length, batch, accumulate, seed, who, checksum })
+  const first = await loader.next()
   loader.restore({ ...loader.state(), epoch: 0, at: 0 })
 
   const model = new GPT2({
@@ -336,8 +351,10 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
 
   async function* events({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent> {
     const sampler = new Sampler(model, trainer)
-    const started = sampleStart(data)
-    const loop = trainWith(trainer, splitSource(loader, parts()), {
+    const started = await sampleStart(data)
+    // What a file is read for is done beside the step.
+    const source = data.tokens instanceof StoredTokens ? prefetch(loader) : loader
+    const loop = trainWith(trainer, splitSource(source, parts()), {
       steps: total,
       evalData: evaluationSteps(split.validation, {
         context: length,
@@ -366,10 +383,14 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
       signal,
       plan,
     })
-    for await (const event of loop) {
-      yield event.type === 'stop' && event.reason !== 'done' && event.reason !== 'earlyStopping' && event.path
-        ? { ...event, resume: `steepest train --resume ${shellQuoted(out)}` }
-        : event
+    try {
+      for await (const event of loop) {
+        yield event.type === 'stop' && event.reason !== 'done' && event.reason !== 'earlyStopping' && event.path
+          ? { ...event, resume: `steepest train --resume ${shellQuoted(out)}` }
+          : event
+      }
+    } finally {
+      if (data.tokens instanceof StoredTokens) await data.tokens.close()
     }
   }
   const report = () => new Budget(setupOf(options.steps ?? 1), first).report(allow)
@@ -385,8 +406,10 @@ export const shellQuoted = (text: string): string =>
   /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
 
 /** What samples go on from: the first words of the text. */
-function sampleStart({ tokens, tokenizer }: TextData): { prompt: string; ids: number[] } {
-  const ids = [...tokens.subarray(0, Math.min(8, tokens.length))]
+async function sampleStart({ tokens, tokenizer }: TextData): Promise<{ prompt: string; ids: number[] }> {
+  const start = new Int32Array(Math.min(8, tokens.length))
+  await copyTokens(tokens, 0, start)
+  const ids = [...start]
   return { prompt: tokenizer.decode(ids), ids }
 }
 
