@@ -96,6 +96,8 @@ export interface FolderFormat<M> {
   nameOf(fileName: string, model: M): string | null
   /** The name in the file of one of the model's tensors, where it is another. */
   fileNameOf?(name: string): string
+  /** What the modules of transformers call one of the model's tensors, in all its versions, where files have other names than some of them. */
+  moduleNames?(name: string): readonly string[]
   config(model: M): ConfigJson
   /** Whether one of the model's tensors belongs to the head, which may begin anew; absent where a head cannot be chosen. */
   isHead?(name: string): boolean

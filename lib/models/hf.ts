@@ -178,6 +178,10 @@ export async function loadModel<M extends FolderModel = FolderModel>(
 export const ownName = (model: FolderModel, fileName: string): string =>
   FORMATS.find((f) => f.keeps(model))?.nameOf(fileName, model as never) ?? fileName
 
+/** @internal What the modules of transformers call one of the model's tensors, in all its versions. */
+export const moduleNames = (model: FolderModel, name: string): readonly string[] =>
+  FORMATS.find((f) => f.keeps(model))?.moduleNames?.(name) ?? [name]
+
 /** `config.json` of a model, as Hugging Face writes it. */
 export function configOf(model: unknown): ConfigJson {
   const format = FORMATS.find((f) => f.keeps(model))

@@ -5,14 +5,15 @@ import { ViT } from './vit.js'
 
 const isHead = (name: string): boolean => name.startsWith('classifier.')
 
-const RENAMED: readonly (readonly [from: RegExp, to: string])[] = [
-  [/^vit\.layers\./, 'vit.encoder.layer.'],
-  [/\.attention\.q_proj\./, '.attention.attention.query.'],
-  [/\.attention\.k_proj\./, '.attention.attention.key.'],
-  [/\.attention\.v_proj\./, '.attention.attention.value.'],
-  [/\.attention\.o_proj\./, '.attention.output.dense.'],
-  [/\.mlp\.fc1\./, '.intermediate.dense.'],
-  [/\.mlp\.fc2\./, '.output.dense.'],
+/** Names of modules in transformers 5 and later, and those of files and of earlier ones. */
+const RENAMED: readonly (readonly [modules: string, files: string])[] = [
+  ['vit.layers.', 'vit.encoder.layer.'],
+  ['.attention.q_proj.', '.attention.attention.query.'],
+  ['.attention.k_proj.', '.attention.attention.key.'],
+  ['.attention.v_proj.', '.attention.attention.value.'],
+  ['.attention.o_proj.', '.attention.output.dense.'],
+  ['.mlp.fc1.', '.intermediate.dense.'],
+  ['.mlp.fc2.', '.output.dense.'],
 ]
 
 /** A vision transformer in a Hugging Face folder. */
@@ -44,8 +45,9 @@ export const vitFolder: FolderFormat<ViT> = {
 
   // A bare model comes with a pooler that nothing reads; transformers 5 has names of its own for what it reads from such a file.
   nameOf: (name) =>
-    name.startsWith('vit.pooler.') ? null : RENAMED.reduce((n, [from, to]) => n.replace(from, to), name),
+    name.startsWith('vit.pooler.') ? null : RENAMED.reduce((n, [modules, files]) => n.replace(modules, files), name),
   isHead,
+  moduleNames: (name) => [...new Set([name, RENAMED.reduce((n, [modules, files]) => n.replace(files, modules), name)])],
 
   config({ config }) {
     return {

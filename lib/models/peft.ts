@@ -14,14 +14,17 @@ import type { Tensor } from '../tensor/tensor.js'
 import { CausalLM } from './causal.js'
 import { CausalClassifier } from './classifier.js'
 import { GPT2 } from './gpt2.js'
-import { type FolderModel, ownName } from './hf.js'
+import { type FolderModel, moduleNames, ownName } from './hf.js'
+import { ResNet } from './resnet.js'
 import { T5 } from './t5.js'
 import { loadTensor, sourceOf } from './tensors.js'
+import { ViT } from './vit.js'
 
 /** What PEFT calls the work of a model. */
 function taskOf(model: FolderModel): string | null {
   if (model instanceof CausalLM) return 'CAUSAL_LM'
   if (model instanceof T5) return 'SEQ_2_SEQ_LM'
+  if (model instanceof ViT || model instanceof ResNet) return null
   return 'loss' in model && (model as { config?: { task?: string } }).config?.task === 'maskedLm' ? null : 'SEQ_CLS'
 }
 
@@ -38,6 +41,8 @@ const moduleOf = (name: string): string =>
  * Writes low-rank additions as PEFT keeps them: `adapter_config.json` and `adapter_model.safetensors`. `peft` loads the folder on top of the
  * model that the additions are to.
  *
+ * Where versions of transformers call a module by several names (ViT), the additions are there under each: `peft` takes the one that is there.
+ *
  * @param base where PEFT finds that model: a folder, or its name on the hub
  */
 export async function saveAdapter(dir: string, adapted: Lora<FolderModel>, base: string): Promise<void> {
@@ -50,8 +55,10 @@ export async function saveAdapter(dir: string, adapted: Lora<FolderModel>, base:
   const sources = names.flatMap((name) => {
     const { a, b } = additions[name]
     const [first, second] = isTurned(model, name) ? [transpose(b), transpose(a)] : [a, b]
-    const at = `base_model.model.${whole(name)}`
-    return [sourceOf(`${at}.lora_A.weight`, first), sourceOf(`${at}.lora_B.weight`, second)]
+    return moduleNames(model, name).flatMap((module) => {
+      const at = `base_model.model.${whole(module)}`
+      return [sourceOf(`${at}.lora_A.weight`, first), sourceOf(`${at}.lora_B.weight`, second)]
+    })
   })
   const kept = Object.entries(trained).map(([name, t]) => sourceOf(`base_model.model.${name}`, t))
   await nodeFileSystem.makeFolder(dir)
@@ -63,7 +70,7 @@ export async function saveAdapter(dir: string, adapted: Lora<FolderModel>, base:
     r: rank,
     lora_alpha: scale * rank,
     lora_dropout: dropout,
-    target_modules: names.map(whole).sort(),
+    target_modules: names.flatMap((name) => moduleNames(model, name).map(whole)).sort(),
     modules_to_save: kept.length > 0 ? [...new Set(Object.keys(trained).map(moduleOf))].sort() : null,
     fan_in_fan_out: turned,
     bias: 'none',

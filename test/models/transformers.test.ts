@@ -23,6 +23,8 @@ describe.runIf(process.env.STEEPEST_LONG && python)('every architecture, beside 
     execFileSync(python!, [join(root, 'bench/peers', script), ...args], {
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'ignore'],
+      // Its threads wait in loops, which on a busy machine takes minutes.
+      env: { ...process.env, OMP_NUM_THREADS: '1' },
     })
   let names: string[] = []
 
@@ -78,8 +80,8 @@ describe.runIf(process.env.STEEPEST_LONG && python)('every architecture, beside 
   test('reads low-rank additions that were written here through peft, with the logits of the merged model', async () => {
     const [adapters, merged] = ['c', 'd'].map((name) => join(back, name))
     for (const [n, name] of names.entries()) {
-      // Convolutions get no additions, and transformers 5 has other names for the modules of a ViT than its files have.
-      if (/^(resnet|vit)/.test(name)) continue
+      // Convolutions get no additions.
+      if (name.startsWith('resnet')) continue
       const fresh = memory.lora(await loadModel<FolderModel>(join(made, name)), {
         rank: 3,
         alpha: 6,
@@ -94,7 +96,7 @@ describe.runIf(process.env.STEEPEST_LONG && python)('every architecture, beside 
       await saveModel(join(merged, name), adapted.merged())
     }
     const told = run('model_adapters.py', made, adapters, merged).trim().split('\n')
-    expect(told.length).toBe(names.filter((name) => !/^(resnet|vit)/.test(name)).length)
+    expect(told.length).toBe(names.filter((name) => !name.startsWith('resnet')).length)
     rmSync(adapters, { recursive: true })
     rmSync(merged, { recursive: true })
   }, 300_000)
