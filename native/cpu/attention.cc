@@ -3,43 +3,8 @@
 #include "cpu/attention.h"
 
 #include "attrs/attention.gen.h"
-#include "attrs/attentionDropout.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
-
-AttentionShape checkAttention(const Spec& spec, std::size_t at, const AttentionOptions& o) {
-  require(spec.in.size() == at + AttentionOperands::count(o), "attention: wrong number of operands");
-  const View &q = spec.in[0], &k = spec.in[1], &v = spec.in[2];
-  require(q.rank == 4 && k.rank == 4 && isFloat(q.dtype) && k.dtype == q.dtype && v.dtype == q.dtype && sameShape(k, v),
-          "attention: wrong q, k or v");
-  require(k.shape[0] == q.shape[0] && k.shape[3] == q.shape[3], "attention: batch or depth of q and k differ");
-  const std::int64_t heads = q.shape[2], keyHeads = k.shape[2];
-  require(keyHeads >= 1 && heads % keyHeads == 0, "attention: heads of k must divide those of q");
-  const AttentionShape s{q.shape[0], q.shape[1], k.shape[1], heads, keyHeads, q.shape[3], q.dtype};
-  const AttentionOperands operands(spec.in, at, o);
-  const auto isMask = [&](const View* m, std::int64_t rows, DType t) {
-    return !m || (m->rank == 2 && m->shape[0] == s.batch && m->shape[1] == rows && m->dtype == t && m->contiguous());
-  };
-  require(isMask(operands.querySegments, s.queries, DType::int32) && isMask(operands.keySegments, s.keys, DType::int32),
-          "attention: wrong segments");
-  require(isMask(operands.keyMask, s.keys, DType::uint8), "attention: wrong key mask");
-  if (const View* b = operands.bias) {
-    require(b->rank == 4 && (b->shape[0] == s.batch || b->shape[0] == 1) && (b->shape[1] == heads || b->shape[1] == 1) &&
-                b->shape[2] == s.queries && b->shape[3] == s.keys &&
-                (b->dtype == q.dtype || (q.dtype == DType::bfloat16 && b->dtype == DType::float32)),
-            "attention: wrong bias");
-  }
-  if (const View* key = operands.key) {
-    const bool each = key->rank == 2 && key->shape[0] == s.batch;
-    require((key->rank == 1 || each) && key->dim(-1) == 2 && key->dtype == DType::int32 && key->contiguous(), "attention: wrong key");
-    require(o.rate >= 0 && o.rate < 1 && o.examples >= 1, "attention: wrong dropout");
-  }
-  if (const View* ids = operands.ids) {
-    require(o.dropout && ids->rank == 1 && ids->shape[0] == s.batch && ids->dtype == DType::int32 && ids->contiguous(),
-            "attention: wrong ids");
-  }
-  return s;
-}
 
 namespace {
 
@@ -182,12 +147,7 @@ class Forward {
 class Attention final : public Kernel {
  public:
   explicit Attention(const Spec& spec) : options_(AttentionOptions::of(AttentionAttrs::decode(spec.attrs))) {
-    shape_ = checkAttention(spec, 3, options_);
-    require(spec.out.size() == 2 && sameShape(spec.out[0], spec.in[0]) && spec.out[0].dtype == shape_.type, "attention: wrong output");
-    const View& lse = spec.out[1];
-    require(lse.rank == 3 && lse.shape[0] == shape_.batch && lse.shape[1] == shape_.heads && lse.shape[2] == shape_.queries &&
-                lse.dtype == statistics(shape_.type),
-            "attention: wrong second output");
+    shape_ = checkAttentionForward(spec, options_);
     byFloat(shape_.type, [&](auto t) { bytes_ = Forward<decltype(t)>::bytes(shape_, options_); });
     workspace = bytes_ * static_cast<std::size_t>(spec.threads);
     // Few heads: their query rows are cut too, at the price of packing keys more than once.
@@ -222,19 +182,8 @@ class Attention final : public Kernel {
 class AttentionDropout final : public Kernel {
  public:
   explicit AttentionDropout(const Spec& spec) : attrs_(AttentionDropoutAttrs::decode(spec.attrs)) {
-    require(spec.in.size() == 1u + attrs_.ids && spec.out.size() == 1 && spec.out[0].rank == 4 && isFloat(spec.out[0].dtype),
-            "attentionDropout: wrong operands");
-    const View &key = spec.in[0], &out = spec.out[0];
-    require((key.rank == 1 || (key.rank == 2 && key.shape[0] == out.shape[0])) && key.dim(-1) == 2 && key.dtype == DType::int32 &&
-                key.contiguous(),
-            "attentionDropout: wrong key");
-    if (attrs_.ids) {
-      const View& ids = spec.in[1];
-      require(ids.rank == 1 && ids.shape[0] == out.shape[0] && ids.dtype == DType::int32 && ids.contiguous(),
-              "attentionDropout: wrong ids");
-    }
-    require(attrs_.rate >= 0 && attrs_.rate < 1 && attrs_.examples >= 1, "attentionDropout: wrong rate");
-    workspace = static_cast<std::size_t>(spec.threads) * static_cast<std::size_t>(out.shape[3]) * sizeof(float);
+    checkAttentionDropout(spec, attrs_);
+    workspace = static_cast<std::size_t>(spec.threads) * static_cast<std::size_t>(spec.out[0].shape[3]) * sizeof(float);
   }
 
   void run(const Call& call) const override {

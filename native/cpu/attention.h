@@ -1,8 +1,8 @@
 // What attention forward and backward share: operands, which columns a row sees, and packing of heads.
 #pragma once
 
+#include "cpu/attention_checks.h"
 #include "cpu/attention_product.h"
-#include "cpu/norm.h"
 #include "cpu/random.h"
 
 namespace steepest::STEEPEST_LEVEL {
@@ -15,48 +15,6 @@ constexpr std::int64_t kScoreRow = kKeyChunk + 16;
 // Columns of a panel of transposed keys.
 template <class S>
 inline constexpr std::int64_t kPanel = 256 / sizeof(S);
-
-inline std::int64_t roundUp(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
-
-struct AttentionOptions {
-  bool causal, segments, keyMask, bias, dropout, ids;
-  std::int64_t left, right;  // -1: no limit
-  double scale, softCap, rate;
-  std::int64_t site, examples;
-
-  template <class A>
-  static AttentionOptions of(const A& a) {
-    return {a.causal,      a.segments, a.keyMask, a.bias, a.dropout, a.ids,     a.windowLeft,
-            a.windowRight, a.scale,    a.softCap, a.rate, a.site,    a.examples};
-  }
-};
-
-struct AttentionShape {
-  std::int64_t batch = 0, queries = 0, keys = 0, heads = 0, keyHeads = 0, depth = 0;
-  DType type{};
-  std::int64_t share() const { return heads / keyHeads; }
-  template <class S>
-  std::int64_t paddedDepth() const {
-    return roundUp(depth, 64 / static_cast<std::int64_t>(sizeof(S)));
-  }
-};
-
-// The optional operands, in the order of the attributes.
-struct AttentionOperands {
-  const View *querySegments = nullptr, *keySegments = nullptr, *keyMask = nullptr, *bias = nullptr, *key = nullptr, *ids = nullptr;
-
-  AttentionOperands(std::span<const View> in, std::size_t at, const AttentionOptions& o) {
-    if (o.segments) querySegments = &in[at], keySegments = &in[at + 1], at += 2;
-    if (o.keyMask) keyMask = &in[at++];
-    if (o.bias) bias = &in[at++];
-    if (o.dropout) key = &in[at++];
-    if (o.ids) ids = &in[at++];
-  }
-  static std::size_t count(const AttentionOptions& o) { return 2u * o.segments + o.keyMask + o.bias + o.dropout + o.ids; }
-};
-
-// Checks q, k, v and the optional operands that begin at `at`.
-AttentionShape checkAttention(const Spec& spec, std::size_t at, const AttentionOptions& options);
 
 // Scratch is laid out by the same code that measures it.
 class Layout {

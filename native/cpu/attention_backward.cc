@@ -6,17 +6,6 @@
 
 namespace steepest::STEEPEST_LEVEL {
 
-AttentionShape checkAttentionGradient(const Spec& spec, const AttentionOptions& options) {
-  const AttentionShape s = checkAttention(spec, kGradientOperands, options);
-  const View &out = spec.in[3], &lse = spec.in[4], &dout = spec.in[5];
-  require(sameShape(out, spec.in[0]) && out.dtype == s.type && out.contiguous(), "attention: wrong output");
-  require(sameShape(dout, spec.in[0]) && dout.dtype == s.type, "attention: wrong gradient");
-  require(lse.rank == 3 && lse.shape[0] == s.batch && lse.shape[1] == s.heads && lse.shape[2] == s.queries &&
-              lse.dtype == statistics(s.type) && lse.contiguous(),
-          "attention: wrong log-sum-exp");
-  return s;
-}
-
 namespace {
 
 template <class S>
@@ -154,10 +143,7 @@ class Backward {
 class AttentionBackward final : public Kernel {
  public:
   explicit AttentionBackward(const Spec& spec) : options_(AttentionOptions::of(AttentionBackwardAttrs::decode(spec.attrs))) {
-    shape_ = checkAttentionGradient(spec, options_);
-    require(spec.out.size() == 3, "attention: wrong number of gradients");
-    for (std::size_t i = 0; i < 3; ++i)
-      require(sameShape(spec.out[i], spec.in[i]) && spec.out[i].dtype == shape_.type, "attention: wrong gradient");
+    shape_ = checkAttentionBackward(spec, options_);
     // Few heads: their keys are cut too, at the price of sums of dq for each piece.
     const std::int64_t heads = std::max<std::int64_t>(1, shape_.batch * shape_.keyHeads);
     pieces_ = std::clamp<std::int64_t>((16 + heads - 1) / heads, 1, std::max<std::int64_t>(1, shape_.keys / 128));

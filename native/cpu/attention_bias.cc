@@ -107,11 +107,9 @@ void byTypes(DType type, DType bias, F&& body) {
 class AttentionBiasBackward final : public Kernel {
  public:
   explicit AttentionBiasBackward(const Spec& spec) : options_(AttentionOptions::of(AttentionBiasBackwardAttrs::decode(spec.attrs))) {
-    shape_ = checkAttentionGradient(spec, options_);
-    require(options_.bias && spec.out.size() == 1, "attention: wrong gradient of the bias");
-    const View& bias = *AttentionOperands(spec.in, kGradientOperands, options_).bias;
-    require(sameShape(spec.out[0], bias) && spec.out[0].dtype == bias.dtype, "attention: wrong gradient of the bias");
-    byTypes(shape_.type, bias.dtype, [&](auto t, auto w) { bytes_ = BiasGradient<decltype(t), decltype(w)>::bytes(shape_, options_); });
+    shape_ = checkAttentionBiasBackward(spec, options_);
+    byTypes(shape_.type, spec.out[0].dtype,
+            [&](auto t, auto w) { bytes_ = BiasGradient<decltype(t), decltype(w)>::bytes(shape_, options_); });
     workspace = bytes_ * static_cast<std::size_t>(spec.threads);
   }
 

@@ -6,12 +6,6 @@
 
 namespace steepest::STEEPEST_LEVEL {
 
-// Operands q, k, v, out, lse, gradient of out; the optional ones follow.
-constexpr std::size_t kGradientOperands = 6;
-
-// Checks the operands of a backward kernel; gives the sizes.
-AttentionShape checkAttentionGradient(const Spec& spec, const AttentionOptions& options);
-
 // The rows of one block of queries, for one head.
 template <class S>
 struct QueryRows {

@@ -4,10 +4,6 @@
  */
 export const missing: readonly string[] = [
   'argsort',
-  'attention',
-  'attentionBackward',
-  'attentionBiasBackward',
-  'attentionDropout',
   'avgPool',
   'avgPoolBackward',
   'cholesky',

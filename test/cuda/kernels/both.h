@@ -1,6 +1,7 @@
 // Runs one op of the table by its CPU kernel and by its CUDA kernel on fibers.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -121,10 +122,10 @@ inline double apart(const Both& r) {
     double size = 1e-30, error = 0;
     for (std::int64_t i = 0; i < r.cpu[o].view.size(); ++i) {
       const double a = numberAt(r.cpu[o], i), b = numberAt(r.cuda[o], i);
+      if (std::isfinite(a)) size = std::max(size, std::abs(a));
       if (a == b || (a != a && b != b)) continue;
       const double d = std::abs(a - b);
       error = d <= error ? error : d;
-      size = std::max(size, std::abs(a));
     }
     const double share = error / size;
     worst = share <= worst ? worst : share;
