@@ -1,15 +1,6 @@
-import {
-  compile,
-  crossEntropy,
-  grad,
-  nn,
-  optim,
-  perExampleGrads,
-  random,
-  type study,
-  type Tensor,
-  tensor,
-} from 'steepest'
+import { compile, crossEntropy, grad, nn, optim, perExampleGrads, random, tensor } from 'steepest'
+import type { study, Tensor } from 'steepest'
+import { keyOf } from './support/keys.js'
 import { accuracy } from './support/learn.js'
 import { logSlope } from './support/numbers.js'
 import { prototypes } from './support/rows.js'
@@ -60,7 +51,7 @@ interface Data {
 /** Logistic regression with a penalty that is not convex, Σ w²/(1 + w²) / 100; labels of a random model, some of them wrong. */
 async function data(seed: number, n: number): Promise<Data> {
   const draw = (i: number, shape: number[]) =>
-    random.normal(random.foldIn(random.key(seed), i), shape, { dtype: 'float64' })
+    random.normal(random.foldIn(keyOf(seed, 'data'), i), shape, { dtype: 'float64' })
   const x = draw(0, [n, DIM])
   const y = x
     .matmul(draw(1, [DIM]))
@@ -97,7 +88,7 @@ async function run({ x, y, n }: Data, seed: number, first: number, eta: number, 
   let size = first
   const ran: Ran = { squares: [], batches: [] }
   for (let t = 0; t < steps; t++) {
-    const rows = random.integers(random.foldIn(random.key(seed + 7), t), [size], 0, n)
+    const rows = random.integers(random.foldIn(keyOf(seed, 'order'), t), [size], 0, n)
     const next = step(params, state, rows)
     const { spread, full } = next
     params = next.params
@@ -138,7 +129,7 @@ async function classify({ seed, pick }: study.Trial, first: number, eta: number)
   let at = { params: nn.parameters(model), state: optimizer.init(nn.parameters(model)) }
   let [size, steps] = [first, 0]
   for (let seen = 0; seen < pick(NET.examples, 4 * first); seen += size, steps++) {
-    const next = step(at.params, at.state, random.integers(random.foldIn(random.key(seed), steps), [size], 0, n))
+    const next = step(at.params, at.state, random.integers(random.foldIn(keyOf(seed, 'order'), steps), [size], 0, n))
     at = next
     if (eta !== Infinity) {
       const [variance, meanSquare] = [await next.spread.variance.item(), await next.spread.meanSquare.item()]

@@ -1,4 +1,5 @@
 import { eigh, matmul, random, tensor } from 'steepest'
+import { keyOf } from './keys.js'
 import type { Rows } from './rows.js'
 
 const SIDE = 14
@@ -34,8 +35,8 @@ function spectrum(power: number): Float64Array {
  */
 export async function fields(seed: number, n: number, white = false): Promise<Rows> {
   const pixels = SIDE * SIDE
-  const draw = (i: number, shape: number[]) => random.normal(random.foldIn(random.key(seed), i), shape)
-  const which = random.integers(random.foldIn(random.key(seed), 10), [n], 0, CLASSES * TEXTURES)
+  const draw = (i: number, shape: number[]) => random.normal(random.foldIn(keyOf(seed, 'data'), i), shape)
+  const which = random.integers(random.foldIn(keyOf(seed, 'data'), 10), [n], 0, CLASSES * TEXTURES)
   // What is left of noise without its low frequencies: noise less the field that it makes.
   const smooth = tensor(Float32Array.from(spectrum(1.5)), { shape: [pixels, pixels] })
   const noise = draw(0, [CLASSES * TEXTURES, pixels])

@@ -1,4 +1,5 @@
 import { compile, grad, nn, type optim, random, type Tensor, tensor } from 'steepest'
+import { keyOf } from './keys.js'
 
 const [MODES, ROWS, NOISE] = [8, 128, 0.05]
 
@@ -53,12 +54,12 @@ export async function ringGan(
   let g = { params: nn.parameters(maker), state: first.init(nn.parameters(maker)) }
   let d = { params: nn.parameters(judge), state: second.init(nn.parameters(judge)) }
   for (let t = 1; t <= steps; t++) {
-    const next = step(g.params, d.params, g.state, d.state, random.foldIn(random.key(seed), t))
+    const next = step(g.params, d.params, g.state, d.state, random.foldIn(keyOf(seed, 'data'), t))
     g = next.g
     d = next.d
     if (t % 50 === 0) await g.params[Object.keys(g.params)[0]].read()
   }
-  const points = await drawn(g.params, random.key(seed + 7), 2000).read()
+  const points = await drawn(g.params, keyOf(seed, 'other'), 2000).read()
   const hits = new Array<number>(MODES).fill(0)
   for (let i = 0; i < 2000; i++) {
     const [x, y] = [Number(points[2 * i]), Number(points[2 * i + 1])]

@@ -1,4 +1,5 @@
 import { compile, nn, type optim, random, scan, type Tensor, tensor } from 'steepest'
+import { keyOf } from './keys.js'
 import { learn } from './learn.js'
 
 type Matrix = readonly (readonly number[])[]
@@ -65,7 +66,7 @@ export async function imitate(optimizer: optim.Optimizer, seed: number, rounds: 
     return scan(next, start, tensor(Int32Array.from({ length: LENGTH }, (_, i) => i))).ys.reshape([-1, 4])
   })
   const look = (p: Weights, round: number) => {
-    const keys = [seed, seed + 500].map((s) => random.foldIn(random.key(s), round))
+    const keys = (['data', 'other'] as const).map((use) => random.foldIn(keyOf(seed, use), round))
     const x = walks(p, random.normal(keys[0], [WALKS, 4]), keys[1])
     return { x, u: x.matmul(k).neg() }
   }

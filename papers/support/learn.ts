@@ -1,4 +1,5 @@
 import { compile, nn, optim, random, readAll, Tensor, tensor, valueAndGrad } from 'steepest'
+import { keyOf } from './keys.js'
 
 /** The loss of parameters on a batch, a scalar, or all that a model says of it. */
 export type Loss<P, B> = (params: P, batch: B) => Tensor | optim.Outputs
@@ -51,7 +52,7 @@ export async function learn<P, B>(options: {
   // The first parameters are copied, so that the caller's are not overwritten.
   let params = compile((p: P) => copied(p))(options.params)
   let state = optimizer.init(params)
-  const keys = random.key(seed)
+  const keys = keyOf(seed, 'steps')
   const losses: number[] = []
   let pending: Tensor[] = []
   for (let t = 1; t <= steps; t++) {

@@ -1,4 +1,5 @@
-import { optim, random, type study, type Tensor } from 'steepest'
+import { optim, random, stopGradient, type study, type Tensor } from 'steepest'
+import { keyOf } from './keys.js'
 import { type Fitted, learn } from './learn.js'
 import { batches } from './rows.js'
 
@@ -14,7 +15,7 @@ type Weights = { w: Tensor }
 
 /** 2000 rows of 50 columns. */
 export async function logisticTask({ seed, pick }: study.Trial): Promise<LogisticTask> {
-  const key = random.key(seed)
+  const key = keyOf(seed, 'data')
   const draw = (i: number, shape: number[]) => random.normal(random.foldIn(key, i), shape, { dtype: 'float64' })
   const x = draw(0, [pick(2000, 200), DIM]).mul(draw(1, [DIM]).exp())
   const p = x.matmul(draw(2, [DIM])).sigmoid()
@@ -28,6 +29,22 @@ export async function logisticTask({ seed, pick }: study.Trial): Promise<Logisti
 export const scored = ({ w }: Weights, x: Tensor, y: Tensor): optim.Outputs => {
   const logits = x.matmul(w)
   return { loss: logits.mul(y).neg().softplus().mean(), logits }
+}
+
+/** The loss, but each example gets the slope of another. */
+export function shuffled(p: Weights, x: Tensor, y: Tensor): optim.Outputs {
+  const { loss, logits } = scored(p, x, y)
+  const z = logits as Tensor
+  const slope = z.mul(y).neg().sigmoid().mul(y).neg().div(y.size)
+  const dealt = slope.take(random.permutation(random.key(1), y.size))
+  return {
+    loss: stopGradient(loss).add(
+      stopGradient(dealt)
+        .mul(z.sub(stopGradient(z)))
+        .sum(),
+    ),
+    logits,
+  }
 }
 
 /** Steps from weights 0 on all rows. */

@@ -1,4 +1,5 @@
 import { random, type Tensor, tensor } from 'steepest'
+import { keyOf } from './keys.js'
 
 /** Examples and their classes. */
 export interface Rows {
@@ -16,7 +17,7 @@ export function sampler(seed: number, n: number, batch: number): (step: number) 
   return async (step) => {
     const now = Math.floor((step - 1) / perEpoch)
     if (now !== epoch) {
-      order = (await random.permutation(random.foldIn(random.key(seed), now), n).read()) as Int32Array
+      order = (await random.permutation(random.foldIn(keyOf(seed, 'order'), now), n).read()) as Int32Array
       epoch = now
     }
     const at = ((step - 1) % perEpoch) * batch
@@ -43,7 +44,7 @@ export async function prototypes(
     noise = 1,
   }: { n: number; classes: number; perClass?: number; dim: number; noise?: number },
 ): Promise<Rows> {
-  const [a, b, c] = [0, 1, 2].map((i) => random.foldIn(random.key(seed), i))
+  const [a, b, c] = [0, 1, 2].map((i) => random.foldIn(keyOf(seed, 'data'), i))
   const centers = random.normal(a, [classes * perClass, dim])
   const which = random.integers(b, [n], 0, classes * perClass)
   const x = centers.take(which).add(random.normal(c, [n, dim]).mul(noise))
@@ -85,7 +86,7 @@ export interface Pairs {
 
 /** Two digits on 12 × 12, one to the left and one to the right, each shifted, with noise; a share of the right labels is wrong. */
 export async function pairs(seed: number, n: number, wrong = 0): Promise<Pairs> {
-  const draw = (i: number) => random.uniform(random.foldIn(random.key(seed), i), [n], { dtype: 'float64' }).read()
+  const draw = (i: number) => random.uniform(random.foldIn(keyOf(seed, 'data'), i), [n], { dtype: 'float64' }).read()
   const [a, b, xa, xb, ya, yb, flip, other] = await Promise.all([0, 1, 2, 3, 4, 5, 6, 7].map(draw))
   const pixels = new Float32Array(n * SIDE * SIDE)
   const [left, right] = [new Int32Array(n), new Int32Array(n)]
@@ -97,7 +98,7 @@ export async function pairs(seed: number, n: number, wrong = 0): Promise<Pairs> 
     if (flip[i] < wrong) right[i] = Math.floor(other[i] * 10)
   }
   const clean = tensor(pixels, { shape: [n, SIDE * SIDE] })
-  const x = clean.add(random.normal(random.foldIn(random.key(seed), 8), [n, SIDE * SIDE]).mul(0.2))
+  const x = clean.add(random.normal(random.foldIn(keyOf(seed, 'data'), 8), [n, SIDE * SIDE]).mul(0.2))
   await x.read()
   return { x, left: tensor(left), right: tensor(right) }
 }
@@ -105,7 +106,7 @@ export async function pairs(seed: number, n: number, wrong = 0): Promise<Pairs> 
 /** Digits drawn with strokes on 12 × 12, shifted by up to two pixels, of random contrast, with noise: x [n, 1, 12, 12], y [n]. A share of the labels is wrong. */
 export async function digits(seed: number, n: number, options: { noise?: number; wrong?: number } = {}): Promise<Rows> {
   const { noise = 0.1, wrong = 0 } = options
-  const draw = (i: number) => random.uniform(random.foldIn(random.key(seed), i), [n], { dtype: 'float64' }).read()
+  const draw = (i: number) => random.uniform(random.foldIn(keyOf(seed, 'data'), i), [n], { dtype: 'float64' }).read()
   const [which, dx, dy, contrast, flip, other] = await Promise.all([0, 1, 2, 3, 4, 5].map(draw))
   const pixels = new Float32Array(n * SIDE * SIDE)
   const labels = new Int32Array(n)
@@ -116,7 +117,7 @@ export async function digits(seed: number, n: number, options: { noise?: number;
     labels[i] = flip[i] < wrong ? Math.floor(other[i] * 10) : digit
   }
   const clean = tensor(pixels, { shape: [n, 1, SIDE, SIDE] })
-  const x = clean.add(random.normal(random.foldIn(random.key(seed), 6), [n, 1, SIDE, SIDE]).mul(noise))
+  const x = clean.add(random.normal(random.foldIn(keyOf(seed, 'data'), 6), [n, 1, SIDE, SIDE]).mul(noise))
   const centered = x.sub(x.mean()).div(x.square().mean().sqrt())
   await centered.read()
   return { x: centered, y: tensor(labels) }
