@@ -8,7 +8,9 @@ import type { Verdict } from '../study/run.js'
 import { duration, small } from '../train/plot-numbers.js'
 import { type Abilities, type Style, styled, wrapped } from '../train/terminal-text.js'
 
-const WIDTH = 100
+/** Columns that every terminal has. */
+const WIDTH = 80
+const INDENT = 8
 const STATE_STYLE: Readonly<Record<PaperState, Style>> = {
   holds: 'green',
   'does not hold': 'red',
@@ -45,6 +47,11 @@ function paragraph(label: string, text: string): string[] {
   return wrapped(text, WIDTH - 12, 40).map((line, i) => `${(i === 0 ? label : '').padEnd(12)}${line}`)
 }
 
+/** Text with a mark of eight columns before its first line, which may be styled. */
+function item(text: string, mark = ' '.repeat(INDENT)): string[] {
+  return wrapped(text, WIDTH - INDENT, 40).map((line, i) => `${i === 0 ? mark : ' '.repeat(INDENT)}${line}`)
+}
+
 /** Everything that a study found, for people. */
 export function resultLines(
   result: StudyResult,
@@ -53,28 +60,33 @@ export function resultLines(
   { color, unicode, paths, cwd }: Abilities & { paths: { result: string; plot: string }; cwd: string },
 ): string[] {
   const { claim, criteria, controls, numbers, reports } = result
-  const good = (ok: boolean, yes: string, no: string) => styled((ok ? yes : no).padEnd(8), ok ? 'green' : 'red', color)
   const walked = result.verdict === 'walked'
-  const judged = (c: Judged, mark: string) => [
-    `${mark}${c.what}: ${value(c.measured)}${OVER[c.over]}, ${boundWords(c)}`,
-  ]
+  const good = (ok: boolean, yes: string, no: string) =>
+    walked ? undefined : styled((ok ? yes : no).padEnd(INDENT), ok ? 'green' : 'red', color)
+  const judged = (c: Judged, mark?: string) =>
+    item(`${c.what}: ${value(c.measured)}${OVER[c.over]}, ${boundWords(c)}`, mark)
+  const title = wrapped(`${claim.title}, ${claim.by}, ${claim.source}`, WIDTH, 40)
   const lines = [
-    styled(`${claim.title}, ${claim.by}, ${claim.source}`, 'bold', color),
+    ...title.map((line) => styled(line, 'bold', color)),
     ...paragraph('claims', claim.says),
     '',
-    `measured with ${result.seeds.length === 1 ? 'seed' : 'seeds'} ${result.seeds.join(', ')}${walked ? ' at small sizes, which shows nothing but that it runs' : ''}`,
+    ...wrapped(
+      `measured with ${result.seeds.length === 1 ? 'seed' : 'seeds'} ${result.seeds.join(', ')}${walked ? ' at small sizes, which shows nothing but that it runs' : ''}`,
+      WIDTH,
+      40,
+    ),
   ]
   for (const c of criteria) {
-    lines.push(...judged(c, walked ? '' : good(c.holds, 'ok', 'FAILED')), `        ${numberText(numbers[c.number])}`)
+    lines.push(...judged(c, good(c.holds, 'ok', 'FAILED')), ...item(numberText(numbers[c.number])))
   }
   for (const control of controls) {
-    lines.push(`control, which must fail: ${control.what}`)
-    for (const c of control.criteria) lines.push(...judged(c, walked ? '' : good(!c.holds, 'fails', 'PASSES')))
+    lines.push(...wrapped(`control, which must fail: ${control.what}`, WIDTH, 40))
+    for (const c of control.criteria) lines.push(...judged(c, good(!c.holds, 'fails', 'PASSES')))
   }
   const named = new Set(criteria.map((c) => c.number))
   const beside = Object.entries(numbers).filter(([key]) => !named.has(key))
   if (beside.length > 0) lines.push('beside it')
-  for (const [key, summary] of beside) lines.push(`        ${reports[key] ?? key}: ${numberText(summary)}`)
+  for (const [key, summary] of beside) lines.push(...item(`${reports[key] ?? key}: ${numberText(summary)}`))
   lines.push('', ...studyLines(plot, verdict, { width: WIDTH, height: 14, unicode, color }), '')
   lines.push(...paragraph('not shown', claim.notShown))
   if (claim.found) lines.push(...paragraph('found', claim.found))

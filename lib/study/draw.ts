@@ -1,6 +1,6 @@
 import { drawCurves, type CurveOptions } from '../train/curve.js'
 import { plotSvg, type Series } from '../train/svg.js'
-import { styled, type Style } from '../train/terminal-text.js'
+import { styled, type Style, wrapped } from '../train/terminal-text.js'
 import type { CurvePoint, Plot } from './contract.js'
 import type { Verdict } from './run.js'
 
@@ -52,8 +52,18 @@ export function studyLines(
   const lines = drawCurves(curves, { ...size, first })
   if (lines.length === 0) return []
   const axis = (label: string, log = false) => (log ? `log10 of ${label}` : label)
-  const legend = names.map((name, i) =>
-    paint(i)(`${color ? (size.unicode ? '━' : '-') : MARKS[i % MARKS.length]} ${name}`),
-  )
-  return [legend.join('   '), ...lines, `${axis(plot.y, plot.logY)} by ${axis(plot.x, plot.logX)}`]
+  // Names that have no room in a row of the legend begin the next one.
+  const legend: string[] = []
+  let room = 0
+  for (const [i, name] of names.entries()) {
+    const entry = `${color ? (size.unicode ? '━' : '-') : MARKS[i % MARKS.length]} ${name}`
+    if (entry.length + 3 <= room) legend[legend.length - 1] += `   ${paint(i)(entry)}`
+    else {
+      legend.push(paint(i)(entry))
+      room = size.width + 3
+    }
+    room -= entry.length + 3
+  }
+  const axes = `${axis(plot.y, plot.logY)} by ${axis(plot.x, plot.logX)}`
+  return [...legend, ...lines, ...wrapped(axes, size.width, 4)]
 }
