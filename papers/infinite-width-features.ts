@@ -1,5 +1,7 @@
 import { compile, nn, optim, random, type study, type Tensor, tanh, valueAndGrad } from 'steepest'
+import { keyOf } from './support/keys.js'
 import { logSlope } from './support/numbers.js'
+import { BASE, cbow, embed, type Kind, purity, type Words, words } from './support/words.js'
 
 export const claim: study.Claim = {
   title: 'Feature Learning in Infinite-Width Neural Networks (Tensor Programs IV)',
@@ -7,7 +9,8 @@ export const claim: study.Claim = {
   source: 'arXiv 2011.14522',
   says:
     'In the standard and in the neural tangent parametrization, features stop to move as a network gets wider; there is one parametrization, µP, ' +
-    'in which every layer learns features at any width, and an exponent r, computed from the scales alone, tells which is which.',
+    'in which every layer learns features at any width, and an exponent r, computed from the scales alone, tells which is which. So word2vec ' +
+    'learns better vectors as it gets wider in µP, while in the others they stay what they were drawn as.',
   criteria: [
     { number: 'mupLow', what: 'slope of log change of the features by log width in µP', atLeast: -0.1 },
     { number: 'mupHigh', what: 'the same', atMost: 0.1 },
@@ -26,9 +29,30 @@ export const claim: study.Claim = {
       atMost: 1e-12,
       over: 'every',
     },
+    {
+      number: 'purity',
+      what: 'word2vec of width 512: share of words whose nearest is of the same part of the text, µP minus neural tangent',
+      atLeast: 0.2,
+      over: 'every',
+    },
+    { number: 'wider', what: 'the same share in µP, width 512 minus width 64', atLeast: 0.03 },
+    { number: 'wordsFell', what: 'loss of word2vec over that at first, the worse', atMost: 0.5, over: 'every' },
   ],
-  reports: { smallest: 'change of the features in µP at the smallest width', widest: 'the same at the largest' },
-  notShown: 'Word2Vec and few-shot Omniglot, and that the infinite-width limit is the best of all widths.',
+  reports: {
+    smallest: 'change of the features in µP at the smallest width',
+    widest: 'the same at the largest',
+    drawn: 'share of words whose nearest is of the same part, vectors as they are drawn, width 512',
+    at64: 'the same after training at width 64, where all parametrizations are one',
+    mup512: 'the same in µP at width 512',
+    ntp512: 'the same in the neural tangent parametrization',
+    standard512: 'the same in the standard one with rate 1/n',
+  },
+  notShown:
+    'Analogies of words, few-shot Omniglot, and the infinite-width limits themselves, of which that of µP is the best of all widths.',
+  found:
+    'Word2vec learns from the text that is on the machine (declarations of TypeScript), where a word’s topic is the sixteenth of the text in which it mostly stands. ' +
+    'The rate is chosen at width 64, where the loss diverges from 80 on in batches of 128 and is lowest at 20. The loss of the neural tangent parametrization is the lower one at width 512: ' +
+    'it learns the words that are told, from vectors that hardly move.',
 }
 
 const [INPUTS, EXAMPLES, STEPS, RATE] = [10, 32, 10, 0.5]
@@ -64,7 +88,7 @@ const standard: Parametrization = (width, seed) => ({
 /** What ten steps do to the Gram matrix of the last hidden layer, |K' − K| / |K|, and to the loss. */
 async function movement(parametrization: Parametrization, width: number, seed: number) {
   const { model, groups } = parametrization(width, seed)
-  const x = random.normal(random.key(seed), [EXAMPLES, INPUTS], { dtype: 'float64' })
+  const x = random.normal(keyOf(seed, 'data'), [EXAMPLES, INPUTS], { dtype: 'float64' })
   const y = x
     .slice([null, [0, 1]])
     .mul(x.slice([null, [1, 2]]))
@@ -91,6 +115,35 @@ async function movement(parametrization: Parametrization, width: number, seed: n
   return { moved, fell: await loss(at.params).div(loss(model)).item() }
 }
 
+/** Of word2vec; the rate is chosen at width 64. */
+const [WIDE, WORD_RATE] = [512, 30]
+async function embedded(text: Words, kind: Kind, width: number, { seed, pick }: study.Trial) {
+  const { model, groups } = cbow(kind, text.size, width, seed)
+  return embed(text, model, { lr: WORD_RATE, groups, seed, steps: pick(3000, 4), batch: pick(128, 16) })
+}
+const textOf = ({ pick }: study.Trial) => words(pick(Infinity, 100_000))
+
+async function byWords(trial: study.Trial) {
+  const text = await textOf(trial)
+  const wide = trial.pick(WIDE, 128)
+  const small = await embedded(text, 'mup', BASE, trial)
+  const [m, n, s] = [
+    await embedded(text, 'mup', wide, trial),
+    await embedded(text, 'ntp', wide, trial),
+    await embedded(text, 'standard', wide, trial),
+  ]
+  return {
+    purity: m.purity - n.purity,
+    wider: m.purity - small.purity,
+    wordsFell: Math.max(m.last / m.first, n.last / n.first),
+    drawn: await purity(text, cbow('ntp', text.size, wide, trial.seed).model.input.weight),
+    at64: small.purity,
+    mup512: m.purity,
+    ntp512: n.purity,
+    standard512: s.purity,
+  }
+}
+
 async function byWidth(parametrization: Parametrization, seed: number, widths: readonly number[]) {
   const points: study.CurvePoint[] = []
   let fell = 0
@@ -102,7 +155,8 @@ async function byWidth(parametrization: Parametrization, seed: number, widths: r
   return { points, fell, slope: logSlope(points) }
 }
 
-export async function experiment({ seed, pick }: study.Trial): Promise<study.Outcome> {
+export async function experiment(trial: study.Trial): Promise<study.Outcome> {
+  const { seed, pick } = trial
   const widths = pick(WIDTHS, [16, 32])
   const [m, n, s] = [
     await byWidth(mup, seed, widths),
@@ -124,6 +178,7 @@ export async function experiment({ seed, pick }: study.Trial): Promise<study.Out
       rNtp: Math.abs(exponents.ntp.r - 0.5),
       smallest: m.points[0].y,
       widest: m.points[m.points.length - 1].y,
+      ...(await byWords(trial)),
     },
     curves: { µP: m.points, 'neural tangent': n.points, standard: s.points },
   }
@@ -131,10 +186,14 @@ export async function experiment({ seed, pick }: study.Trial): Promise<study.Out
 
 export const control: study.Control = {
   what: 'the neural tangent parametrization under the name of µP',
-  fails: ['mupLow'],
-  experiment: async ({ seed, pick }) => ({
-    numbers: { mupLow: (await byWidth(ntp, seed, pick(WIDTHS, [16, 32]))).slope },
-  }),
+  fails: ['mupLow', 'wider'],
+  async experiment(trial) {
+    const text = await textOf(trial)
+    const [small, wide] = [BASE, trial.pick(WIDE, 128)]
+    const at = async (width: number) => (await embedded(text, 'ntp', width, trial)).purity
+    const { slope } = await byWidth(ntp, trial.seed, trial.pick(WIDTHS, [16, 32]))
+    return { numbers: { mupLow: slope, wider: (await at(wide)) - (await at(small)) } }
+  },
 }
 
 export const plot: study.Plot = { x: 'width', y: 'change of the Gram matrix of the features', logX: true, logY: true }

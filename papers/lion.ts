@@ -1,6 +1,6 @@
 import { nn, optim, random, type study, tensor } from 'steepest'
 import { walk } from './support/descend.js'
-import { language, languageModel, lastOf, trainLanguage } from './support/language.js'
+import { type Contender, contest, languageModel, lastOf } from './support/language.js'
 
 export const claim: study.Claim = {
   title: 'Symbolic Discovery of Optimization Algorithms',
@@ -46,35 +46,20 @@ export const claim: study.Claim = {
     '600 steps it is 8 % behind (0.640 and 0.591), with 16 rows 5 %.',
 }
 
-interface Choice {
-  make: (lr: optim.LearningRate) => optim.Optimizer
-  rate: number
-}
 /** Rate times decay is about the same for all, as the paper has it; rates are the best on seed 0 of those that `found` tells. */
-const ADAMW: Choice = {
+const ADAMW: Contender = {
   make: (lr) => optim.adamw({ lr, betas: [0.9, 0.99], weightDecay: 0.1 }),
   rate: 3e-3,
 }
-const LION: Choice = { make: (lr) => optim.lion({ lr, weightDecay: 1 }), rate: 1e-3 }
-const SIGN: Choice = { make: (lr) => optim.lion({ lr, weightDecay: 1, betas: [0, 0] }), rate: 3e-3 }
+const LION: Contender = { make: (lr) => optim.lion({ lr, weightDecay: 1 }), rate: 1e-3 }
+const SIGN: Contender = { make: (lr) => optim.lion({ lr, weightDecay: 1, betas: [0, 0] }), rate: 3e-3 }
 
-const [TIME, STEPS, ROWS] = [32, 2400, 16]
 const known = new Map<string, Promise<study.CurvePoint[]>>()
 
-/** Held-out losses of an optimizer by step, with a short rise of the rate and a cosine to 0; once for each seed. */
-function trained(
-  what: string,
-  { make, rate }: Choice,
-  { seed, quick, pick }: study.Trial,
-): Promise<study.CurvePoint[]> {
-  const run = async () => {
-    const steps = pick(STEPS, 4)
-    const lr = optim.schedule({ kind: 'cosine', lr: rate, steps, warmup: Math.round(steps / 20) })
-    const text = await language(seed, pick(400_000, 4000))
-    return trainLanguage(make(lr), text, { seed, steps, batch: ROWS, time: TIME, every: Math.ceil(steps / 24) })
-  }
-  const key = `${what} ${seed} ${quick}`
-  const found = known.get(key) ?? run()
+/** The losses of an optimizer; once for each seed. */
+function trained(what: string, contender: Contender, trial: study.Trial): Promise<study.CurvePoint[]> {
+  const key = `${what} ${trial.seed} ${trial.quick}`
+  const found = known.get(key) ?? contest(contender, trial)
   known.set(key, found)
   return found
 }
@@ -112,7 +97,7 @@ export async function experiment(trial: study.Trial): Promise<study.Outcome> {
   const adamw = await trained('adamw', ADAMW, trial)
   const sign = await trained('sign', SIGN, trial)
   const bytes = (optimizer: optim.Optimizer) =>
-    Object.values(optimizer.stateBytes(nn.parameters(languageModel(0, TIME)))).reduce((a, b) => a + b, 0)
+    Object.values(optimizer.stateBytes(nn.parameters(languageModel(0, 32)))).reduce((a, b) => a + b, 0)
   return {
     numbers: {
       ...(await kernel(trial.seed, optim.lion({ lr: 1e-3 }))),

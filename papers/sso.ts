@@ -1,7 +1,8 @@
-import { optim, random, stopGradient, type study, type Tensor } from 'steepest'
+import { optim, type study } from 'steepest'
 import { imitate } from './support/imitation.js'
 import { tailMean } from './support/learn.js'
-import { type LogisticTask, leastLoss, logisticTask, lowest, onAll, scored } from './support/logistic.js'
+import { geometricMean } from './support/numbers.js'
+import { type LogisticTask, leastLoss, logisticTask, lowest, onAll, scored, shuffled } from './support/logistic.js'
 
 export const claim: study.Claim = {
   title: 'Target-based Surrogates for Stochastic Optimization',
@@ -25,8 +26,13 @@ export const claim: study.Claim = {
     },
     {
       number: 'overSgd',
-      what: 'logistic regression: loss above the least after 300 looks with 20 inner steps, over that of SGD, each at its best rate',
+      what: 'logistic regression: loss above the least after 300 looks with 20 inner steps, over that of SGD, each at its best rate (of 8 data sets)',
       atMost: 0.8,
+    },
+    {
+      number: 'innerNoisy',
+      what: 'the same loss with 5 over 1 and 20 over 5 inner steps at η = 4, the larger',
+      atMost: 1,
     },
     {
       number: 'expert',
@@ -36,14 +42,13 @@ export const claim: study.Claim = {
     },
     {
       number: 'inner',
-      what: 'the same loss with 5 over 1 and 20 over 5 inner steps, the larger',
+      what: 'imitation: the same with 5 over 1 and 20 over 5 inner steps, the larger',
       atMost: 1,
       over: 'every',
     },
   ],
   reports: {
     overAdam: 'logistic regression: loss above the least over that of Adam, each at its best rate',
-    innerNoisy: 'the same with 5 over 1 and 20 over 5 inner steps at η = 4, the larger',
     least: 'the least loss',
     sgd: 'loss of SGD above it',
     adam: 'loss of Adam above it',
@@ -56,14 +61,14 @@ export const claim: study.Claim = {
     'MuJoCo and its experts; surrogates of other shapes than the square; that it is ahead of Adam in logistic regression: on columns of such ' +
     'different scales it is not.',
   found:
-    'The bound of 0.8 on the plain loss, met by the seeds that it was chosen with (0.72), was not on fresh ones (0.86, seeds 100 to 102): labels are ' +
-    'drawn, so that most of what is left is the least loss that there is (0.04 to 0.09), which no method changes. So losses are measured from there. ' +
-    'That more inner steps are better at η = 4 failed on two of the seeds 200 to 202 (1.32, 1.17), measured so: they fit the noise of the batch, which the spec warns of, ' +
-    'and is printed; where the loss has no noise, as in the imitation, it is a criterion. ' +
-    'One inner step with a line search, which was the control, is not gradient descent: it met the bound on seeds 300 to 302 (0.76). ' +
-    'In logistic regression Adam is far ahead (excess of 0.010 and 0.013 against 0.014 and 0.022 in two seeds, and 0.004 with a rate that falls as 1/√t) since it ' +
-    'scales every column by itself. Minimizing each surrogate to the end by L-BFGS, which needs no scaling, is no better (0.03): at 1/L steps are short where ' +
-    'examples are told apart already. The case of the paper, where the loss is a square and a look is dear, is the imitation.',
+    'The bound of 0.8 on the plain loss, met by the seeds that it was chosen with, was not on fresh ones (0.86): labels are drawn, so that most of what ' +
+    'is left is the least loss that there is (0.04 to 0.09), which no method changes; so losses are measured from there. What is left differs much from one data set to ' +
+    'the next (ratios of 0.18 to 1.16 over twelve), so that three of them met the bound or not by chance; a trial is the geometric mean over eight, and nine fresh ' +
+    'trials (500 to 508) gave 0.41 to 0.58. More inner steps are better in each of them, which failed on two of three single data sets. ' +
+    'One inner step with a line search is not gradient descent, and no control: it met the bound once. ' +
+    'In logistic regression Adam is ahead (by a third), since it scales every column by itself. Minimizing each surrogate to the end by L-BFGS, which needs no scaling, ' +
+    'is no better (0.03): at 1/L steps are short where examples are told apart already. The case of the paper, where the loss is a square and a look is dear, is the ' +
+    'imitation.',
 }
 
 const [LOOKS, ROUNDS] = [300, 50]
@@ -88,12 +93,36 @@ const SGD_RATES = [0.03, 0.1, 0.3, 1, 3]
 const ADAM_RATES = [0.01, 0.03, 0.1, 0.3]
 const CLONE_RATES = { sgd: [0.05, 0.1, 0.2], adam: [0.01, 0.03, 0.1] }
 
-/** Loss above the least after some looks. */
-async function excess(task: LogisticTask, looks: number) {
+/** Losses above the least after some looks, each at the best of its rates. */
+async function excess(task: LogisticTask, { pick }: study.Trial) {
   const floor = await leastLoss(task)
-  const of = async (optimizers: readonly optim.Optimizer[]) => (await lowest(task, optimizers, looks)) - floor
+  const of = async (optimizers: readonly optim.Optimizer[]) => (await lowest(task, optimizers, pick(LOOKS, 4))) - floor
   const ours = (inner: number, etas: readonly number[]) => of(etas.map((eta) => surrogate(inner, eta)))
   return { floor, of, ours, sgd: await of(SGD_RATES.map((lr) => optim.sgd({ lr }))) }
+}
+
+/** Ratios of losses above the least, and those losses, over eight data sets: what is left differs by a factor of two from one to the next. */
+async function noisy(trial: study.Trial) {
+  const all: Record<'sgd' | 'adam' | 'surrogate' | 'least' | 'one' | 'five' | 'twenty', number>[] = []
+  for (let i = 0; i < trial.pick(8, 1); i++) {
+    const task = await logisticTask({ ...trial, seed: 8 * trial.seed + i })
+    const { floor, of, ours, sgd } = await excess(task, trial)
+    const adam = await of(ADAM_RATES.map((lr) => optim.adam({ lr })))
+    const [one, five, twenty] = [await ours(1, [4]), await ours(5, [4]), await ours(20, [4])]
+    all.push({ sgd, adam, surrogate: await ours(20, ETAS), least: floor, one, five, twenty })
+  }
+  type Key = keyof (typeof all)[number]
+  const ratio = (a: Key, b: Key) => geometricMean(all.map((r) => r[a] / r[b]))
+  const mean = (key: Key) => all.reduce((s, r) => s + r[key], 0) / all.length
+  return {
+    overSgd: ratio('surrogate', 'sgd'),
+    overAdam: ratio('surrogate', 'adam'),
+    innerNoisy: Math.max(ratio('five', 'one'), ratio('twenty', 'five')),
+    least: mean('least'),
+    sgd: mean('sgd'),
+    adam: mean('adam'),
+    surrogate: mean('surrogate'),
+  }
 }
 
 /** The losses of rounds of imitation that end lowest. */
@@ -116,11 +145,6 @@ const rivals = async (trial: study.Trial) => ({
 
 export async function experiment(trial: study.Trial): Promise<study.Outcome> {
   const { pick } = trial
-  const task = await logisticTask(trial)
-  const { floor, of, ours, sgd } = await excess(task, pick(LOOKS, 4))
-  const adam = await of(ADAM_RATES.map((lr) => optim.adam({ lr })))
-  const best = await ours(20, ETAS)
-  const atFour = [await ours(1, [4]), await ours(5, [4]), await ours(20, [4])]
   const others = await rivals(trial)
   const [one, five, twenty] = [
     await imitated([surrogate(1, INV_L_SQUARE)], trial),
@@ -131,16 +155,10 @@ export async function experiment(trial: study.Trial): Promise<study.Outcome> {
   const curve = (losses: readonly number[]) => losses.map((y, i) => ({ x: i + 1, y }))
   return {
     numbers: {
-      ...(await descent(task, pick([1, 5, 50, 20], [1, 5]), pick(20, 3))),
-      overSgd: best / sgd,
-      overAdam: best / adam,
-      innerNoisy: Math.max(atFour[1] / atFour[0], atFour[2] / atFour[1]),
+      ...(await descent(await logisticTask(trial), pick([1, 5, 50, 20], [1, 5]), pick(20, 3))),
+      ...(await noisy(trial)),
       inner: Math.max(tailMean(five) / tailMean(one), tailMean(twenty) / tailMean(five)),
       expert: expertOurs / Math.min(expertSgd, expertAdam),
-      least: floor,
-      sgd,
-      adam,
-      surrogate: best,
       expertSgd,
       expertAdam,
       expertOurs,
@@ -155,28 +173,12 @@ export async function experiment(trial: study.Trial): Promise<study.Outcome> {
   }
 }
 
-/** The loss, but each example gets the slope of another. */
-function shuffled(p: { w: Tensor }, x: Tensor, y: Tensor): optim.Outputs {
-  const { loss, logits } = scored(p, x, y)
-  const z = logits as Tensor
-  const slope = z.mul(y).neg().sigmoid().mul(y).neg().div(y.size)
-  const dealt = slope.take(random.permutation(random.key(1), y.size))
-  return {
-    loss: stopGradient(loss).add(
-      stopGradient(dealt)
-        .mul(z.sub(stopGradient(z)))
-        .sum(),
-    ),
-    logits,
-  }
-}
-
 export const control: readonly study.Control[] = [
   {
     what: 'one inner step for each look: of gradient descent, and for the expert of the length that the line search finds',
     fails: ['overSgd', 'expert'],
     async experiment(trial) {
-      const { of, sgd } = await excess(await logisticTask(trial), trial.pick(LOOKS, 4))
+      const { of, sgd } = await excess(await logisticTask(trial), trial)
       const others = await rivals(trial)
       const one = tailMean(await imitated([surrogate(1, INV_L_SQUARE)], trial))
       const expert = one / Math.min(tailMean(others.sgd), tailMean(others.adam))

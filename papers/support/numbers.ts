@@ -13,6 +13,10 @@ export function logSlope(points: readonly { x: number; y: number }[]): number {
   return top / at.reduce((s, [x]) => s + (x - mx) ** 2, 0)
 }
 
+/** The geometric mean of numbers above 0. */
+export const geometricMean = (values: readonly number[]): number =>
+  Math.exp(values.reduce((s, v) => s + Math.log(v), 0) / values.length)
+
 /** The rank correlation of two lists of numbers. */
 export function spearman(a: readonly number[], b: readonly number[]): number {
   const ranks = (list: readonly number[]) => {
