@@ -3,6 +3,7 @@ import type { study, Tensor } from 'steepest'
 import { keyOf } from './support/keys.js'
 import { accuracy } from './support/learn.js'
 import { logSlope } from './support/numbers.js'
+import { once } from './support/once.js'
 import { prototypes } from './support/rows.js'
 
 export const claim: study.Claim = {
@@ -19,7 +20,7 @@ export const claim: study.Claim = {
     { number: 'final', what: 'squared gradient after 400 steps over that with batches of 8', atMost: 0.02 },
     {
       number: 'netAccuracy',
-      what: 'network, as many examples: test accuracy over that with batches of 2048, in points',
+      what: 'network, as many examples: test accuracy over that with batches of 2048, in points (of 4 networks)',
       atLeast: 0,
     },
     { number: 'netSteps', what: 'network: steps over those with batches of 8', atMost: 0.5, over: 'every' },
@@ -35,7 +36,7 @@ export const claim: study.Claim = {
   },
   notShown: 'Networks on images, the inner-product tests, and that test accuracy is that of small batches.',
   found:
-    'The network is between the two: 93 % with some 110 steps, 97 % with 4096 of batches of 8, 91 % with 16 of 2048 (two seeds). Where the largest batch is 1024, ' +
+    'A single network is ahead of that with large batches by −0.1 to 2 points, so four are taken. Where the largest batch is 1024, ' +
     'of twice as many examples, one size from the start is better (96.2 % against 95.2 % with η = 0.5 and 94.3 % with 1): the noise of the first small batches stays ' +
     'in what AdaGrad divides by.',
 }
@@ -72,6 +73,8 @@ interface Ran {
   batches: number[]
 }
 
+const [known, knownNets] = [once<Ran>(), once<{ accuracy: number; steps: number }>()]
+
 /** AdaGrad-Norm with batches that grow by the norm test of η, or stay as they are where η is infinite. */
 async function run({ x, y, n }: Data, seed: number, first: number, eta: number, steps: number): Promise<Ran> {
   const optimizer = optim.adagradNorm({ lr: 1 })
@@ -90,17 +93,13 @@ async function run({ x, y, n }: Data, seed: number, first: number, eta: number, 
   for (let t = 0; t < steps; t++) {
     const rows = random.integers(random.foldIn(keyOf(seed, 'order'), t), [size], 0, n)
     const next = step(params, state, rows)
-    const { spread, full } = next
-    params = next.params
-    state = next.state
-    ran.squares.push(await full.item())
+    ;({ params, state } = next)
+    ran.squares.push(await next.full.item())
     ran.batches.push(size)
     if (eta === Infinity) continue
-    const [variance, meanSquare] = [await spread.variance.item(), await spread.meanSquare.item()]
-    const wanted = optim.neededBatch(
-      { variance, meanSquare, innerVariance: 0, orthogonalVariance: 0 },
-      { test: 'norm', eta },
-    )
+    const [variance, meanSquare] = [await next.spread.variance.item(), await next.spread.meanSquare.item()]
+    const spreads = { variance, meanSquare, innerVariance: 0, orthogonalVariance: 0 }
+    const wanted = optim.neededBatch(spreads, { test: 'norm', eta })
     while (size < wanted && size < n) size = Math.min(n, 2 * size)
   }
   return ran
@@ -109,8 +108,6 @@ async function run({ x, y, n }: Data, seed: number, first: number, eta: number, 
 /** The mean squared gradient of the first K steps, by K. */
 const means = (squares: readonly number[], at: readonly number[]): study.CurvePoint[] =>
   at.map((x) => ({ x, y: squares.slice(0, x).reduce((a, b) => a + b, 0) / x }))
-
-const NET = { first: 8, large: 2048, examples: 32_768 }
 
 /** A network of one hidden layer, by AdaGrad, until it has looked at so many examples; batches grow by the norm test of η. */
 async function classify({ seed, pick }: study.Trial, first: number, eta: number) {
@@ -128,30 +125,42 @@ async function classify({ seed, pick }: study.Trial, first: number, eta: number)
   })
   let at = { params: nn.parameters(model), state: optimizer.init(nn.parameters(model)) }
   let [size, steps] = [first, 0]
-  for (let seen = 0; seen < pick(NET.examples, 4 * first); seen += size, steps++) {
+  for (let seen = 0; seen < pick(32_768, 4 * first); seen += size, steps++) {
     const next = step(at.params, at.state, random.integers(random.foldIn(keyOf(seed, 'order'), steps), [size], 0, n))
     at = next
     if (eta !== Infinity) {
       const [variance, meanSquare] = [await next.spread.variance.item(), await next.spread.meanSquare.item()]
       const wanted = variance / (eta * eta * meanSquare)
-      while (size < wanted && size < NET.large) size *= 2
+      while (size < wanted && size < LARGE) size *= 2
     } else if (steps % 50 === 0) await next.spread.variance.item()
   }
-  const test = { x: x.slice([[n, n + 4096]]), y: y.slice([[n, n + 4096]]) }
-  return { accuracy: 100 * (await accuracy(logits(at.params, test.x), test.y)), steps }
+  const held = [[n, n + 4096]] as [[number, number]]
+  return { accuracy: 100 * (await accuracy(logits(at.params, x.slice(held)), y.slice(held))), steps }
 }
 
 async function all(trial: study.Trial, eta: number) {
-  const { seed, pick } = trial
+  const { seed, quick, pick } = trial
   const [examples, steps] = [await data(seed, pick(20_000, 400)), pick(STEPS, 12)]
   const at = pick([20, 50, 100, 200, 400], [4, 8, 12])
-  const adaptive = await run(examples, seed, FIRST, eta, steps)
-  const small = await run(examples, seed, FIRST, Infinity, steps)
-  const large = await run(examples, seed, pick(LARGE, 64), Infinity, steps)
+  const descent = (first: number, eta: number) =>
+    known(`${seed} ${first} ${eta} ${steps}`, () => run(examples, seed, first, eta, steps))
+  const [adaptive, small] = [await descent(FIRST, eta), await descent(FIRST, Infinity)]
+  const large = await descent(pick(LARGE, 64), Infinity)
+  /** Accuracy and steps of four networks, one with small batches, in the mean. */
+  const nets = async (count: number, first: number, eta: number) => {
+    let [accuracy, steps, i] = [0, 0, 0]
+    for (; i < pick(count, 1); i++) {
+      const own = { ...trial, seed: 4 * seed + i }
+      const net = await knownNets(`${own.seed} ${quick} ${first} ${eta}`, () => classify(own, first, eta))
+      accuracy += net.accuracy
+      steps += net.steps
+    }
+    return { accuracy: accuracy / i, steps: steps / i }
+  }
   const net = {
-    adaptive: await classify(trial, NET.first, 2 * eta),
-    small: await classify(trial, NET.first, Infinity),
-    large: await classify(trial, pick(NET.large, 64), Infinity),
+    adaptive: await nets(eta === Infinity ? 1 : 4, FIRST, 2 * eta),
+    small: await nets(1, FIRST, Infinity),
+    large: await nets(4, pick(LARGE, 64), Infinity),
   }
   const last = (ran: Ran) => ran.squares[steps - 1]
   const curve = (ran: Ran) => means(ran.squares, at)

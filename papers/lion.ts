@@ -1,6 +1,7 @@
 import { nn, optim, random, type study, tensor } from 'steepest'
 import { walk } from './support/descend.js'
 import { type Contender, contest, languageModel, lastOf } from './support/language.js'
+import { once } from './support/once.js'
 
 export const claim: study.Claim = {
   title: 'Symbolic Discovery of Optimization Algorithms',
@@ -54,15 +55,11 @@ const ADAMW: Contender = {
 const LION: Contender = { make: (lr) => optim.lion({ lr, weightDecay: 1 }), rate: 1e-3 }
 const SIGN: Contender = { make: (lr) => optim.lion({ lr, weightDecay: 1, betas: [0, 0] }), rate: 3e-3 }
 
-const known = new Map<string, Promise<study.CurvePoint[]>>()
+const known = once<study.CurvePoint[]>()
 
-/** The losses of an optimizer; once for each seed. */
-function trained(what: string, contender: Contender, trial: study.Trial): Promise<study.CurvePoint[]> {
-  const key = `${what} ${trial.seed} ${trial.quick}`
-  const found = known.get(key) ?? contest(contender, trial)
-  known.set(key, found)
-  return found
-}
+/** The losses of an optimizer. */
+const trained = (what: string, contender: Contender, trial: study.Trial): Promise<study.CurvePoint[]> =>
+  known(`${what} ${trial.seed} ${trial.quick}`, () => contest(contender, trial))
 
 /** Lion by its formula. */
 const formula = optim.defineOptimizer({

@@ -1,6 +1,7 @@
 import { crossEntropy, nn, optim, random, solve, type study, type Tensor, tensor } from 'steepest'
 import { fields } from './support/fields.js'
 import { accuracy, learn } from './support/learn.js'
+import { once } from './support/once.js'
 import { batches, type Rows } from './support/rows.js'
 
 export const claim: study.Claim = {
@@ -49,6 +50,7 @@ const withTract =
 const [BATCH, EPOCHS, EVERY, TARGET] = [128, 12, 4, 0.995]
 
 interface Task {
+  name: string
   train: Rows
   test: Rows
   seed: number
@@ -123,13 +125,22 @@ async function taskOf({ seed, pick }: study.Trial, white = false): Promise<Task>
   const [n, held] = [pick(4000, 256), pick(1000, 256)]
   const { x, y } = await fields(seed, n + held, white)
   const part = (from: number, to: number): Rows => ({ x: x.slice([[from, to]]), y: y.slice([[from, to]]) })
-  return { train: part(0, n), test: part(n, n + held), seed, steps: pick(EPOCHS * Math.floor(n / BATCH), 8) }
+  return {
+    name: `${seed} ${n} ${white}`,
+    train: part(0, n),
+    test: part(n, n + held),
+    seed,
+    steps: pick(EPOCHS * Math.floor(n / BATCH), 8),
+  }
 }
+
+const known = once<Awaited<ReturnType<typeof fewest>>>()
 
 /** Steps to the target without TrAct over those with it. */
 async function ratio(task: Task, make: Make, rates: readonly number[], quick: boolean, other = withTract(make)) {
   const tried = quick ? rates.slice(0, 1) : rates
-  const [plain, tract] = [await fewest(task, make, tried), await fewest(task, other, tried)]
+  const plain = await known(`${task.name} ${make.name}`, () => fewest(task, make, tried))
+  const tract = await fewest(task, other, tried)
   return { value: plain.steps / tract.steps, plain, tract }
 }
 
