@@ -1,9 +1,8 @@
 import { compile, crossEntropy, grad, nn, optim, perExampleGrads, random, tensor } from 'steepest'
 import type { study, Tensor } from 'steepest'
 import { keyOf } from './support/keys.js'
-import { accuracy } from './support/learn.js'
+import { accuracy, once } from './support/learn.js'
 import { logSlope } from './support/numbers.js'
-import { once } from './support/once.js'
 import { prototypes } from './support/rows.js'
 
 export const claim: study.Claim = {

@@ -1,7 +1,6 @@
 import { crossEntropy, matmul, memory, nn, optim, relu, type study, type Tensor } from 'steepest'
-import { accuracy, learn } from './support/learn.js'
+import { accuracy, learn, once } from './support/learn.js'
 import { evenly } from './support/even.js'
-import { once } from './support/once.js'
 import { batches, digits, type Rows } from './support/rows.js'
 
 export const claim: study.Claim = {

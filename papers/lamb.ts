@@ -1,6 +1,5 @@
 import { crossEntropy, nn, optim, random, type study, type Tensor } from 'steepest'
-import { accuracy, learn } from './support/learn.js'
-import { once } from './support/once.js'
+import { accuracy, learn, once } from './support/learn.js'
 import { batches, prototypes, type Rows } from './support/rows.js'
 
 export const claim: study.Claim = {

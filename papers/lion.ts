@@ -1,7 +1,7 @@
 import { nn, optim, random, type study, tensor } from 'steepest'
 import { walk } from './support/descend.js'
 import { type Contender, contest, languageModel, lastOf } from './support/language.js'
-import { once } from './support/once.js'
+import { once } from './support/learn.js'
 
 export const claim: study.Claim = {
   title: 'Symbolic Discovery of Optimization Algorithms',

@@ -1,7 +1,6 @@
 import { crossEntropy, nn, optim, random, solve, type study, type Tensor, tensor } from 'steepest'
 import { fields } from './support/fields.js'
-import { accuracy, learn } from './support/learn.js'
-import { once } from './support/once.js'
+import { accuracy, learn, once } from './support/learn.js'
 import { batches, type Rows } from './support/rows.js'
 
 export const claim: study.Claim = {

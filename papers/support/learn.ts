@@ -86,3 +86,13 @@ export function tailMean(values: readonly number[], share = 0.1): number {
 export async function accuracy(logits: Tensor, labels: Tensor): Promise<number> {
   return await logits.argmax({ axis: -1 }).equal(labels).cast('float64').mean().item()
 }
+
+/** A function that is called once for each key, so that an experiment and its control share what both need. */
+export function once<T>(): (key: string, f: () => Promise<T>) => Promise<T> {
+  const known = new Map<string, Promise<T>>()
+  return (key, f) => {
+    const found = known.get(key) ?? f()
+    known.set(key, found)
+    return found
+  }
+}

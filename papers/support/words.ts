@@ -20,7 +20,10 @@ const [STOP, SIZE, PARTS] = [100, 2000, 16]
  */
 export async function words(limit = Infinity): Promise<Words> {
   const { tokens, tokenizer } = await data.openText({ tokenizer: 'bytes' })
-  const all = tokenizer.decode(Array.from(tokens.subarray(0, limit))).match(/[A-Za-z]+/g) ?? []
+  const bytes = new Int32Array(Math.min(tokens.length, limit))
+  if (tokens instanceof Int32Array) bytes.set(tokens.subarray(0, bytes.length))
+  else await tokens.read(0, bytes)
+  const all = tokenizer.decode(bytes).match(/[A-Za-z]+/g) ?? []
   const counts = new Map<string, number>()
   for (const word of all) counts.set(word, (counts.get(word) ?? 0) + 1)
   const known = [...counts].sort((a, b) => b[1] - a[1]).slice(STOP, STOP + SIZE)
