@@ -7,6 +7,8 @@ import { TABLE_HASH } from './graph/table.gen.js'
 /** @internal Native memory of a concrete tensor. */
 export interface NativeBuffer {
   readonly bytes: number
+  /** Whether it is a part of a file, read when it is looked at. */
+  readonly mapped: boolean
   write(source: ArrayBufferView, offset?: number): void
   read(target: ArrayBufferView, offset?: number): void
   free(): void
@@ -65,7 +67,12 @@ export interface DeviceInfo {
 }
 
 interface Native {
-  Buffer: new (bytes: number) => NativeBuffer
+  /** Zeros; or, where the system can, a part of an open file, of which what is written to is copied first. */
+  Buffer: new (
+    bytes: number,
+    file?: number,
+    offset?: number,
+  ) => NativeBuffer
   Arena: new () => NativeArena
   /** For the current device; `null` plans and checks only. */
   Program: new (

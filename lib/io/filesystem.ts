@@ -12,6 +12,8 @@ export interface OpenFile {
   read(target: Uint8Array, position: number): Promise<number>
   truncate(bytes: number): Promise<void>
   size(): Promise<number>
+  /** The system's number of the file, where it has one. */
+  readonly descriptor?: number
   /** Returns when the data are on the device (fsync). */
   sync(): Promise<void>
   close(): Promise<void>
@@ -53,6 +55,10 @@ const NO_FOLDER_SYNC = new Set(['EINVAL', 'ENOTSUP', 'ENOSYS', 'EISDIR', 'EBADF'
 
 class NodeFile implements OpenFile {
   constructor(private readonly handle: fs.FileHandle) {}
+
+  get descriptor(): number {
+    return this.handle.fd
+  }
 
   async write(data: Uint8Array, position: number): Promise<number> {
     return (await this.handle.write(data, 0, data.length, position)).bytesWritten

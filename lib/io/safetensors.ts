@@ -1,3 +1,4 @@
+import { endianness } from 'node:os'
 import { dirname, join } from 'node:path'
 import { SteepestError } from '../errors.js'
 import type { DType } from '../tensor/dtype.js'
@@ -36,8 +37,16 @@ export interface Safetensors {
    * @throws SteepestError ARGUMENT, DTYPE, or FORMAT where the file ends too early.
    */
   readPieces(name: string, take: (bytes: Uint8Array, offset: number) => void, as?: DType): Promise<void>
+  /**
+   * Where the numbers of a tensor lie just as they are in memory: the number of the open file and the place of their first byte. Undefined where they
+   * must be converted or moved on the way.
+   */
+  placeOf(name: string, as: DType): { readonly file: number; readonly offset: number } | undefined
   close(): Promise<void>
 }
+
+/** Files have the least byte of a number first. */
+const LITTLE = endianness() === 'LE'
 
 class SafetensorsFile implements Safetensors {
   constructor(
@@ -81,6 +90,13 @@ class SafetensorsFile implements Safetensors {
     } catch (error) {
       throw fileError(tensor.file, 'read', error)
     }
+  }
+
+  placeOf(name: string, as: DType): { file: number; offset: number } | undefined {
+    const { dtype, offset, file } = this.tensor(name)
+    const descriptor = this.files.get(file)?.descriptor
+    if (descriptor === undefined || fileDType[as] !== dtype || offset % bytesOf(as) !== 0 || !LITTLE) return undefined
+    return { file: descriptor, offset }
   }
 
   async close(): Promise<void> {

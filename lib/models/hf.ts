@@ -166,7 +166,9 @@ export async function loadModel<M extends FolderModel = FolderModel>(
     const loaded: Record<string, Tensor> = {}
     for (const [own, aval] of Object.entries(wanted)) {
       if (!names.has(own)) continue
-      loaded[own] = await loadTensor(aval, (take, as) => file.readPieces(names.get(own)!, take, as))
+      const name = names.get(own)!
+      const place = file.placeOf(name, aval.dtype)
+      loaded[own] = await loadTensor(aval, (take, as) => file.readPieces(name, take, as), place)
     }
     return withTensors(model, loaded)
   } finally {

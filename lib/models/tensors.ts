@@ -1,7 +1,7 @@
 import { native } from '../addon.js'
 import { readAll } from '../graph/evaluate.js'
 import type { LoadedTensor } from '../io/checkpoint.js'
-import type { TensorSource } from '../io/safetensors.js'
+import type { Safetensors, TensorSource } from '../io/safetensors.js'
 import { fromStorage } from '../ops/shape.js'
 import { toBytes } from '../tensor/bytes.js'
 import { bytesOf } from '../tensor/dtype.js'
@@ -19,9 +19,20 @@ export const sourceOf = (name: string, t: Tensor): TensorSource => ({
   },
 })
 
-/** A tensor of a file, read piece by piece into native memory and converted on the way. */
-export async function loadTensor(aval: Aval, readPieces: LoadedTensor['readPieces']): Promise<Tensor> {
-  const buffer = new (native().Buffer)(sizeOf(aval.shape) * bytesOf(aval.dtype))
-  await readPieces((bytes, offset) => buffer.write(bytes, offset), aval.dtype)
+/**
+ * A tensor of a file. Where its numbers lie in the file as they do in memory, and the system can, it is that part of the file: nothing is read before it
+ * is looked at, and what is changed is copied first. Else it is read piece by piece into native memory, and converted on the way.
+ *
+ * @param place where they lie so
+ */
+export async function loadTensor(
+  aval: Aval,
+  readPieces: LoadedTensor['readPieces'],
+  place?: ReturnType<Safetensors['placeOf']>,
+): Promise<Tensor> {
+  const bytes = sizeOf(aval.shape) * bytesOf(aval.dtype)
+  const { Buffer } = native()
+  const buffer = place ? new Buffer(bytes, place.file, place.offset) : new Buffer(bytes)
+  if (!buffer.mapped) await readPieces((piece, offset) => buffer.write(piece, offset), aval.dtype)
   return fromStorage({ buffer, bytes: buffer.bytes }, aval)
 }

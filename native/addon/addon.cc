@@ -91,14 +91,22 @@ class BufferWrap : public Napi::ObjectWrap<BufferWrap> {
  public:
   static Napi::Function Class(Napi::Env env) {
     return DefineClass(env, "Buffer",
-                       {InstanceAccessor<&BufferWrap::Bytes>("bytes"), InstanceMethod<&BufferWrap::Write>("write"),
-                        InstanceMethod<&BufferWrap::Read>("read"), InstanceMethod<&BufferWrap::Free>("free")});
+                       {InstanceAccessor<&BufferWrap::Bytes>("bytes"), InstanceAccessor<&BufferWrap::Mapped>("mapped"),
+                        InstanceMethod<&BufferWrap::Write>("write"), InstanceMethod<&BufferWrap::Read>("read"),
+                        InstanceMethod<&BufferWrap::Free>("free")});
   }
+  // (bytes: number, file?: descriptor, offset?: number): zeros, or, where `mapped` says so then, a part of an open file
   explicit BufferWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BufferWrap>(info) {
     const std::size_t bytes = sizeArgument(info, 0, "bytes");
-    buffer = guarded(info.Env(), [&] { return std::make_shared<Buffer>(bytes, currentDevice()); });
-    // The garbage collector is told of the machine's own memory only.
-    reported_ = buffer->device ? 0 : static_cast<std::int64_t>(bytes);
+    if (info.Length() > 2 && !currentDevice()) {
+      Block part = Block::ofFile(static_cast<int>(sizeArgument(info, 1, "file")), sizeArgument(info, 2, "offset"), bytes);
+      mapped_ = part.data() != nullptr;
+      if (mapped_) buffer = std::make_shared<Buffer>(std::move(part));
+    }
+    if (!buffer) buffer = guarded(info.Env(), [&] { return std::make_shared<Buffer>(bytes, currentDevice()); });
+    // The garbage collector is told of the machine's own memory only; a file's is none until it is written to, and telling makes it run for
+    // each part.
+    reported_ = buffer->device || mapped_ ? 0 : static_cast<std::int64_t>(bytes);
     Napi::MemoryManagement::AdjustExternalMemory(info.Env(), reported_);
   }
   void Finalize(Napi::BasicEnv env) override { Napi::MemoryManagement::AdjustExternalMemory(env, -reported_); }
@@ -109,6 +117,7 @@ class BufferWrap : public Napi::ObjectWrap<BufferWrap> {
   Napi::Value Bytes(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(buffer ? buffer->block.size() : 0));
   }
+  Napi::Value Mapped(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), mapped_); }
   std::size_t range(const Napi::CallbackInfo& info, std::span<std::byte> bytes) {
     const std::size_t offset = info.Length() > 1 && !info[1].IsUndefined() ? sizeArgument(info, 1, "offset") : 0;
     if (!buffer || offset > buffer->block.size() || bytes.size() > buffer->block.size() - offset) {
@@ -133,6 +142,7 @@ class BufferWrap : public Napi::ObjectWrap<BufferWrap> {
     reported_ = 0;
   }
   std::int64_t reported_ = 0;
+  bool mapped_ = false;
 };
 
 class ArenaWrap : public Napi::ObjectWrap<ArenaWrap> {

@@ -1,14 +1,15 @@
 #include "memory.h"
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <utility>
 
 #include "types.h"
 
 #ifdef __linux__
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace steepest {
@@ -18,6 +19,13 @@ std::atomic<std::size_t> allocated{0};
 // Below this a page mapping of its own costs more than it gives.
 constexpr std::size_t kMapFrom = 1 << 16;
 constexpr std::size_t kHugePage = 2 << 20;
+
+#ifdef __linux__
+std::size_t pageSize() {
+  static const auto size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return size;
+}
+#endif
 
 [[noreturn]] void outOfMemory(std::size_t bytes) {
   throw Error("OUT_OF_MEMORY", "the system gave no memory for a buffer of " + std::to_string(bytes) + " bytes");
@@ -49,12 +57,28 @@ Block::Block(std::size_t bytes, Device* device) : size_(bytes) {
   allocated += size_;
 }
 
+Block Block::ofFile([[maybe_unused]] int file, [[maybe_unused]] std::size_t offset, [[maybe_unused]] std::size_t bytes) {
+  Block block;
+#ifdef __linux__
+  if (bytes < kMapFrom) return block;
+  const std::size_t before = offset & (pageSize() - 1);
+  void* p = mmap(nullptr, before + bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file, static_cast<off_t>(offset - before));
+  if (p == MAP_FAILED) return block;
+  block.data_ = static_cast<std::byte*>(p) + before;
+  block.size_ = bytes;
+  block.mapped_ = before + bytes;
+  allocated += bytes;
+#endif
+  return block;
+}
+
 Block::~Block() {
   if (!data_ || onDevice_) return;
   allocated -= size_;
 #ifdef __linux__
   if (mapped_) {
-    munmap(data_, mapped_);
+    // A part of a file begins within a page.
+    munmap(data_ - (reinterpret_cast<std::uintptr_t>(data_) & (pageSize() - 1)), mapped_);
     return;
   }
 #endif

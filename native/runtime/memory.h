@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include "backend.h"
 
@@ -16,6 +17,9 @@ class Block {
  public:
   Block() = default;
   explicit Block(std::size_t bytes, Device* device = nullptr);
+  // A part of an open file, of which a page is read when it is first looked at and copied when it is first written to; the file stays as it
+  // is. Without data where this system cannot, or the part is too small to be worth it.
+  static Block ofFile(int file, std::size_t offset, std::size_t bytes);
   ~Block();
   Block(Block&& other) noexcept;
   Block& operator=(Block&& other) noexcept;
@@ -33,6 +37,7 @@ class Block {
 // What a concrete tensor holds.
 struct Buffer {
   explicit Buffer(std::size_t bytes, Device* where = nullptr) : block(bytes, where), device(where) {}
+  explicit Buffer(Block from) : block(std::move(from)), device(nullptr) {}
   // Bounds are the caller's to check. Waits for no run: what a run writes is there when its outcome is.
   void write(std::size_t offset, const std::byte* from, std::size_t bytes);
   void read(std::size_t offset, std::byte* to, std::size_t bytes) const;
