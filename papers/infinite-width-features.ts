@@ -1,7 +1,7 @@
 import { compile, nn, optim, random, type study, type Tensor, tanh, valueAndGrad } from 'steepest'
 import { keyOf } from './support/keys.js'
 import { logSlope } from './support/numbers.js'
-import { BASE, cbow, embed, type Kind, purity, type Words, words } from './support/words.js'
+import { BASE, cbow, embedded, purity, words } from './support/words.js'
 
 export const claim: study.Claim = {
   title: 'Feature Learning in Infinite-Width Neural Networks (Tensor Programs IV)',
@@ -115,12 +115,7 @@ async function movement(parametrization: Parametrization, width: number, seed: n
   return { moved, fell: await loss(at.params).div(loss(model)).item() }
 }
 
-/** Of word2vec; the rate is chosen at width 64. */
-const [WIDE, WORD_RATE] = [512, 30]
-async function embedded(text: Words, kind: Kind, width: number, { seed, pick }: study.Trial) {
-  const { model, groups } = cbow(kind, text.size, width, seed)
-  return embed(text, model, { lr: WORD_RATE, groups, seed, steps: pick(3000, 4), batch: pick(128, 16) })
-}
+const WIDE = 512
 const textOf = ({ pick }: study.Trial) => words(pick(Infinity, 100_000))
 
 async function byWords(trial: study.Trial) {

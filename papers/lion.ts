@@ -21,7 +21,7 @@ export const claim: study.Claim = {
     { number: 'state', what: 'bytes of state over those of AdamW', atMost: 0.51, over: 'every' },
     {
       number: 'loss',
-      what: 'held-out loss of a small language model over that of AdamW, each at the rate that was best on seed 0',
+      what: 'held-out loss of a small language model over that of AdamW, each as it was best on seed 1000',
       atMost: 1.01,
     },
     {
@@ -38,21 +38,19 @@ export const claim: study.Claim = {
   },
   notShown: 'ViT, diffusion and large language models; that the gain grows with the batch; the search that found Lion.',
   found:
-    'The spec names rates and 600 steps and has no pilot; what failed before were the steps and the rates, not the rule, whose steps are those of the ' +
-    'formula to the last bit. On a classifier of 500 steps, and on a language model with rates up to 1e-3, Lion was behind (1.70 nats against 1.15), since ' +
-    'a sign moves a weight by the rate and no further: in 600 steps of 1024 letters (seed 0) rates of 1e-3, 3e-3 and 1e-2 end at 1.43, 0.90 and 0.73, ' +
-    'against 1.77, 1.00 and 0.70 of AdamW at 1e-3, 3e-3 and 1e-2. Its mean remembers 100 steps, which is much of so short a run: with betas of 0.95 and 0.98, 3e-3 ' +
-    'gives 0.73. After 2400 steps it is level (0.574 and 0.575), so this experiment is that long; with rows of half the length, as here, Lion ends at 0.631, 0.638 and ' +
-    '0.640 with 1e-3, 3e-3 and 1e-2, AdamW at 0.633, 0.638 and 0.654 with 3e-3, 1e-2 and 3e-2, so that the better rate is a third of that of AdamW. That the gain grows with the batch is not seen: with 64 rows and ' +
-    '600 steps it is 8 % behind (0.640 and 0.591), with 16 rows 5 %.',
+    'A sign moves a weight by the rate and no further, so that in 600 steps of 1024 letters Lion was behind (0.73 nats against 0.70, each at the best of three rates); after 2400 ' +
+    'steps it is level. Each was tuned on seed 1000: AdamW ends at 0.667 and 0.662 with rates of 3e-3 and 1e-2, β₂ = 0.99 and a decay of 0.1, at 0.658 with 1e-2, 0.999 and 0.01. Lion ends ' +
+    'at 0.681, 0.679 and 0.680 with 1e-3 and 3e-3 and decays of 1, 0.1 and 0.03: its mean remembers 100 steps, which is much of so short a run. With β₂ = 0.98 and 2e-3 it ends at 0.659, so ' +
+    'the better rate is a fifth of that of AdamW. An earlier comparison, with AdamW at 3e-3, found Lion level at 1e-3 too, on other texts. That the gain grows with the batch is not ' +
+    'seen: with 64 rows and 600 steps it was 8 % behind (0.640 and 0.591), with 16 rows 5 %.',
 }
 
-/** Rate times decay is about the same for all, as the paper has it; rates are the best on seed 0 of those that `found` tells. */
+/** Rates, betas and decays are the best on seed 1000 of those that `found` tells. */
 const ADAMW: Contender = {
-  make: (lr) => optim.adamw({ lr, betas: [0.9, 0.99], weightDecay: 0.1 }),
-  rate: 3e-3,
+  make: (lr) => optim.adamw({ lr, weightDecay: 0.01, clip: { globalNorm: 1 } }),
+  rate: 1e-2,
 }
-const LION: Contender = { make: (lr) => optim.lion({ lr, weightDecay: 1 }), rate: 1e-3 }
+const LION: Contender = { make: (lr) => optim.lion({ lr, betas: [0.9, 0.98], weightDecay: 0.5 }), rate: 2e-3 }
 const SIGN: Contender = { make: (lr) => optim.lion({ lr, weightDecay: 1, betas: [0, 0] }), rate: 3e-3 }
 
 const known = once<study.CurvePoint[]>()

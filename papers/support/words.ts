@@ -1,6 +1,6 @@
-import { crossEntropy, data, eye, nn, optim, random, type Tensor, tensor } from 'steepest'
+import { crossEntropy, data, eye, nn, optim, random, type study, type Tensor, tensor } from 'steepest'
 import { keyOf } from './keys.js'
-import { learn, tailMean } from './learn.js'
+import { learn, once, tailMean } from './learn.js'
 
 /** Words of a text as numbers, and those that tell where in it they stand. */
 export interface Words {
@@ -67,7 +67,7 @@ export class Cbow extends nn.Module {
 export const BASE = 64
 
 /** µP, the neural tangent parametrization, and the standard one whose rate falls as 1/width. */
-export type Kind = 'mup' | 'ntp' | 'standard'
+type Kind = 'mup' | 'ntp' | 'standard'
 /** Word2vec by parametrization, and its rates. */
 export function cbow(
   kind: Kind,
@@ -91,7 +91,7 @@ export async function purity({ topical, parts }: Words, vectors: Tensor): Promis
 }
 
 /** What word2vec is trained with. */
-export interface WordRun {
+interface WordRun {
   lr: number
   groups: optim.ParameterGroup[]
   seed: number
@@ -100,7 +100,7 @@ export interface WordRun {
 }
 
 /** Trains word2vec by SGD, where the other words of a batch are those that a word is told from; its purity, and its loss at first and in the end. */
-export async function embed(text: Words, model: Cbow, { lr, groups, seed, steps, batch }: WordRun) {
+async function embed(text: Words, model: Cbow, { lr, groups, seed, steps, batch }: WordRun) {
   const { sequence } = text
   const all = tensor(sequence)
   const [offsets, own] = [AROUND, [...Array(batch).keys()]].map((list) => tensor(Int32Array.from(list)))
@@ -118,4 +118,15 @@ export async function embed(text: Words, model: Cbow, { lr, groups, seed, steps,
     batchOf: (t) => tensor(places.slice((t - 1) * batch, t * batch)),
   })
   return { purity: await purity(text, params['input.weight']), first: losses[0], last: tailMean(losses) }
+}
+
+const known = once<Awaited<ReturnType<typeof embed>>>()
+
+/** Word2vec after 3000 batches of 128, at a rate that is chosen at width 64; once for each parametrization, width and seed. */
+export function embedded(text: Words, kind: Kind, width: number, { seed, quick, pick }: study.Trial) {
+  const run = { lr: 30, seed, steps: pick(3000, 4), batch: pick(128, 16) }
+  return known(`${width === BASE ? '' : kind} ${width} ${seed} ${quick}`, () => {
+    const { model, groups } = cbow(kind, text.size, width, seed)
+    return embed(text, model, { ...run, groups })
+  })
 }
