@@ -3,7 +3,6 @@
 // logits are computed once, and what is held is one chunk of them (as Hsu et al., "Liger Kernel", 2024).
 #include "cpu/crossentropy_linear.h"
 #include "cpu/update_pack.h"
-#include "attrs/linearCrossEntropyWithGradients.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 
@@ -29,17 +28,7 @@ class LinearCrossEntropyWithGradients final : public Kernel {
  private:
   LinearCrossEntropyWithGradients(const Spec& spec, const LinearCrossEntropyWithGradientsAttrs& a)
       : options_(CrossEntropyOptions::of(a)), bias_(a.bias), dx_(a.dx), dweight_(a.dweight), dbias_(a.dbias) {
-    require(spec.in.size() == 4u + bias_ && spec.out.size() == 2u + dx_ + dweight_ + dbias_,
-            "linearCrossEntropy: wrong number of operands");
-    d_ = checkOperands(spec.in[0], spec.in[1], spec.in[2]);
-    checkValues(spec.in[3], spec.in[2], d_);
-    if (bias_) checkBias(spec.in[4], d_);
-    checkValues(spec.out[0], spec.in[2], d_);
-    checkValues(spec.out[1], spec.in[2], d_);
-    std::size_t at = 2;
-    if (dx_) require(sameShape(spec.out[at], spec.in[0]) && spec.out[at].dtype == d_.type, "linearCrossEntropy: wrong dx"), ++at;
-    if (dweight_) require(sameShape(spec.out[at], spec.in[1]) && spec.out[at].dtype == d_.type, "linearCrossEntropy: wrong dweight"), ++at;
-    if (dbias_) checkBias(spec.out[at], d_);
+    d_ = checkWithGradients(spec, a);
     cut();
     makeProducts();
     lay(spec.threads);

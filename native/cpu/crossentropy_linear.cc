@@ -1,8 +1,6 @@
 // Cross-entropy of a linear layer, x·Wᵀ + b, that never holds all its logits: the forward pass keeps sums of rows, the backward pass
 // computes the logits of one chunk of rows and columns after another again (as Wijmans et al., "Cut your losses", 2024).
 #include "cpu/crossentropy_linear.h"
-#include "attrs/linearCrossEntropy.gen.h"
-#include "attrs/linearCrossEntropyBackward.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 
@@ -23,11 +21,7 @@ class LinearCrossEntropy final : public Kernel {
 
  private:
   LinearCrossEntropy(const Spec& spec, const LinearCrossEntropyAttrs& attrs) : options_(CrossEntropyOptions::of(attrs)), bias_(attrs.bias) {
-    require(spec.in.size() == 3u + bias_ && spec.out.size() == 2, "linearCrossEntropy: wrong number of operands");
-    d_ = checkOperands(spec.in[0], spec.in[1], spec.in[2]);
-    if (bias_) checkBias(spec.in[3], d_);
-    checkValues(spec.out[0], spec.in[2], d_);
-    checkValues(spec.out[1], spec.in[2], d_);
+    d_ = checkLosses(spec, attrs);
     lengths(d_.rows, kRows, [&](std::int64_t m) {
       lengths(d_.columns, kColumns, [&](std::int64_t n) { products_.add(logitProduct(d_, m, n, kColumns)); });
     });
@@ -80,17 +74,7 @@ class LinearCrossEntropyBackward final : public Kernel {
  private:
   LinearCrossEntropyBackward(const Spec& spec, const LinearCrossEntropyBackwardAttrs& a)
       : options_(CrossEntropyOptions::of(a)), bias_(a.bias), dx_(a.dx), dweight_(a.dweight), dbias_(a.dbias) {
-    require(spec.in.size() == 5u + bias_ && spec.out.size() == std::size_t(dx_) + dweight_ + dbias_,
-            "linearCrossEntropy: wrong number of operands");
-    d_ = checkOperands(spec.in[0], spec.in[1], spec.in[2]);
-    checkValues(spec.in[3], spec.in[2], d_);
-    checkValues(spec.in[4], spec.in[2], d_);
-    if (bias_) checkBias(spec.in[5], d_);
-    std::size_t at = 0;
-    if (dx_) require(sameShape(spec.out[at], spec.in[0]) && spec.out[at].dtype == d_.type, "linearCrossEntropy: wrong dx"), ++at;
-    if (dweight_) require(sameShape(spec.out[at], spec.in[1]) && spec.out[at].dtype == d_.type, "linearCrossEntropy: wrong dweight"), ++at;
-    if (dbias_) checkBias(spec.out[at], d_);
-
+    d_ = checkBackward(spec, a);
     // One chunk of rows needs no sums of dweight beside the output; in bfloat16 sums are in float32.
     narrow_ = d_.type == DType::bfloat16;
     const std::int64_t unit = static_cast<std::int64_t>(sizeOf(statistics(d_.type)));

@@ -1,10 +1,10 @@
-// What the ops of a linear layer with its cross-entropy share: their operands, and products by the sizes of tiles.
+// What the ops of a linear layer with its cross-entropy share: products by the sizes of tiles, and sums of rows.
 #pragma once
 
 #include <map>
 #include <tuple>
 
-#include "cpu/crossentropy.h"
+#include "cpu/crossentropy_linear_checks.h"
 #include "cpu/gemm.h"
 
 namespace steepest::STEEPEST_LEVEL::linear_loss {
@@ -14,26 +14,6 @@ constexpr std::int64_t kRows = 256, kColumns = 512, kSide = 256;
 
 inline std::int64_t tilesOf(std::int64_t n, std::int64_t step) { return (n + step - 1) / step; }
 inline std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
-
-struct Dims {
-  std::int64_t rows, width, columns;
-  DType type;
-};
-
-inline Dims checkOperands(const View& x, const View& weight, const View& labels) {
-  require(isFloat(x.dtype) && x.rank >= 1 && x.contiguous(), "linearCrossEntropy: wrong input");
-  require(weight.rank == 2 && weight.shape[1] == x.dim(-1) && weight.dtype == x.dtype && weight.contiguous(),
-          "linearCrossEntropy: wrong weight");
-  require(leads(labels, x, 1) && labels.dtype == DType::int32 && labels.contiguous(), "linearCrossEntropy: wrong labels");
-  return {labels.size(), x.dim(-1), weight.shape[0], x.dtype};
-}
-inline void checkBias(const View& bias, const Dims& d) {
-  require(bias.rank == 1 && bias.shape[0] == d.columns && bias.dtype == d.type && bias.contiguous(), "linearCrossEntropy: wrong bias");
-}
-inline void checkValues(const View& values, const View& labels, const Dims& d) {
-  require(sameShape(values, labels) && values.dtype == statistics(d.type) && values.contiguous(),
-          "linearCrossEntropy: wrong values of rows");
-}
 
 // Products by their sizes: of a cut shape there are few.
 class Products {
