@@ -1,8 +1,7 @@
 // Rows `conv` and `convInputBackward`. Of one place, products (conv_pointwise.h); where channels are many, oneDNN with the channels last
 // (conv_dnnl.h); else, and in float64, a correlation of our own: of the input with the weights, or of the output's gradient with them for
 // each phase of the stride.
-#include "attrs/conv.gen.h"
-#include "attrs/convInputBackward.gen.h"
+#include "cpu/conv_checks.h"
 #include "cpu/conv_dnnl.h"
 #include "cpu/conv_pointwise.h"
 #include "cpu/correlation.h"
@@ -96,23 +95,13 @@ class ConvInputBackward final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> makeConv(const Spec& spec) {
-  const auto a = ConvAttrs::decode(spec.attrs);
-  if (spec.in.size() != 2u + a.bias || spec.out.size() != 1) throw Error("PROGRAM", "conv: wrong number of operands");
-  const View &x = spec.in[0], &w = spec.in[1], &y = spec.out[0];
-  const ConvShape shape = convShapeOf("conv", x, w, y, a.groups, a.stride, a.padding, a.dilation);
-  if (a.bias && (spec.in[2].rank != 1 || spec.in[2].shape[0] != shape.o || spec.in[2].dtype != x.dtype))
-    throw Error("PROGRAM", "conv: the bias must have one number per channel");
-  if (!y.contiguous()) throw Error("PROGRAM", "conv: the output is not contiguous");
+  const ConvShape shape = checkConv(spec, ConvAttrs::decode(spec.attrs));
   if (auto kernel = fastKernel(spec, shape, ConvPass::forward)) return kernel;
   return std::make_unique<Conv>(spec, shape);
 }
 
 std::unique_ptr<Kernel> makeConvInputBackward(const Spec& spec) {
-  const auto a = ConvInputBackwardAttrs::decode(spec.attrs);
-  if (spec.in.size() != 2 || spec.out.size() != 1) throw Error("PROGRAM", "convInputBackward: wrong number of operands");
-  const View &dy = spec.in[0], &w = spec.in[1], &dx = spec.out[0];
-  const ConvShape shape = convShapeOf("convInputBackward", dx, w, dy, a.groups, a.stride, a.padding, a.dilation);
-  if (!dx.contiguous()) throw Error("PROGRAM", "convInputBackward: the output is not contiguous");
+  const ConvShape shape = checkConvInputBackward(spec, ConvInputBackwardAttrs::decode(spec.attrs));
   if (auto kernel = fastKernel(spec, shape, ConvPass::input)) return kernel;
   return std::make_unique<ConvInputBackward>(spec, shape);
 }

@@ -1,4 +1,4 @@
-// Geometry of convolutions and pooling: shapes that were checked against each other, and how the windows of one axis lie.
+// Geometry of convolutions and pooling: shapes that were checked against each other (conv_checks.h), and how the windows of one axis lie.
 #pragma once
 
 #include <algorithm>
@@ -30,13 +30,6 @@ struct ConvShape {
 
 // No axis, padding or reach of a window is longer than this, so that products of a few of them cannot overflow.
 constexpr std::int64_t kLongest = std::int64_t{1} << 24;
-
-Windows windowsOf(const char* who, const View& x, const View& y, const std::int64_t (&size)[2], const std::vector<std::int64_t>& stride,
-                  const std::vector<std::int64_t>& padding, const std::vector<std::int64_t>& dilation);
-
-ConvShape convShapeOf(const char* who, const View& x, const View& w, const View& y, std::int64_t groups,
-                      const std::vector<std::int64_t>& stride, const std::vector<std::int64_t>& padding,
-                      const std::vector<std::int64_t>& dilation);
 
 // One axis of a correlation as the packed planes see it. A plane holds the input at `start`, `start + step`, …; position i of tap t reads
 // element i + shift of the tap's plane. So all that a tap reads lies side by side, whatever stride and dilation are.

@@ -2,7 +2,7 @@
 // band by band, and the pieces are summed in order.
 #include <optional>
 
-#include "attrs/convWeightBackward.gen.h"
+#include "cpu/conv_checks.h"
 #include "cpu/conv_micro.h"
 #include "cpu/conv_dnnl.h"
 #include "cpu/conv_pointwise.h"
@@ -303,15 +303,7 @@ class ConvWeightBackward final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> makeConvWeightBackward(const Spec& spec) {
-  const auto a = ConvWeightBackwardAttrs::decode(spec.attrs);
-  if (spec.in.size() != 2 || spec.out.size() != 1u + a.bias) throw Error("PROGRAM", "convWeightBackward: wrong number of operands");
-  const View &x = spec.in[0], &dy = spec.in[1], &dw = spec.out[0];
-  const ConvShape shape = convShapeOf("convWeightBackward", x, dw, dy, a.groups, a.stride, a.padding, a.dilation);
-  if (a.bias && (spec.out[1].rank != 1 || spec.out[1].shape[0] != shape.o || spec.out[1].dtype != x.dtype))
-    throw Error("PROGRAM", "convWeightBackward: the bias must have one number per channel");
-  for (const View& v : spec.out) {
-    if (!v.contiguous()) throw Error("PROGRAM", "convWeightBackward: an output is not contiguous");
-  }
+  const ConvShape shape = checkConvWeightBackward(spec, ConvWeightBackwardAttrs::decode(spec.attrs));
   if (auto kernel = fastKernel(spec, shape, ConvPass::weight)) return kernel;
   return std::make_unique<ConvWeightBackward>(spec, shape);
 }

@@ -1,8 +1,6 @@
 // Rows `maxPool` and `avgPool`: the planes of conv_pack.h make every place of the windows one contiguous row.
 #include <limits>
 
-#include "attrs/avgPool.gen.h"
-#include "attrs/maxPool.gen.h"
 #include "cpu/pooling.h"
 
 namespace steepest::STEEPEST_LEVEL {
@@ -126,19 +124,12 @@ class Pool2 final : public Kernel {
 
 std::unique_ptr<Kernel> makeMaxPool(const Spec& spec) {
   const auto a = MaxPoolAttrs::decode(spec.attrs);
-  if (spec.in.size() != 1 || spec.out.size() != 2) throw Error("PROGRAM", "maxPool: wrong number of operands");
-  const Windows w = poolWindows("maxPool", spec.in[0], spec.out[0], a.size, a.stride, a.padding, a.dilation);
-  const View& index = spec.out[1];
-  if (!sameShape(index, spec.out[0]) || index.dtype != DType::int32 || !index.contiguous())
-    throw Error("PROGRAM", "maxPool: the indices must be int32 of the output's shape");
-  return std::make_unique<Pool2<kLargest>>(spec, w, false);
+  return std::make_unique<Pool2<kLargest>>(spec, checkMaxPool(spec, a), false);
 }
 
 std::unique_ptr<Kernel> makeAvgPool(const Spec& spec) {
   const auto a = AvgPoolAttrs::decode(spec.attrs);
-  if (spec.in.size() != 1 || spec.out.size() != 1) throw Error("PROGRAM", "avgPool: wrong number of operands");
-  const Windows w = poolWindows("avgPool", spec.in[0], spec.out[0], a.size, a.stride, a.padding, {1, 1});
-  return std::make_unique<Pool2<kAverage>>(spec, w, a.includePad);
+  return std::make_unique<Pool2<kAverage>>(spec, checkAvgPool(spec, a), a.includePad);
 }
 
 }  // namespace steepest::STEEPEST_LEVEL

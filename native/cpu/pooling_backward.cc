@@ -1,34 +1,7 @@
 // Rows `maxPoolBackward` and `avgPoolBackward`, a plane at a time: what a window gave goes back to where it came from.
-#include "attrs/avgPoolBackward.gen.h"
-#include "attrs/maxPoolBackward.gen.h"
 #include "cpu/pooling.h"
 
 namespace steepest::STEEPEST_LEVEL {
-
-Windows poolWindows(const char* who, const View& x, const View& y, const std::vector<std::int64_t>& size,
-                    const std::vector<std::int64_t>& stride, const std::vector<std::int64_t>& padding,
-                    const std::vector<std::int64_t>& dilation) {
-  const auto hold = [&](bool holds, const char* rule) {
-    if (!holds) throw Error("PROGRAM", std::string(who) + ": " + rule);
-  };
-  hold(size.size() == 2, "attributes for two axes are needed");
-  const std::int64_t sizes[2] = {size[0], size[1]};
-  const Windows w = windowsOf(who, x, y, sizes, stride, padding, dilation);
-  hold(isFloat(x.dtype) && y.dtype == x.dtype && x.shape[0] == y.shape[0] && x.shape[1] == y.shape[1],
-       "operands differ in dtype or channels");
-  hold(x.shape[2] * x.shape[3] <= 0x7fffffff && sizes[0] * sizes[1] <= kLongest, "the planes or windows are too large");
-  for (int i = 0; i < 2; ++i) {
-    const std::int64_t last = (w.out[i] - 1) * w.stride[i] - w.before[i];
-    hold(w.out[i] == 0 || (w.in[i] > 0 && last < w.in[i]), "a window begins behind the input");
-    for (std::int64_t o = 0; o < w.out[i]; ++o) {
-      const std::int64_t start = o * w.stride[i] - w.before[i];
-      const std::int64_t skipped = start < 0 ? (-start + w.dilation[i] - 1) / w.dilation[i] : 0;
-      hold(skipped < w.size[i] && start + skipped * w.dilation[i] < w.in[i], "a window sees only padding");
-      if (start >= 0) break;
-    }
-  }
-  return w;
-}
 
 namespace {
 
@@ -53,14 +26,8 @@ void eachPlane(const Call& call, const View& dx, std::size_t threadBytes, F&& ad
 class MaxPoolBackward final : public Kernel {
  public:
   explicit MaxPoolBackward(const Spec& spec) {
-    MaxPoolBackwardAttrs::decode(spec.attrs);
-    if (spec.in.size() != 2 || spec.out.size() != 1) throw Error("PROGRAM", "maxPoolBackward: wrong number of operands");
-    const View &dy = spec.in[0], &index = spec.in[1], &dx = spec.out[0];
-    require(dy.rank == 4 && dx.rank == 4 && isFloat(dy.dtype) && dx.dtype == dy.dtype && dx.contiguous(),
-            "maxPoolBackward: wrong operands");
-    require(dx.shape[0] == dy.shape[0] && dx.shape[1] == dy.shape[1] && dx.shape[2] * dx.shape[3] <= 0x7fffffff,
-            "maxPoolBackward: wrong shapes");
-    require(sameShape(index, dy) && index.dtype == DType::int32 && index.contiguous(), "maxPoolBackward: wrong indices");
+    checkMaxPoolBackward(spec);
+    const View& dx = spec.out[0];
     threadBytes_ = dx.dtype == DType::bfloat16 ? alignPool(static_cast<std::size_t>(dx.shape[2] * dx.shape[3]) * 4) : 0;
     workspace = threadBytes_ * static_cast<std::size_t>(spec.threads);
   }
@@ -90,10 +57,8 @@ class MaxPoolBackward final : public Kernel {
 class AvgPoolBackward final : public Kernel {
  public:
   explicit AvgPoolBackward(const Spec& spec) : attrs_(AvgPoolBackwardAttrs::decode(spec.attrs)) {
-    if (spec.in.size() != 1 || spec.out.size() != 1) throw Error("PROGRAM", "avgPoolBackward: wrong number of operands");
+    windows_ = checkAvgPoolBackward(spec, attrs_);
     const View& dx = spec.out[0];
-    windows_ = poolWindows("avgPoolBackward", dx, spec.in[0], attrs_.size, attrs_.stride, attrs_.padding, {1, 1});
-    require(dx.contiguous(), "avgPoolBackward: the output is not contiguous");
     threadBytes_ = dx.dtype == DType::bfloat16 ? alignPool(static_cast<std::size_t>(windows_.in[0] * windows_.in[1]) * 4) : 0;
     workspace = threadBytes_ * static_cast<std::size_t>(spec.threads);
   }

@@ -4,15 +4,8 @@
  */
 export const missing: readonly string[] = [
   'argsort',
-  'avgPool',
-  'avgPoolBackward',
   'cholesky',
-  'conv',
-  'convInputBackward',
-  'convWeightBackward',
   'eigh',
-  'maxPool',
-  'maxPoolBackward',
   'qr',
   'rowNorms',
   'sampleRows',
