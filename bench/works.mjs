@@ -4,7 +4,7 @@
 export const WORKS = {
   A: gpt('small GPT', { layers: 6, width: 384, heads: 6, vocab: 256, batch: 16, context: 256 }),
   B: gpt('GPT-2 124M', { layers: 12, width: 768, heads: 12, vocab: 50257, batch: 1, context: 512 }),
-  D1: { title: 'MLP, batch 512', kind: 'mlp', widths: [784, 1024, 1024, 10], batch: 512, lr: 1e-3 },
+  D1: { title: 'MLP, batch 512', kind: 'mlp', widths: [784, 1024, 1024, 10], batch: 512, lr: 1e-3, repetitions: 20 },
   D2: { title: 'CNN, 6 convolutions, 128 images of 3×32×32', kind: 'cnn', batch: 128, lr: 1e-3 },
   E: {
     title: 'BERT-base, classes of rows',

@@ -85,6 +85,11 @@ interface Native {
   workspace(instruction: Float64Array, threads: number): number
   /** The number of threads of streams made from now on. */
   threads(n?: number): number
+  /** Trains with the processes that `mpirun` started, by the first of these files of Open MPI that opens; once for all. */
+  joinProcesses(libraries: readonly string[]): { rank: number; size: number }
+  /** Replaces the numbers by their sums over the processes. */
+  sumOfProcesses(numbers: Float64Array): void
+  leaveProcesses(): void
   /** The device of buffers, arenas and programs made from now on: cpu or cuda. */
   device(name?: string): string
   /** Of the current device; null for the CPU. `missing`: ops without a kernel. */

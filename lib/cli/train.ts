@@ -1,5 +1,6 @@
 import { relative, resolve } from 'node:path'
 import type { PreparedRun, StopReason, TrainEvent } from '../train/events.js'
+import { launchedProcesses, joinProcesses, leaveProcesses, type Processes } from '../train/parallel.js'
 import { drawingLoss } from '../train/loss-file.js'
 import { type TrainOptions, trainOptions } from '../train/options.js'
 import { openView } from '../train/terminal.js'
@@ -10,7 +11,7 @@ import { onInterrupt } from './support/interrupt.js'
 /** Plans a run; that of the library, or a false one in tests. `onProgress` is told what is being done and the share that is done, 0 to 1. */
 export type Prepare = (
   options: TrainOptions,
-  context?: { cwd?: string; onProgress?: (what: string, done: number) => void },
+  context?: { cwd?: string; onProgress?: (what: string, done: number) => void; processes?: Processes },
 ) => Promise<PreparedRun>
 
 /** What the user said in flags and in a config file; flags win. */
@@ -42,10 +43,15 @@ export function showPreparing({ err, env }: Io): { onProgress?: (what: string, d
 }
 
 /** Plans a run and says meanwhile how far that is. */
-export async function prepared(prepare: Prepare, options: TrainOptions, io: Io): Promise<PreparedRun> {
+export async function prepared(
+  prepare: Prepare,
+  options: TrainOptions,
+  io: Io,
+  processes?: Processes,
+): Promise<PreparedRun> {
   const preparing = showPreparing(io)
   try {
-    return await prepare(options, { cwd: io.cwd, onProgress: preparing.onProgress })
+    return await prepare(options, { cwd: io.cwd, onProgress: preparing.onProgress, processes })
   } finally {
     preparing.end()
   }
@@ -93,6 +99,56 @@ export async function showRun(
   return last?.type === 'stop' ? EXIT[last.reason] : 1
 }
 
+/** A run that `mpirun` has started: the first process tells how it goes, the others only train. */
+async function amongProcesses(
+  prepare: Prepare,
+  options: TrainOptions,
+  input: Input,
+  io: Io,
+  quiet: Io,
+): Promise<number> {
+  const processes = joinProcesses(io.env)
+  let saved: string | undefined
+  // When a process is gone the others wait for its gradients, until mpirun ends them.
+  process.once('SIGTERM', () => {
+    if (processes.rank === 0) {
+      const from = saved
+        ? `; go on from the last whole state with: steepest train --resume ${saved}`
+        : '; it had not saved yet'
+      io.err.write(`steepest: mpirun ends the run, as it was interrupted or a process of it is gone${from}\n`)
+    }
+    process.exit(143)
+  })
+  let code = 0
+  if (processes.rank === 0) {
+    const planned = await prepared(prepare, options, quiet, processes)
+    code = await showRun(
+      noting(planned, (path) => (saved = path)),
+      input,
+      options.logEvery,
+      io,
+    )
+  } else {
+    const planned = await prepared(prepare, options, { ...io, err: { write() {} } }, processes)
+    // Ctrl+C reaches all; the first process says for all of them when the run ends.
+    process.on('SIGINT', () => undefined)
+    for await (const event of planned.run()) if (event.type === 'stop') code = EXIT[event.reason]
+  }
+  if (code === 0 || code === 130) leaveProcesses()
+  return code
+}
+
+/** The same run, of which `saved` learns every checkpoint. */
+const noting = (planned: PreparedRun, saved: (path: string) => void): PreparedRun => ({
+  ...planned,
+  run: async function* (options) {
+    for await (const event of planned.run(options)) {
+      if (event.type === 'save') saved(event.path)
+      yield event
+    }
+  },
+})
+
 /** `steepest train`. */
 export function trainCommand(load: () => Promise<Prepare>): Command {
   return {
@@ -105,8 +161,12 @@ export function trainCommand(load: () => Promise<Prepare>): Command {
     async run(input, io) {
       const { args, flags } = input
       const options = mergedOptions(args, flags, io.cwd)
-      const planned = await prepared(await load(), options, flags.json ? { ...io, err: { write() {} } } : io)
-      return showRun(planned, input, options.logEvery, io)
+      const prepare = await load()
+      const quiet = flags.json ? { ...io, err: { write() {} } } : io
+      if (launchedProcesses(io.env) === 1) {
+        return showRun(await prepared(prepare, options, quiet), input, options.logEvery, io)
+      }
+      return amongProcesses(prepare, options, input, io, quiet)
     },
   }
 }

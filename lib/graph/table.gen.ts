@@ -3,6 +3,7 @@
 /** Names of the ops that have a kernel, in the order of the native enum. */
 export const KERNELS: readonly string[] = [
   'accumulate',
+  'allReduce',
   'argReduce',
   'argsort',
   'assign',
@@ -137,4 +138,4 @@ export const ELEMENTWISE: readonly string[] = [
 ]
 
 /** The addon refuses to work with another table. */
-export const TABLE_HASH = 'b6c774fa29ca'
+export const TABLE_HASH = '19b5d62c5040'

@@ -64,6 +64,8 @@ export interface Plan {
   dtype: string
   seed: number
   threads: number
+  /** Processes that train together, where there are several. */
+  processes?: number
   /** Floating-point operations of one step, from the costs in the op table. */
   flopsPerStep: number
   /** Floating-point operations a second that this machine was measured to reach on a large product in this dtype; 0 when not measured. */

@@ -9,6 +9,7 @@ import type { StepData, StepSource } from './data.js'
 import type { Batch } from './host.js'
 import { eventLine, type Plan, type StopReason, type TrainEvent } from './events.js'
 import { planMemory } from './memory.js'
+import { requireAgreement, shareOf } from './parallel.js'
 import { chromeTrace, profileOf } from './profile.js'
 import { explainMemory } from './memory-error.js'
 import { Run, type TrainResult } from './run.js'
@@ -81,7 +82,14 @@ export function checkSteps(steps: number): void {
 /** The loop over a trainer that is there already. */
 export function trainWith(trainer: Trainer, source: StepSource, options: LoopOptions): Run {
   checkSteps(options.steps)
-  return new Run(new Loop(trainer, source, options).run())
+  const { processes } = trainer.options
+  if (!processes || processes.size === 1) return new Run(new Loop(trainer, source, options).run())
+  const weights = Object.entries(trainer.parameters).map(([name, t]) => [name, t.shape, t.dtype])
+  requireAgreement(processes, [options.steps, options.stopAfter, options.seed, trainer.optimizer.name, weights])
+  // One process looks at the run and writes what it leaves.
+  const silent = { out: undefined, evalData: undefined, sample: undefined, profile: false }
+  const own = processes.rank === 0 ? options : { ...options, ...silent }
+  return new Run(new Loop(trainer, shareOf(source, processes), own).run())
 }
 
 interface Queued {
@@ -100,6 +108,9 @@ class Loop {
   private evalLoss: number | undefined
   private savedPath: string | undefined
   private savedStep = -1
+  /** Among several processes: that this one wants the run to end, and that all of them know of one that does. */
+  private wishes = false
+  private agreed = false
   private readonly startedAt = performance.now()
   private readonly residentBefore = process.memoryUsage.rss()
 
@@ -108,6 +119,15 @@ class Loop {
     private readonly source: StepSource,
     private readonly options: LoopOptions,
   ) {}
+
+  private get together(): boolean {
+    return (this.trainer.options.processes?.size ?? 1) > 1
+  }
+
+  /** Whether no further step is to begin: a process among several may not decide that by itself. */
+  private get ends(): boolean {
+    return this.together ? this.agreed : (this.options.signal?.aborted ?? false)
+  }
 
   private get seconds(): number {
     return (performance.now() - this.startedAt) / 1000
@@ -189,7 +209,7 @@ class Loop {
 
     while (!ended) {
       // Fill the queue, but never past a step after which the state is looked at.
-      while (next < last && this.queued.length <= (source.observe ? 0 : AHEAD) && !options.signal?.aborted) {
+      while (next < last && this.queued.length <= (source.observe ? 0 : AHEAD) && !this.ends) {
         const ahead = this.queued.at(-1)
         if (ahead && pauses(ahead.step)) break
         const data = await source.next()
@@ -212,6 +232,7 @@ class Loop {
           step: next,
           normalizer: data.weight,
           unchained: options.allowNonFinite,
+          stop: this.wishes || options.signal?.aborted,
         })
         this.queued.push({ step: next, lr, tokens: data.tokens, wait })
       }
@@ -231,6 +252,11 @@ class Loop {
         }
         yield this.tell({ type: 'warning', step: head.step, message: `${message}; its update was left out` })
         result = { loss: Number.NaN, gradNorm: Number.NaN, metrics: {} }
+      }
+      if (this.together) {
+        const { stop, ...metrics } = result.metrics
+        this.agreed ||= stop > 0
+        result = { ...result, metrics }
       }
       source.observe?.(result.metrics)
       this.step = head.step
@@ -268,7 +294,8 @@ class Loop {
         yield* this.evaluateNow()
         if (options.patience !== undefined && this.worse >= options.patience) {
           reason = 'earlyStopping'
-          ended = true
+          this.wishes = true
+          ended = !this.together
         }
       }
       if (options.sample && due(options.sampleEvery, head.step)) yield await this.sampleNow()
@@ -277,13 +304,13 @@ class Loop {
         yield await this.saveNow()
       if (evaluates || pauses(head.step)) reported = performance.now()
       if (stopsHere) break
-      if (options.signal?.aborted && this.queued.length === 0) {
-        reason = 'interrupted'
+      if (this.ends && this.queued.length === 0) {
+        if (reason === 'done') reason = 'interrupted'
         break
       }
     }
     if (reason === 'done' && this.step < options.steps && options.stopAfter === this.step) reason = 'stopAfter'
-    else if (reason === 'done' && this.step < options.steps && options.signal?.aborted) reason = 'interrupted'
+    else if (reason === 'done' && this.step < options.steps && this.ends) reason = 'interrupted'
     if (options.out && reason !== 'nonFinite' && this.savedStep !== this.step && this.step > 0)
       yield await this.saveNow()
     if (options.profile) yield await this.profileNow()

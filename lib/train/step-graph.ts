@@ -1,9 +1,11 @@
 import { SteepestError } from '../errors.js'
 import type { Graph } from '../graph/graph.js'
 import { Context, withTensors } from '../nn/module.js'
+import { allReduce } from '../ops/collective.js'
 import { accumulate, assign, guard } from '../ops/control.js'
 import { add, cast, div, minimum, mul } from '../ops/elementwise.js'
 import { arange } from '../ops/assemble.js'
+import { sum } from '../ops/reduce.js'
 import { alias, expandDims, onesLike, placeholder, reshape, slice, zeros } from '../ops/shape.js'
 import { sumsOf } from '../optim/base.js'
 import { globalNorm, type Optimizer, type OptimizerState, type Outputs } from '../optim/index.js'
@@ -12,6 +14,7 @@ import type { Aval } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { backwardOrZeros } from '../transform/backward.js'
 import { scan } from '../transform/loop.js'
+import { isFloat } from '../tensor/dtype.js'
 import { closeOver, trace } from '../transform/trace.js'
 import { flatten, mapTree } from '../transform/tree.js'
 import type { Batch } from './host.js'
@@ -47,6 +50,8 @@ export interface StepSpec {
   /** Names of the parameters that the optimizer moves. */
   readonly moved: readonly string[]
   readonly clip: number | null
+  /** Processes that the rows of a step are shared among: gradients and losses are sums over all of them. */
+  readonly processes: number
   /** Whether the weights to evaluate are others than those that are trained. */
   readonly evaluatesOther: boolean
   /** What `predict` gives of the logits; all by default. */
@@ -139,10 +144,12 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
   const micros = part === 'whole' ? Object.values(batch)[0].shape[0] : 1
   const args = tracer.input(['args'], { shape: [ARGS], dtype: 'float64' })
   const key = tracer.input(['key'], { shape: part === 'whole' ? [micros, 2] : [2], dtype: 'int32' })
-  const { normalized, ...data } = Object.fromEntries(
+  const { normalized, stop, ...data } = Object.fromEntries(
     Object.entries(batch).map(([k, v]) => [k, tracer.input(['batch', k], v)]),
   )
   const scalarArg = (i: number) => reshape(slice(args, [[i, i + 1]]), [])
+  const together = spec.processes > 1
+  const everywhere = (t: Tensor) => (together ? allReduce(t) : t)
   const context = (training: boolean, own: Record<string, Tensor>, ownKey: Tensor) =>
     new Context({
       training,
@@ -157,7 +164,10 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
   const write = (written: (name: string) => Tensor | undefined) => {
     for (const [k, t] of Object.entries(moduleState)) {
       const value = written(k)
-      if (value) tracer.output(['state', `m:${k}`], isUpdateOf(value, t) ? value : assign(t, cast(value, t.dtype)))
+      if (!value) continue
+      // Each process has seen other rows; what a state learned of them is the mean.
+      const mean = together && isFloat(value.dtype) ? mul(allReduce(value), 1 / spec.processes) : value
+      tracer.output(['state', `m:${k}`], isUpdateOf(value, t) ? value : assign(t, cast(mean, t.dtype)))
     }
   }
   const report = (reports: Readonly<Record<string, Tensor>>) => {
@@ -232,8 +242,10 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
   const model = withTensors(spec.model, { ...params, ...moduleState })
   const own = model.loss(data as never, ctx).loss
   // A micro-batch that is its own mean counts by its share of the step's rows.
-  const loss = guard(part !== 'only' && !normalized ? mul(own, cast(scalarArg(2), own.dtype)) : own)
-  tracer.output(['loss'], loss)
+  const loss = (part !== 'only' || together) && !normalized ? mul(own, cast(scalarArg(2), own.dtype)) : own
+  tracer.output(['loss'], guard(everywhere(loss)))
+  // How many processes want the run to end: all of them learn it at the same step.
+  if (stop) tracer.output(['metric', 'stop'], allReduce(sum(stop)))
   const names = spec.moved
   const all = backwardOrZeros([loss], [onesLike(loss)], [...names.map((k) => params[k]), ...ctx.probes])
   const grads = all.slice(0, names.length)
@@ -255,7 +267,7 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
       for (const k of names) tracer.output(['state', `g:${k}`], accumulate(sumOf(k), own[k]))
     } else {
       const whole = (k: string) => (part === 'last' ? add(sumOf(k), cast(own[k], sumOf(k).dtype)) : own[k])
-      const all = Object.fromEntries(names.map((k) => [k, whole(k)]))
+      const all = Object.fromEntries(names.map((k) => [k, everywhere(whole(k))]))
       const scale = scaleOf(all)
       const how = { args, scale, key, check: spec.clip === null }
       updated(sums ? sums.update(params, all, before, how) : spec.optimizer.update(params, all, before, how))

@@ -68,7 +68,10 @@ export function planLines(plan: Plan, { unicode }: Abilities, width = Number.POS
     ...(plan.fitted ? [['budget', plan.fitted] as [string, string]] : []),
     [
       'machine',
-      [`${plan.threads} threads`, plan.peakFlops > 0 ? `${quantity(plan.peakFlops, 'FLOP/s')} measured` : '']
+      [
+        `${plan.processes ? `${plan.processes} processes of ` : ''}${plan.threads} threads`,
+        plan.peakFlops > 0 ? `${quantity(plan.peakFlops, 'FLOP/s')} measured` : '',
+      ]
         .filter(Boolean)
         .join(dot),
     ],

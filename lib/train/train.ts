@@ -8,6 +8,7 @@ import { bytesFrom } from './bytes.js'
 import { toSource, type StepData, type StepSource } from './data.js'
 import type { TrainEvent } from './events.js'
 import { checkSteps, type LoopOptions, trainWith } from './loop.js'
+import { joinProcesses } from './parallel.js'
 import { Run, type TrainResult } from './run.js'
 import { PeekedSource, splitEvaluation, splitSource } from './split.js'
 import { Trainer, type Trainable } from './trainer.js'
@@ -31,6 +32,12 @@ export interface FitOptions extends LoopOptions {
    */
   allow?: readonly Allowed[]
   /**
+   * `mpi`: the processes that `mpirun` has started train one model together, each on its share of the rows of every batch; all of them are given the
+   * same model, data and options. Gradients are summed over all, so that the run goes the way of one process with the whole batch. The first process
+   * evaluates, samples and writes; a budget is not for such runs yet.
+   */
+  parallel?: 'mpi'
+  /**
    * Keeps activations in fewer bits between the forward and the backward pass, `bfloat16` or `8bit` (blocks of 256 numbers share a unit): all that are
    * float32, or, with a `memoryBudget`, as many as it asks for. The loss is exact, the gradients are those of activations that are rounded.
    * Masks and what norms and attention remember of sums are kept as they are.
@@ -46,6 +53,7 @@ const KNOWN = [
   'memoryBudget',
   'allow',
   'activations',
+  'parallel',
   'seed',
   'evalData',
   'evalEvery',
@@ -79,7 +87,7 @@ export function train(
   options: FitOptions,
 ): Run {
   checkOptions('train', options, KNOWN)
-  const { optimizer, clip, accumulate, memoryBudget, allow, activations, ...loop } = options
+  const { optimizer, clip, accumulate, memoryBudget, allow, activations, parallel, ...loop } = options
   checkSteps(loop.steps)
   if (activations !== undefined && !PACKED.includes(activations)) {
     throw new SteepestError('OPTION', {
@@ -88,10 +96,16 @@ export function train(
       got: String(activations),
     })
   }
+  if (parallel !== undefined && (parallel !== 'mpi' || memoryBudget !== undefined)) {
+    const rule =
+      parallel === 'mpi' ? 'a run on several processes takes no `memoryBudget` yet' : "`parallel` must be 'mpi'"
+    throw new SteepestError('OPTION', { who: 'train', rule, got: parallel === 'mpi' ? undefined : String(parallel) })
+  }
+  const processes = parallel && joinProcesses()
   const source = toSource(data, accumulate ?? 1)
   const writes = loop.out !== undefined || loop.resume !== undefined
   const setup: Setup = { model, optimizer, clip, seed: options.seed, split: 1, activations, writes }
-  if (memoryBudget === undefined) return trainWith(new Trainer(model, setup), source, loop)
+  if (memoryBudget === undefined) return trainWith(new Trainer(model, { ...setup, processes }), source, loop)
   const budget = bytesFrom('memoryBudget', memoryBudget)
   return new Run(withinBudget(setup, source, loop, budget, allowedFrom('allow', allow ?? [])))
 }

@@ -15,6 +15,7 @@ import type { Tensor } from '../tensor/tensor.js'
 import { inTrace } from '../transform/trace.js'
 import { flatten } from '../transform/tree.js'
 import { avalBytes, type Batch, HostArray, signature, stacked } from './host.js'
+import type { Processes } from './parallel.js'
 import type { ProfiledProgram } from './profile.js'
 import {
   ARGS,
@@ -39,6 +40,8 @@ export interface TrainerOptions {
   device?: 'null'
   /** Bytes that the arena is to fit into: values are computed again where that is needed, to the same numbers. 0: as few as possible. */
   arena?: number
+  /** The processes that share the rows of every batch. Each gets its own share of them, and `normalizer` counts those of all. */
+  processes?: Processes
   /** What activations are kept in between the passes: all of them, or, with `arena`, as many as it asks for. */
   activations?: Packed
 }
@@ -50,6 +53,8 @@ export interface StepArgs {
   step: number
   /** Weight of the labels of all micro-batches, where the model divides by it; absent: each micro-batch is its own mean, and counts by its rows. */
   normalizer?: number
+  /** Among several processes: that this one wants the run to end; the metric `stop` of the step says how many do. */
+  stop?: boolean
   /** Train on although the step before ended at a non-finite number (and so changed nothing). */
   unchained?: boolean
 }
@@ -125,7 +130,14 @@ export class Trainer {
         rule: 'the model has no float tensors as fields, so there is nothing to train',
       })
     }
-    const { optimizer, clip = 1 } = options
+    const { optimizer, clip = 1, processes } = options
+    if (processes && processes.size > 1 && optimizer.step) {
+      throw new SteepestError('OPTION', {
+        who: optimizer.name,
+        rule: 'an optimizer that looks at the objective itself cannot train on several processes yet',
+        fix: 'Take one that needs gradients only, or train in one process',
+      })
+    }
     this.seed = options.seed ?? 0
     this.device = options.device
     this.planOptions = { arena: options.arena, packed: options.activations }
@@ -139,9 +151,13 @@ export class Trainer {
       moduleState: state,
       slots: Object.fromEntries(flat.tensors.map((t, i) => [flat.paths[i], t])),
       accumulators: this.accumulators,
-      smallSums: Object.keys(inTrace(() => sumsOf(optimizer)?.avals(parameters) ?? {})).length > 0,
+      // A small space that is chosen by own gradients is another one in each process.
+      smallSums:
+        (processes?.size ?? 1) === 1 &&
+        Object.keys(inTrace(() => sumsOf(optimizer)?.avals(parameters) ?? {})).length > 0,
       moved: optimizer.moved(parameters),
       clip,
+      processes: processes?.size ?? 1,
       evaluatesOther: inTrace(() => optimizer.evalParams(parameters, optimizerState)) !== parameters,
     }
     this.queue = new Queue()
@@ -220,14 +236,14 @@ export class Trainer {
   /** The plan of a step on batches of this kind, without running it. */
   plan(given: Batch, microBatches = 1, weighted = false): Executable['plan'][] {
     const { batch, parts } = this.partsOf(given, microBatches, weighted)
-    return parts.map(([part]) => this.compiled(part, batch)[0].executable.plan)
+    return parts.map(([part]) => this.compiled(part, this.together(batch, part))[0].executable.plan)
   }
 
   /** The programs of a step as they are before anything is placed or computed again, and how often each is run. */
   lowered(given: Batch, microBatches = 1, weighted = false): { program: Lowered; times: number }[] {
     const { batch, parts } = this.partsOf(given, microBatches, weighted)
     return parts.map(([part, times]) => {
-      const { graph, inputs } = inTrace(() => traceStep(this.spec, part, batch))
+      const { graph, inputs } = inTrace(() => traceStep(this.spec, part, this.together(batch, part)))
       return { program: lowerGraph(graph, donatedOf(inputs)), times }
     })
   }
@@ -364,6 +380,8 @@ export class Trainer {
   /** A non-finite number is traced to the op and module that made it first; the state that the step began with is still there. */
   private async explain(error: unknown, compiled: Compiled, bindings: NativeBuffer[]): Promise<unknown> {
     if (!(error instanceof FaultError) || error.fault.kind !== 'nonFinite') return error
+    // The other processes would have to run their programs again too.
+    if (this.spec.processes > 1) return error
     const ticket = this.queue.submit(compiled.executable, bindings, this.arena, { trace: true })
     return this.queue.wait(ticket).then(
       () => error,
@@ -388,13 +406,14 @@ export class Trainer {
     const allRows = rows.reduce((n, r) => n + r, 0)
     for (let i = 0; i < count; i++) {
       const part: Part = count === 1 ? 'only' : i === 0 ? 'first' : i === count - 1 ? 'last' : 'middle'
-      const normalizer = args.normalizer ?? (count === 1 ? undefined : rows[i] / allRows)
+      const share = rows[i] / allRows / this.spec.processes
+      const normalizer = args.normalizer ?? (share === 1 ? undefined : share)
       waits.push(
         await this.submit(
           part,
-          normalizedBy(microBatches[i], args.normalizer),
+          this.together(normalizedBy(microBatches[i], args.normalizer), part, args.stop),
           { ...args, normalizer },
-          i,
+          i + count * (this.options.processes?.rank ?? 0),
           i > 0 || !args.unchained,
         ),
       )
@@ -411,6 +430,13 @@ export class Trainer {
       }
       return { loss, gradNorm, metrics }
     }
+  }
+
+  /** Among several processes each says with a step whether it wants to end. */
+  private together(batch: Batch, part: Part, stop = false): Batch {
+    return this.spec.processes > 1 && (part === 'only' || part === 'last')
+      ? { ...batch, stop: new HostArray(Float32Array.of(stop ? 1 : 0), [1]) }
+      : batch
   }
 
   /** The programs whose instructions were timed, and what they took. */

@@ -7,6 +7,7 @@
 
 #include "ops.gen.h"
 #include "runtime/backend.h"
+#include "runtime/collective.h"
 #include "runtime/levels.h"
 #include "runtime/memory.h"
 #include "runtime/program.h"
@@ -334,6 +335,35 @@ Napi::Value Threads(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), poolThreads);
 }
 
+// joinProcesses(libraries: string[]) → {rank, size}: trains with the processes that `mpirun` started from now on
+Napi::Value JoinProcesses(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const auto given = info[0].As<Napi::Array>();
+    std::vector<std::string> libraries;
+    for (std::uint32_t i = 0; i < given.Length(); ++i) libraries.push_back(given.Get(i).As<Napi::String>().Utf8Value());
+    joinByOpenMpi(libraries);
+    auto out = Napi::Object::New(info.Env());
+    out.Set("rank", collective()->rank());
+    out.Set("size", collective()->size());
+    return out.As<Napi::Value>();
+  });
+}
+
+// sumOfProcesses(numbers: Float64Array): replaced by their sums
+void SumOfProcesses(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), [&] {
+    if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_float64_array)
+      throw Error("PROGRAM", "sumOfProcesses takes a Float64Array");
+    auto numbers = info[0].As<Napi::Float64Array>();
+    if (collective()) collective()->sum(numbers.Data(), numbers.ElementLength(), DType::float64);
+  });
+}
+
+// leaveProcesses(): this process has done its part
+void LeaveProcesses(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), [] { leaveCollective(); });
+}
+
 // level(name?) → the dispatch level of programs made from now on
 Napi::Value ChooseLevel(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
@@ -403,6 +433,9 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(made);
   exports.Set("workspace", Napi::Function::New<Workspace>(env));
   exports.Set("threads", Napi::Function::New<Threads>(env));
+  exports.Set("joinProcesses", Napi::Function::New<JoinProcesses>(env));
+  exports.Set("sumOfProcesses", Napi::Function::New<SumOfProcesses>(env));
+  exports.Set("leaveProcesses", Napi::Function::New<LeaveProcesses>(env));
   exports.Set("device", Napi::Function::New<ChooseDevice>(env));
   exports.Set("deviceInfo", Napi::Function::New<DeviceInfo>(env));
   exports.Set("level", Napi::Function::New<ChooseLevel>(env));

@@ -30,6 +30,7 @@ import type { Plan, PreparedRun, TrainEvent } from '../events.js'
 import { memoryLimit } from '../machine.js'
 import { planMemory } from '../memory.js'
 import type { TrainOptions } from '../options.js'
+import { fromFirst, ownShare, type Processes, threadsOfEach } from '../parallel.js'
 import { bytes as showBytes, short } from '../plot-numbers.js'
 import { splitBatches, splitSource } from '../split.js'
 import { trainWith } from '../loop.js'
@@ -46,6 +47,8 @@ export interface PrepareContext {
   onProgress?: (what: string, done: number) => void
   /** Where tokens go that are too many for memory. */
   storage?: TokenStoreOptions
+  /** Those that train the model together. */
+  processes?: Processes
 }
 
 /** Options that belong to a run and come back when it is resumed. */
@@ -208,7 +211,8 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   if (resumed && given.file === undefined && options.file !== undefined)
     options.file = recalled(options.file, resumed, given.resume!)
   useDevice(options.device)
-  const threads = native().threads(options.threads)
+  const { processes } = context
+  const threads = native().threads(options.threads ?? (processes && threadsOfEach()))
   const tokenizer = resumed && given.tokenizer === undefined ? join(resumed.dir, 'tokenizer.json') : options.tokenizer
   const data = await openText({
     file: options.file === undefined ? undefined : path(options.file),
@@ -218,7 +222,10 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
     storage: context.storage,
   })
   const who = options.file ?? data.name
-  const choices = choose(options, data.tokens.length, threads)
+  // What is chosen for a machine is chosen by one of them.
+  const choices = fromFirst(processes, choose(options, data.tokens.length, threads))
+  if (processes && options.memory !== undefined)
+    throw new SteepestError('OPTION', { who: 'memory', rule: 'a run on several processes takes no budget yet' })
   const { layers, heads, width, context: length, batch } = choices
   if (width % heads !== 0) {
     throw new SteepestError('OPTION', {
@@ -259,10 +266,11 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   const make = (steps: number): Trainer => {
     const setup = setupOf(steps)
     const arena = choice && budget - (choice.total - choice.arenaBytes)
-    return new Trainer(model, { ...(choice?.apply(setup) ?? setup), arena })
+    return new Trainer(model, { ...(choice?.apply(setup) ?? setup), arena, processes })
   }
   const parts = () => choice?.setup.split ?? 1
-  const planOf = (trainer: Trainer) => planMemory(trainer, splitBatches(first.microBatches, parts()))
+  const share = processes ? ownShare(first, processes) : first
+  const planOf = (trainer: Trainer) => planMemory(trainer, splitBatches(share.microBatches, parts()))
   // The number of steps depends on the cost of one, which depends on the plan.
   let draft = make(options.steps ?? 1)
   let planned = asked === undefined ? planOf(draft) : undefined
@@ -273,7 +281,7 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   }
   const { memory, flops } = planned
   const peakFlops = await measurePeak(dtype as DType)
-  const secondsPerStep = ((choice?.slowdown ?? 1) * flops) / (peakFlops * EFFICIENCY)
+  const secondsPerStep = fromFirst(processes, ((choice?.slowdown ?? 1) * flops) / (peakFlops * EFFICIENCY))
   const { chosen } = choices
   let { steps } = options
   if (steps === undefined) {
@@ -286,8 +294,8 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   const sampleEvery = options.sampleEvery ?? Math.max(1, Math.ceil(total / 10))
   const saveEvery = options.saveEvery ?? Math.max(1, Math.round(SAVE_SECONDS / secondsPerStep))
   const name = data.file === undefined ? 'text' : basename(data.file, extname(data.file))
-  const out = given.out ?? (resumed ? dirname(resumed.dir) : freshFolder(cwd, name))
-  if (!resumed && (await checkpointSteps(path(out))).length > 0) {
+  const out = fromFirst(processes, given.out ?? (resumed ? dirname(resumed.dir) : freshFolder(cwd, name)))
+  if (!resumed && (processes?.rank ?? 0) === 0 && (await checkpointSteps(path(out))).length > 0) {
     throw new SteepestError('OPTION', {
       who: out,
       rule: 'the folder already holds the checkpoints of a run',
@@ -340,6 +348,7 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
     dtype,
     seed,
     threads,
+    ...(processes ? { processes: processes.size } : {}),
     flopsPerStep: flops,
     peakFlops,
     memory,

@@ -1,3 +1,4 @@
+import { allReduce } from '../../../lib/ops/collective.js'
 import { accumulate, assign, guard } from '../../../lib/ops/control.js'
 import { mul, square } from '../../../lib/ops/elementwise.js'
 import { transpose } from '../../../lib/ops/shape.js'
@@ -40,6 +41,14 @@ export const cases: OpCase[] = [
   {
     ops: ['guard'],
     f: (x) => guard(square(x)),
+    at: [[arg([3, 5])], [arg([])], [arg([0, 2])]],
+    large: [[arg([70001])]],
+    expected: ({ data }) => Array.from(data, (v) => v ** 2),
+  },
+  {
+    // A process that trains alone.
+    ops: ['allReduce'],
+    f: (x) => allReduce(square(x)),
     at: [[arg([3, 5])], [arg([])], [arg([0, 2])]],
     large: [[arg([70001])]],
     expected: ({ data }) => Array.from(data, (v) => v ** 2),
