@@ -32,6 +32,7 @@ T5 = dict(vocab_size=131, d_model=40, d_ff=72, d_kv=9, num_heads=3, num_layers=2
 
 MODELS = {
     "gpt2-odd": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=131, n_embd=51, n_head=3, n_layer=2, n_positions=60, n_inner=77, initializer_range=0.15)),
+    "gpt2-gelu": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=97, n_embd=28, n_head=7, n_layer=3, n_positions=60, initializer_range=0.15, activation_function="gelu")),
     "llama-linear": llama(rope_type="linear", factor=2.5),
     "llama-dynamic": llama(rope_type="dynamic", factor=3.0, max_position_embeddings=24),
     "llama-yarn": llama(rope_type="yarn", factor=4.0, original_max_position_embeddings=16),
@@ -59,6 +60,7 @@ MODELS = {
     "vit": lambda: hf.ViTForImageClassification(hf.ViTConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=20, patch_size=5, num_labels=4, initializer_range=0.15)),
     "resnet-basic": lambda: hf.ResNetForImageClassification(hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[2, 1], layer_type="basic", num_labels=4)),
     "resnet-bottleneck": lambda: hf.ResNetForImageClassification(hf.ResNetConfig(embedding_size=8, hidden_sizes=[16, 24], depths=[1, 2], layer_type="bottleneck", num_labels=3)),
+    "resnet-gelu": lambda: hf.ResNetForImageClassification(hf.ResNetConfig(embedding_size=8, hidden_sizes=[16, 24], depths=[1, 1], num_labels=3, hidden_act="gelu", downsample_in_bottleneck=True)),
     "t5-relu": lambda: hf.T5ForConditionalGeneration(hf.T5Config(**T5)),
 }
 

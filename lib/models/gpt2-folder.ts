@@ -1,10 +1,10 @@
 import { SteepestError } from '../errors.js'
+import { ACTIVATIONS } from './activations.js'
 import { dtypeName, type FolderFormat } from './config-json.js'
 import { GPT2 } from './gpt2.js'
 
 /** Settings of Hugging Face's GPT-2 that change what it computes, each with the values that steepest's GPT-2 computes. */
 const FIXED: Readonly<Record<string, readonly unknown[]>> = {
-  activation_function: ['gelu_new', 'gelu_pytorch_tanh'],
   scale_attn_weights: [true],
   scale_attn_by_inverse_layer_idx: [false],
   add_cross_attention: [false],
@@ -17,6 +17,7 @@ export const gpt2Folder: FolderFormat<GPT2> = {
 
   build(json, { dtype, dropout }) {
     for (const [key, values] of Object.entries(FIXED)) json.only(key, values)
+    json.only('activation_function', Object.keys(ACTIVATIONS))
     const width = json.count('n_embd')
     const heads = json.count('n_head')
     if (width % heads !== 0) {
@@ -34,6 +35,7 @@ export const gpt2Folder: FolderFormat<GPT2> = {
       width,
       hidden: json.count('n_inner', 4 * width),
       dropout,
+      activation: json.text('activation_function', 'gelu_new'),
       eps: json.positive('layer_norm_epsilon', 1e-5),
       dtype,
     })
@@ -46,7 +48,7 @@ export const gpt2Folder: FolderFormat<GPT2> = {
   },
 
   config(model) {
-    const { vocabSize, context, layers, heads, width, hidden, dropout, eps, dtype } = model.config
+    const { vocabSize, context, layers, heads, width, hidden, dropout, activation, eps, dtype } = model.config
     return {
       architectures: ['GPT2LMHeadModel'],
       model_type: 'gpt2',
@@ -57,7 +59,7 @@ export const gpt2Folder: FolderFormat<GPT2> = {
       n_head: heads,
       n_embd: width,
       n_inner: hidden === 4 * width ? null : hidden,
-      activation_function: 'gelu_new',
+      activation_function: activation,
       attn_pdrop: dropout,
       embd_pdrop: dropout,
       resid_pdrop: dropout,

@@ -6,11 +6,12 @@ import { Context, Keys, Module } from '../nn/module.js'
 import { LayerNorm } from '../nn/norm.js'
 import { attention } from '../ops/attention.js'
 import { arange } from '../ops/assemble.js'
-import { add, gelu } from '../ops/elementwise.js'
+import { add } from '../ops/elementwise.js'
 import { matmul } from '../ops/matmul.js'
 import { reshape, slice, zeros } from '../ops/shape.js'
 import type { DType } from '../tensor/dtype.js'
 import { type Tensor, withScope } from '../tensor/tensor.js'
+import { ACTIVATIONS } from './activations.js'
 import {
   appended,
   type Cache,
@@ -35,6 +36,8 @@ export interface GPT2Config {
   /** Width of the feed-forward layer; 4 × width by default. */
   hidden?: number
   dropout?: number
+  /** Of the feed-forward layer: gelu_new (by tanh; default), gelu, relu, silu. */
+  activation?: string
   /** Epsilon of the layer norms. */
   eps?: number
   dtype?: DType
@@ -42,7 +45,19 @@ export interface GPT2Config {
   seed?: number
 }
 
-const KNOWN = ['vocabSize', 'context', 'layers', 'heads', 'width', 'hidden', 'dropout', 'eps', 'dtype', 'seed']
+const KNOWN = [
+  'vocabSize',
+  'context',
+  'layers',
+  'heads',
+  'width',
+  'hidden',
+  'dropout',
+  'activation',
+  'eps',
+  'dtype',
+  'seed',
+]
 
 /** y = x·W + b with weight [in, out]: how GPT-2's checkpoints hold their linear layers. */
 class Conv1D extends Module {
@@ -118,13 +133,15 @@ class Attention extends Module {
 class FeedForward extends Module {
   c_fc: Conv1D
   c_proj: Conv1D
-  constructor(width: number, hidden: number, std: number, layers: number, dtype: DType, keys: Keys) {
+  private readonly activation: string
+  constructor({ width, hidden, layers, activation, dtype }: Required<GPT2Config>, std: number, keys: Keys) {
     super()
+    this.activation = activation
     this.c_fc = new Conv1D(width, hidden, std, dtype, keys.next())
     this.c_proj = new Conv1D(hidden, width, std / Math.sqrt(2 * layers), dtype, keys.next())
   }
   forward(x: Tensor): Tensor {
-    const h = withScope('c_fc', () => gelu(this.c_fc.forward(x), { approximate: 'tanh' }))
+    const h = withScope('c_fc', () => ACTIVATIONS[this.activation](this.c_fc.forward(x)))
     return withScope('c_proj', () => this.c_proj.forward(h))
   }
 }
@@ -137,11 +154,11 @@ class Block extends Module {
   readonly drop: Dropout
   constructor(config: Required<GPT2Config>, keys: Keys) {
     super()
-    const { width, heads, layers, hidden, dropout, eps, dtype } = config
+    const { width, heads, layers, dropout, eps, dtype } = config
     this.ln_1 = new LayerNorm(width, { eps, dtype })
     this.attn = new Attention(heads, width, dropout, 0.02, layers, dtype, keys)
     this.ln_2 = new LayerNorm(width, { eps, dtype })
-    this.mlp = new FeedForward(width, hidden, 0.02, layers, dtype, keys)
+    this.mlp = new FeedForward(config, 0.02, keys)
     this.drop = new Dropout(dropout)
   }
   forward(x: Tensor, ctx: Context, reading: Reading): Tensor {
@@ -173,6 +190,7 @@ export class GPT2 extends CausalLM {
       width,
       hidden = 4 * width,
       dropout = 0,
+      activation = 'gelu_new',
       eps = 1e-5,
       dtype = 'float32',
       seed = 0,
@@ -184,7 +202,14 @@ export class GPT2 extends CausalLM {
         got: `${heads} heads for width ${width}`,
       })
     }
-    this.config = { vocabSize, context, layers, heads, width, hidden, dropout, eps, dtype, seed }
+    if (!Object.hasOwn(ACTIVATIONS, activation)) {
+      throw new SteepestError('OPTION', {
+        who: 'GPT2',
+        rule: `\`activation\` must be ${Object.keys(ACTIVATIONS).join(', ')}`,
+        got: activation,
+      })
+    }
+    this.config = { vocabSize, context, layers, heads, width, hidden, dropout, activation, eps, dtype, seed }
     const keys = new Keys(seed)
     this.transformer = {
       wte: new Embedding(vocabSize, width, { init: init.normal(0.02), dtype, key: keys.next() }),

@@ -117,9 +117,10 @@ export class ResNet extends Module {
     this.config = config
     const keys = new Keys(config.seed)
     const make: Make = (inputs, outputs, size, stride, activates) =>
-      new Convolution(inputs, outputs, size, stride, activates ? activation : null, dtype, keys.next())
+      // Within blocks it is ReLU, whatever config.json says: what that names follows the first convolution and each sum.
+      new Convolution(inputs, outputs, size, stride, activates ? 'relu' : null, dtype, keys.next())
     this.resnet = {
-      embedder: { embedder: make(channels, stem, 7, 2, true) },
+      embedder: { embedder: new Convolution(channels, stem, 7, 2, activation, dtype, keys.next()) },
       encoder: {
         stages: depths.map((depth, s) => ({
           layers: Array.from({ length: depth }, (_, i) => {

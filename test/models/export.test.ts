@@ -48,6 +48,7 @@ beforeAll(async () => {
     ['mistral', build('mistral', { sliding_window: 20 })],
     ['qwen2', build('qwen2', { tie_word_embeddings: true })],
     ['qwen3', build('qwen3', {})],
+    ['gelu', build('llama', { hidden_act: 'gelu' })],
     ['yarn', build('llama', { rope_parameters: { rope_type: 'yarn', factor: 4 } })],
   ] as const)
     await saveModel(at(name), model, byteTokenizer())
@@ -212,6 +213,7 @@ describe('a GGUF file', () => {
   test.each<[string, string, RegExp]>([
     ['qwen3', 'a.gguf', /a GGUF file can hold GPT-2, Llama, Mistral and Qwen2.*Qwen3/],
     ['yarn', 'a.gguf', /Llama with yarn positions/],
+    ['gelu', 'a.gguf', /Llama with gelu\./],
     ['gpt2', 'gpt2.gguf', /nothing is written over/],
     ['gpt2', 'llama', /nothing is written over/],
   ])('of %s as %s is refused in one sentence', async (name, out, message) => {

@@ -79,7 +79,8 @@ function refuse(model: FolderModel, got: string): never {
 }
 
 function gpt2(model: GPT2): Written {
-  const { context, width, layers, hidden, heads, eps, vocabSize } = model.config
+  const { context, width, layers, hidden, heads, eps, vocabSize, activation } = model.config
+  if (!/^gelu_(new|pytorch_tanh)$/.test(activation)) refuse(model, ` with ${activation}`)
   const tensors = Object.entries(parameters(model)).map(([own, t]) => [
     nameOf(own),
     // Their linear layers have the inputs last.
@@ -105,6 +106,8 @@ function decoder(model: Decoder): Written {
   const { heads, kvHeads, depth, context, windows } = config
   const [rope] = config.rope
   const isLlama = !(model instanceof Qwen2)
+  // What llama.cpp computes for them, whatever config.json says.
+  if (!/^(silu|swish)$/.test(config.activation)) refuse(model, ` with ${config.activation}`)
   const { frequencies, factor } = ropeAngles('rotary', rope, depth, context)
   if (!['default', 'linear', 'llama3'].includes(rope.kind) || factor !== 1)
     refuse(model, ` with ${rope.kind} positions`)
