@@ -72,26 +72,42 @@ export class ChatTemplate {
     }
   }
 
-  /** The text of a conversation in pieces: what the assistant says is learned, the rest is read. */
+  /** The text of a conversation in pieces: what the assistant says is learned, the rest is read; what comes after its last answer is left out. */
   pieces(messages: readonly Message[]): ChatPiece[] {
+    const last = messages.findLastIndex((message) => message.role === 'assistant')
+    const whole = this.render(messages.slice(0, last + 1))
     const out: ChatPiece[] = []
-    let done = ''
-    const add = (until: string, learned: boolean) => {
-      if (!until.startsWith(done)) {
-        throw new SteepestError('DATA', {
-          who: this.who,
-          rule: 'the chat template must write the turns one after the other, so that answers can be told from the rest',
-          fix: 'Give the data as `prompt` and `completion`',
-        })
-      }
-      if (until.length > done.length) out.push({ text: until.slice(done.length), learned })
+    let done = 0
+    const add = (until: number, learned: boolean) => {
+      if (until > done) out.push({ text: whole.slice(done, until), learned })
       done = until
     }
     messages.forEach((message, i) => {
       if (message.role !== 'assistant') return
-      add(this.render(messages.slice(0, i), true), false)
-      add(this.render(messages.slice(0, i + 1)), true)
+      const [begin, end] = this.answerIn(whole, messages.slice(0, i), message)
+      add(begin, false)
+      add(end, true)
     })
     return out
+  }
+
+  /** Where an answer begins and ends in the text of its conversation. */
+  private answerIn(whole: string, before: readonly Message[], answer: Message): [begin: number, end: number] {
+    const until = this.render(before, true)
+    const through = this.render([...before, answer])
+    if (whole.startsWith(until)) {
+      if (through.startsWith(until) && whole.startsWith(through)) return [until.length, through.length]
+      // Some templates write an answer otherwise once another comes after it, without its thoughts: as it stands then, it is learned.
+      const said = answer.content.trim()
+      const at = whole.indexOf(said, until.length)
+      const closing = through.slice(through.lastIndexOf(said) + said.length)
+      const end = at + said.length + closing.length
+      if (at >= 0 && whole.slice(0, end).endsWith(said + closing)) return [until.length, end]
+    }
+    throw new SteepestError('DATA', {
+      who: this.who,
+      rule: 'the chat template must write the turns one after the other, so that answers can be told from the rest',
+      fix: 'Give the data as `prompt` and `completion`',
+    })
   }
 }

@@ -107,9 +107,15 @@ async function beginning(parts: AsyncIterable<string> | Iterable<string>): Promi
   return text.slice(0, SAMPLE)
 }
 
+/** Characters of a piece where a tokenizer may put something at its beginning: few pieces. */
+const LONG_PIECE = 1 << 22
+
 /** Pieces of a text that are encoded one by one. */
-async function* piecesOf(parts: AsyncIterable<string> | Iterable<string>): AsyncGenerator<string> {
-  const pieces = new TextPieces()
+async function* piecesOf(
+  parts: AsyncIterable<string> | Iterable<string>,
+  { cuttable }: Tokenizer,
+): AsyncGenerator<string> {
+  const pieces = cuttable ? new TextPieces() : new TextPieces(LONG_PIECE)
   for await (const part of parts) yield* pieces.push(part)
   yield* pieces.end()
 }
@@ -129,7 +135,7 @@ export async function openText(options: TextOptions = {}): Promise<TextData> {
   const store = new TokenStore(storage)
   try {
     let done = 0
-    for await (const piece of piecesOf(parts())) {
+    for await (const piece of piecesOf(parts(), tokenizer)) {
       signal?.throwIfAborted()
       await store.push(tokenizer.encode(piece))
       done += Buffer.byteLength(piece)

@@ -98,6 +98,36 @@ test('a chat template tells answers from the rest', async () => {
   await expect(ChatTemplate.of(dir)).rejects.toThrow(/must be Jinja/)
 })
 
+test('a chat template that writes the last answer otherwise than those before still tells answers from the rest', async () => {
+  // Qwen 3 has thoughts, empty ones too, before the last answer only.
+  writeFileSync(
+    join(dir, 'chat_template.jinja'),
+    `{%- for m in messages %}<|{{ m.role }}|>
+{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}{{ m.content }}<|end|>
+{% endfor %}{% if add_generation_prompt %}<|assistant|>
+{% endif %}`,
+  )
+  const chat = (await ChatTemplate.of(dir))!
+  const turn = (role: string, content: string) => ({ role, content })
+  expect(
+    chat.pieces([
+      turn('user', 'a'),
+      turn('assistant', 'b'),
+      turn('user', 'b'),
+      turn('assistant', 'd'),
+      turn('user', 'e'),
+    ]),
+  ).toEqual([
+    { text: '<|user|>\na<|end|>\n<|assistant|>\n', learned: false },
+    { text: 'b<|end|>\n', learned: true },
+    { text: '<|user|>\nb<|end|>\n<|assistant|>\n', learned: false },
+    { text: '<think></think>d<|end|>\n', learned: true },
+  ])
+  writeFileSync(join(dir, 'chat_template.jinja'), '{% for m in messages | reverse %}{{ m.content }}{% endfor %}')
+  const turned = (await ChatTemplate.of(dir))!
+  expect(() => turned.pieces([turn('user', 'a'), turn('assistant', 'b')])).toThrow(/one after the other/)
+})
+
 const pairs = (n: number) =>
   Array.from({ length: n }, (_, i) => ({
     kind: 'pair' as const,
