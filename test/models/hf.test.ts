@@ -133,8 +133,8 @@ describe('what does not fit is one sentence', () => {
     [{ model_type: 'mamba' }, '`model_type` must be one that steepest has: gpt2, llama, '],
     [{ model_type: undefined }, 'got none'],
     [
-      { activation_function: 'relu' },
-      '`activation_function` must be "gelu_new" or "gelu_pytorch_tanh" (steepest has no other); got "relu"',
+      { activation_function: 'tanh' },
+      '`activation_function` must be "silu" or "swish" or "relu" or "gelu" or "gelu_new" or "gelu_pytorch_tanh" (steepest has no other); got "tanh"',
     ],
     [
       { scale_attn_by_inverse_layer_idx: true },
