@@ -1,11 +1,17 @@
 // Peak memory of a full AdamW step against PyTorch, each in a fresh process: the resident high-water above what it held before the model, the
-// time of a step, and the loss after all steps on the same data. `node bench/memory.mjs [steps] [names, with commas between]`
+// time of a step, and the loss after all steps on the same data. `node bench/memory.mjs [steps] [names, with commas between]`; with `--published`
+// the tables of papers beside what is planned here, with `--curves` the losses of every method.
 import { execFile } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { peerPython, root } from './harness.mjs'
 
+for (const other of ['published', 'curves']) {
+  if (process.argv[2] !== `--${other}`) continue
+  await import(`./${other}.mjs`)
+  process.exit()
+}
 const steps = Number(process.argv[2] ?? 20)
 const wanted = process.argv[3]?.split(',')
 const model = { layers: 12, width: 768, heads: 12, vocab: 50257, batch: 4, context: 512, steps }

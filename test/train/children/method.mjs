@@ -10,17 +10,7 @@ import { Trainer } from '../../../dist/train/trainer.js'
 import { resident } from './gpt.mjs'
 import { modelOf, stepOf } from './shapes.mjs'
 
-const {
-  model: kind,
-  method,
-  batch,
-  context,
-  micros = 1,
-  share = 1,
-  clip = 1,
-  steps = 2,
-  ...sizes
-} = JSON.parse(process.argv[2])
+const { model: kind, method, batch, context, micros = 1, share = 1, clip = 1, ...sizes } = JSON.parse(process.argv[2])
 const optimizers = {
   adalomo: () => adalomo({ lr: 1e-3 }),
   qgalore: () => qgalore(adamw({ lr: 1e-3 }), { rank: 64 }),
@@ -44,7 +34,7 @@ const given = share < 1 ? between() : Infinity
 const trainer = new Trainer(setup.model, { ...setup, arena: share < 1 ? given : undefined })
 const { memory } = planMemory(trainer, data.microBatches)
 await trainer.materialize()
-for (let step = 1; step <= steps; step++) await (await trainer.step(data.microBatches, { lr: 1e-3, step }))()
+await (await trainer.step(data.microBatches, { lr: 1e-3, step: 1 }))()
 const plans = trainer.plan(data.microBatches[0], micros)
 console.log(
   JSON.stringify({
