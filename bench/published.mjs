@@ -48,8 +48,6 @@ const wtacrs = [
   ['LoRA, WTA-CRS 0.3', { lora: true, ratio: 0.3 }, '6.50 (2.7×)'],
   ['LoRA, WTA-CRS 0.1', { lora: true, ratio: 0.1 }, '5.44 (3.2×)'],
   ['exact, as much computed again as helps', { least: true }, ''],
-  ['WTA-CRS 0.3, likewise', { ratio: 0.3, least: true }, ''],
-  ['LoRA, WTA-CRS 0.3, likewise', { lora: true, ratio: 0.3, least: true }, ''],
 ]
 const [batch, small] = [64, 4]
 
