@@ -10,6 +10,7 @@ namespace steepest::cuda {
 namespace {
 
 using Kind = GlobalNormAttrs::Kind;
+using Stage = GlobalNormAttrs::Stage;
 
 // As on the CPU: part of the bits.
 constexpr std::int64_t kPiece = 32768;
@@ -87,21 +88,37 @@ __global__ void __launch_bounds__(kNormThreads) normJoin(const double* parts, st
   if (threadIdx.x == 0) *out = static_cast<float>(kind == Kind::kL2 ? std::sqrt(sum) : sum);
 }
 
+// Brings the pieces of one tensor beside those of the others.
+__global__ void __launch_bounds__(kNormThreads) normGather(const double* from, double* to, std::int64_t n) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kNormThreads + threadIdx.x;
+  if (i < n) to[i] = from[i];
+}
+
+void checkNorm(const Spec& spec) {
+  if (spec.out.size() != 1 || spec.out[0].rank != 0 || spec.out[0].dtype != DType::float32)
+    throw Error("PROGRAM", "globalNorm: the output does not fit");
+}
+
 class GlobalNorm final : public Kernel {
  public:
-  explicit GlobalNorm(const Spec& spec) : kind_(GlobalNormAttrs::decode(spec.attrs).kind) {
+  GlobalNorm(const Spec& spec, Kind kind, bool piecesOnly) : kind_(kind), piecesOnly_(piecesOnly) {
     for (const View& v : spec.in) {
       if ((v.dtype != DType::float32 && v.dtype != DType::bfloat16) || !v.contiguous())
         throw Error("PROGRAM", "globalNorm: on a GPU inputs must be contiguous float32 or bfloat16");
       pieces_ += ceilDiv(v.size(), kPiece);
     }
-    if (spec.out.size() != 1 || spec.out[0].rank != 0 || spec.out[0].dtype != DType::float32)
-      throw Error("PROGRAM", "globalNorm: the output does not fit");
+    if (piecesOnly_) {
+      const bool fits = spec.out.size() == 1 && spec.out[0].rank == 1 && spec.out[0].dtype == DType::float64 && spec.out[0].contiguous() &&
+                        spec.out[0].size() == pieces_;
+      if (spec.in.size() != 1 || kind_ != Kind::kL2 || !fits) throw Error("PROGRAM", "globalNorm: the pieces do not fit");
+      return;
+    }
+    checkNorm(spec);
     workspace = static_cast<std::size_t>(pieces_) * sizeof(double);
   }
 
   void run(const Call& call) const override {
-    double* parts = reinterpret_cast<double*>(call.workspace);
+    double* parts = piecesOnly_ ? call.out[0].as<double>() : reinterpret_cast<double*>(call.workspace);
     std::int64_t before = 0;
     NormTable table{};
     const auto flush = [&] {
@@ -116,16 +133,49 @@ class GlobalNorm final : public Kernel {
       if (table.count == NormTable::kCapacity) flush();
     }
     flush();
+    if (piecesOnly_) return;
     STEEPEST_LAUNCH(normJoin, dim3(1), dim3(kNormThreads), 0, call, parts, pieces_, kind_, call.out[0].as<float>());
   }
 
  private:
   Kind kind_;
+  bool piecesOnly_;
+  std::int64_t pieces_ = 0;
+};
+
+class NormOfPieces final : public Kernel {
+ public:
+  explicit NormOfPieces(const Spec& spec) {
+    for (const View& v : spec.in) {
+      if (v.dtype != DType::float64 || v.rank != 1 || !v.contiguous())
+        throw Error("PROGRAM", "globalNorm: pieces must be contiguous float64 of one axis");
+      pieces_ += v.size();
+    }
+    checkNorm(spec);
+    workspace = static_cast<std::size_t>(pieces_) * sizeof(double);
+  }
+
+  void run(const Call& call) const override {
+    double* parts = reinterpret_cast<double*>(call.workspace);
+    std::int64_t before = 0;
+    for (const View& v : call.in) {
+      const std::int64_t n = v.size();
+      STEEPEST_LAUNCH(normGather, dim3(blocksFor(n, kNormThreads)), dim3(kNormThreads), 0, call, v.as<const double>(), parts + before, n);
+      before += n;
+    }
+    STEEPEST_LAUNCH(normJoin, dim3(1), dim3(kNormThreads), 0, call, parts, pieces_, Kind::kL2, call.out[0].as<float>());
+  }
+
+ private:
   std::int64_t pieces_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Kernel> makeGlobalNorm(const Spec& spec) { return std::make_unique<GlobalNorm>(spec); }
+std::unique_ptr<Kernel> makeGlobalNorm(const Spec& spec) {
+  const GlobalNormAttrs attrs = GlobalNormAttrs::decode(spec.attrs);
+  if (attrs.stage == Stage::kJoin) return std::make_unique<NormOfPieces>(spec);
+  return std::make_unique<GlobalNorm>(spec, attrs.kind, attrs.stage == Stage::kPieces);
+}
 
 }  // namespace steepest::cuda

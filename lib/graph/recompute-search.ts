@@ -1,4 +1,5 @@
 import { type Model, wayBack } from './recompute-model.js'
+import { holdingSome, type SecondPass } from './recompute-second.js'
 import { type Choice, type Drops, NOTHING, type Outcome, phaseAt, simulate } from './recompute-simulate.js'
 
 /** A change of the choice, with a name by which what it is worth is remembered. */
@@ -10,8 +11,10 @@ interface Move {
   readonly choice: () => Choice | undefined
 }
 
-/** The drops with one more cut; undefined where the value is touched at `time`, or is not needed after it. */
-function cutAt(model: Model, state: Outcome, drops: Drops, value: number, time: number): Drops | undefined {
+const withCut = (drops: Drops, value: number, cuts: readonly number[]): Drops => new Map(drops).set(value, cuts)
+
+/** The cuts of a value with one more; undefined where the value is touched at `time`, or is not needed after it. */
+function cutAt(model: Model, state: Outcome, value: number, time: number): readonly number[] | undefined {
   const recipe = wayBack(model, state.packed, value)
   if (!recipe) return undefined
   const made = model.madeAt[value]
@@ -27,13 +30,11 @@ function cutAt(model: Model, state: Outcome, drops: Drops, value: number, time: 
   for (const t of model.readAt[value]) see(t)
   for (const t of state.extra.get(value) ?? []) see(t)
   if (touched || before < 0 || after === Infinity) return undefined
-  const cuts = drops.get(value)
+  const cuts = state.drops.get(value)
+  if (!cuts) return [before]
   // What is computed again for a reader after `time` does not live there.
-  if (cuts && phaseAt(cuts, before) !== phaseAt(cuts, after)) return undefined
-  return new Map(drops).set(
-    value,
-    [...(cuts ?? []), before].sort((a, b) => a - b),
-  )
+  if (phaseAt(cuts, before) !== phaseAt(cuts, after)) return undefined
+  return [...cuts, before].sort((a, b) => a - b)
 }
 
 /** Whether a value is touched at `time` or later; and when it is last touched before. */
@@ -103,14 +104,14 @@ function movesFrom(model: Model, state: Outcome): Move[] {
       const like = `packed ${model.bytes[value]}`
       moves.push({ key: `${value} packed`, like, choice: () => narrow })
     }
-    const alone = cutAt(model, state, state.drops, value, peakTime)
-    if (!alone) continue
-    const key = `${value}:${alone.get(value)!.join()}`
+    const cuts = cutAt(model, state, value, peakTime)
+    if (!cuts) continue
+    const key = `${value}:${cuts.join()}`
     const { instruction, milliseconds } = wayBack(model, packed, value)!.step
     const like = `${instruction.op.name} ${model.bytes[value]} ${milliseconds}`
-    moves.push({ key, like, choice: () => ({ drops: alone, packed }) })
+    moves.push({ key, like, choice: () => ({ drops: withCut(state.drops, value, cuts), packed }) })
     const whole = () => {
-      const drops = closed(model, state, alone, value, peakTime)
+      const drops = closed(model, state, withCut(state.drops, value, cuts), value, peakTime)
       return drops && { drops, packed }
     }
     moves.push({ key: `${key} and its own`, like: `${like} and its own`, choice: whole })
@@ -124,8 +125,13 @@ const FREE = 1e-3
 /** Simulations of a search for one target, and of one round of many, beside one for each value: what is not found by then is not found. */
 const SEARCH = 1000
 const ROUND_SEARCH = 400
-/** Computing more than this share of the program again is no use. */
+/** Computing more than this share of the program again, beyond what is asked for at the start, is no use. */
 const MOST = 1
+
+interface Priced {
+  readonly move: Move
+  readonly price: number
+}
 
 /**
  * Takes the moves that cost the least for what they take off above the target, until nothing is above it. Undefined where no move helps
@@ -134,44 +140,68 @@ const MOST = 1
 function descend(model: Model, from: Choice, target: number, simulations: number): Outcome | undefined {
   let state = simulate(model, from, target)
   let left = simulations + model.recipes.length
+  const most = (state?.milliseconds ?? 0) + MOST * model.milliseconds
   // What moves cost when they were last looked at, which the moves before them change little; at first, what their like cost.
   const worth = new Map<string, number>()
   const worthOf = ({ key, like }: Move): number => worth.get(key) ?? worth.get(like) ?? -1
   while (state && state.peak > target) {
     const { excess, milliseconds } = state
-    if (milliseconds > MOST * model.milliseconds) return undefined
-    const moves = new Set(movesFrom(model, state))
+    if (milliseconds > most) return undefined
+    const moves = movesFrom(model, state)
+    const priced: Priced[] = []
+    let next = 0
     let best: Outcome | undefined
     let least = Infinity
-    while (moves.size > 0) {
-      let move: Move | undefined
-      for (const m of moves) if (!move || worthOf(m) < worthOf(move)) move = m
-      if (!move || worthOf(move) >= least) break
-      moves.delete(move)
+    const look = (move: Move): boolean => {
       const choice = move.choice()
-      if (choice && left-- === 0) return undefined
+      if (choice && left-- === 0) return false
       const outcome = choice && simulate(model, choice, target)
       const gain = outcome ? excess - outcome.excess : 0
       const price = outcome && gain > 0 ? (outcome.milliseconds - milliseconds + FREE) / gain : Infinity
       worth.set(move.key, price).set(move.like, Math.min(price, worth.get(move.like) ?? Infinity))
       if (price < least) [best, least] = [outcome, price]
+      return true
     }
+    for (const move of moves) {
+      const price = worthOf(move)
+      if (price < 0 ? !look(move) : !priced.push({ move, price })) return undefined
+    }
+    priced.sort((a, b) => a.price - b.price)
+    while (next < priced.length && priced[next].price < least) if (!look(priced[next++].move)) return undefined
     state = best
   }
   return state
 }
 
-/** Takes back what is not needed for the target any more, the dearest first. */
-function polished(model: Model, outcome: Outcome, target: number): Outcome {
+/** The choice without some of its drops. */
+function holding({ drops, packed }: Choice, values: Iterable<number>): Choice {
+  const fewer = new Map(drops)
+  const wide = new Set(packed)
+  for (const v of values) {
+    fewer.delete(v)
+    wide.delete(v)
+  }
+  return { drops: fewer, packed: wide }
+}
+
+/** Takes back what is not needed for the target any more: of a second pass as much as there is room for, then the dearest first. */
+function polished(model: Model, outcome: Outcome, target: number, gradients: readonly number[] = []): Outcome {
   let state = outcome
+  const tried = (values: readonly number[]): boolean => {
+    const without = simulate(model, holding(state, values), target)
+    if (!without || without.peak > target || without.milliseconds > state.milliseconds) return false
+    state = without
+    return true
+  }
+  for (let at = 0, count = gradients.length; count >= 1; ) {
+    count = Math.min(count, gradients.length - at)
+    if (count > 0 && tried(gradients.slice(at, at + count))) at += count
+    else count = count >> 1
+  }
   const price = (v: number) => wayBack(model, outcome.packed, v)!.step.milliseconds
   for (const value of [...state.drops.keys()].sort((a, b) => price(b) - price(a))) {
-    const drops = new Map(state.drops)
-    drops.delete(value)
-    const packed = new Set(state.packed)
-    packed.delete(value)
-    const without = simulate(model, { drops, packed }, target)
-    if (without && without.peak <= target && without.milliseconds <= state.milliseconds) state = without
+    // What is given up for good costs nothing.
+    if (state.list.some((again) => again.value === value)) tried([value])
   }
   return state
 }
@@ -194,31 +224,77 @@ export function boundOf(model: Model): number {
   }, 0)
 }
 
+/**
+ * Parts of the room above what every choice needs that are tried for gradients which are held, where the backward pass is run a second time for
+ * the others: with more of them held, less of the pass is needed.
+ */
+const HELD = [0.75, 0.5, 0.25, 0]
+
+/** The cheapest choice that is found with a second backward pass. */
+function reach(model: Model, target: number, second: SecondPass, simulations: number): Outcome | undefined {
+  const room = target - boundOf(model)
+  let tried = -1
+  for (const part of room < 0 ? [] : HELD) {
+    const choice = holdingSome(model, second, part * room)
+    if (choice.drops.size === tried) continue
+    tried = choice.drops.size
+    const outcome = descend(model, choice, target, simulations)
+    if (outcome)
+      return polished(
+        model,
+        outcome,
+        target,
+        second.gradients.filter((v) => outcome.drops.has(v)),
+      )
+  }
+  return undefined
+}
+
 /** What one round leaves of the peak where as little as possible is asked for. */
-const ROUND = 0.93
+const ROUND = { once: 0.93, twice: 0.85 }
+/** The least that a round may leave is this near to all. */
+const LAST = 0.98
 
 /**
  * From nothing computed again to as little memory as can be, in rounds; each needs less memory and more time than the one before.
  * @param round share of the peak that one leaves, in (0, 1): where it is small, there are few of them
+ * @param last only the first and the last of them are wanted
  */
-export function* frontier(model: Model, round = ROUND): Generator<Outcome> {
+export function* frontier(model: Model, round = ROUND.once, last = false): Generator<Outcome> {
   let state = simulate(model, NOTHING, Infinity)!
   yield state
   const bound = boundOf(model)
-  for (let share = round; share < 0.98; ) {
+  let reached = Infinity
+  for (let share = round; share < LAST; ) {
     const target = Math.max(bound, Math.floor(state.peak * share))
-    if (target >= state.peak) return
+    if (target >= state.peak) break
     const next = descend(model, state, target, ROUND_SEARCH)
     if (next && next.peak < state.peak) {
-      state = polished(model, next, target)
-      yield state
+      reached = target
+      state = last ? next : polished(model, next, target)
+      if (!last) yield state
+    } else share = 1 - (1 - share) / 2
+  }
+  if (last && reached < Infinity) yield polished(model, state, reached)
+}
+
+/** The same with a second backward pass, from what needs less than `most` bytes on. */
+export function* frontierTwice(model: Model, second: SecondPass, most: number): Generator<Outcome> {
+  let peak = most
+  const bound = boundOf(model)
+  for (let share = ROUND.twice; share < LAST && bound < peak; ) {
+    const next = reach(model, Math.max(bound, Math.floor(peak * share)), second, ROUND_SEARCH)
+    if (next) {
+      peak = next.peak
+      yield next
     } else share = 1 - (1 - share) / 2
   }
 }
 
 /** The cheapest choice that is found whose peak is at most `target`; undefined where none is found. */
-export function search(model: Model, target: number): Outcome | undefined {
+export function search(model: Model, target: number, second?: SecondPass): Outcome | undefined {
   if (target < boundOf(model)) return undefined
+  if (second) return reach(model, target, second, SEARCH)
   const outcome = descend(model, NOTHING, target, SEARCH)
   return outcome && polished(model, outcome, target)
 }

@@ -1,4 +1,4 @@
-import { type Model, type Step, wayBack } from './recompute-model.js'
+import { type Model, type Recipe, type Step, wayBack } from './recompute-model.js'
 
 /**
  * Which values are given up, and when: by number of the value, the steps after which it is gone until a later one reads it, which
@@ -41,15 +41,18 @@ export interface Outcome extends Choice {
   readonly excess: number
   /** Milliseconds that are computed again. */
   readonly milliseconds: number
-  readonly turns: readonly Turn[]
   /** Reads of dropped values' operands by recomputations, by value. */
   readonly extra: ReadonlyMap<number, readonly number[]>
+  /** What is computed again, in order. */
+  readonly list: readonly Again[]
 }
 
 interface Again {
-  value: number
-  time: number
-  phase: number
+  readonly value: number
+  /** The step before which it is run. */
+  readonly time: number
+  readonly phase: number
+  readonly recipe: Recipe
 }
 
 /** The recomputations that drops need, in the order in which they are run; undefined where one comes too late. */
@@ -59,26 +62,27 @@ function recomputations(
 ): { list: Again[]; extra: Map<number, number[]> } | undefined {
   const extra = new Map<number, number[]>()
   const list: Again[] = []
-  const back = (v: number) => wayBack(model, packed, v)!
-  const rank = (v: number) => back(v).rank
+  const dropped: { value: number; cuts: readonly number[]; recipe: Recipe }[] = []
+  for (const [value, cuts] of drops) dropped.push({ value, cuts, recipe: wayBack(model, packed, value)! })
   // From the last made to the first: what computes a value again reads only earlier ones.
-  const values = [...drops.keys()].sort((a, b) => rank(b) - rank(a))
-  for (const value of values) {
-    const cuts = drops.get(value)!
-    const first = new Array<number>(cuts.length + 1).fill(Infinity)
-    const see = (time: number) => {
-      const phase = phaseAt(cuts, time)
-      if (time < first[phase]) first[phase] = time
-    }
-    model.readAt[value].forEach(see)
-    extra.get(value)?.forEach(see)
-    const recipe = back(value)
-    for (let phase = 1; phase < first.length; phase++) {
-      const time = first[phase]
-      if (time === Infinity) continue
+  dropped.sort((a, b) => b.recipe.rank - a.recipe.rank)
+  for (const { value, cuts, recipe } of dropped) {
+    const own = model.readAt[value]
+    const others = extra.get(value)
+    for (let phase = 1; phase <= cuts.length; phase++) {
+      const from = cuts[phase - 1]
+      const to = phase < cuts.length ? cuts[phase] : Infinity
+      let first = Infinity
+      for (let i = 0; i < own.length; i++) if (own[i] > from && own[i] <= to && own[i] < first) first = own[i]
+      if (others)
+        for (let i = 0; i < others.length; i++)
+          if (others[i] > from && others[i] <= to && others[i] < first) first = others[i]
+      if (first === Infinity) continue
+      // Before it is needed where what it is computed from is overwritten by then.
+      const time = Math.min(first, recipe.until)
       // The forward pass reads no approximation.
-      if (time > recipe.until || (packed.has(value) && time <= model.forwardEnd)) return undefined
-      list.push({ value, time, phase })
+      if (time <= from || (packed.has(value) && time <= model.forwardEnd)) return undefined
+      list.push({ value, time, phase, recipe })
       for (const u of recipe.step.reads) {
         const known = extra.get(u)
         if (known) known.push(time)
@@ -86,9 +90,85 @@ function recomputations(
       }
     }
   }
-  list.sort((a, b) => a.time - b.time || rank(a.value) - rank(b.value))
+  list.sort((a, b) => a.time - b.time || a.recipe.rank - b.recipe.rank)
   return { list, extra }
 }
+
+/** What is run in the place of steps that make what is not read before it is computed again, by step; null for nothing. */
+function restsOf(model: Model, { drops, packed }: Choice): Map<number, Step | null> {
+  const rests = new Map<number, Step | null>()
+  for (const [value, cuts] of drops) {
+    if (packed.has(value)) continue
+    const { rest } = model.recipes[value]!
+    const time = model.madeAt[value]
+    if (rest !== undefined && cuts[0] === time && !rests.has(time)) rests.set(time, rest)
+  }
+  return rests
+}
+
+/** Values to be packed after a step. */
+function packingOf({ drops, packed }: Choice): Map<number, number[]> {
+  const packing = new Map<number, number[]>()
+  for (const value of packed) {
+    const at = drops.get(value)![0]
+    packing.set(at, [...(packing.get(at) ?? []), value])
+  }
+  return packing
+}
+
+/** The program with the values of a choice computed again, whose outcome there is. */
+export function turnsOf(model: Model, choice: Choice): Turn[] {
+  const { list } = recomputations(model, choice)!
+  const rests = restsOf(model, choice)
+  const packing = packingOf(choice)
+  const turns: Turn[] = []
+  let next = 0
+  model.steps.forEach((step, time) => {
+    for (; next < list.length && list[next].time === time; next++) {
+      turns.push({ step: list[next].recipe.step, time, again: list[next].value })
+    }
+    const own = rests.has(time) ? rests.get(time) : step
+    if (own) turns.push({ step: own, time })
+    for (const value of packing.get(time) ?? []) turns.push({ step: model.packs.get(value)!.pack, time })
+  })
+  return turns
+}
+
+/** Arrays for a simulation, of which there are thousands: made once, and larger when they have to be. */
+class Scratch {
+  /** By value; those that are computed again come after the program's own. */
+  bytes = new Float64Array(0)
+  first = new Int32Array(0)
+  last = new Int32Array(0)
+  into = new Int32Array(0)
+  used = new Int32Array(0)
+  /** By value of the program: where its places begin among `places`; −1 where it is not given up. */
+  dropAt = new Int32Array(0)
+  places = new Int32Array(0)
+  /** By turn. */
+  times = new Int32Array(0)
+  scratch = new Float64Array(0)
+  change = new Float64Array(0)
+
+  fit(model: Model, places: number, again: number): void {
+    const values = model.bytes.length + again
+    const turns = model.steps.length + again + model.packs.size + 1
+    if (this.bytes.length < values) {
+      this.bytes = new Float64Array(2 * values)
+      for (const name of ['first', 'last', 'into', 'used', 'dropAt'] as const) this[name] = new Int32Array(2 * values)
+    }
+    if (this.places.length < places) this.places = new Int32Array(2 * places)
+    if (this.times.length < turns) {
+      this.times = new Int32Array(2 * turns)
+      this.scratch = new Float64Array(2 * turns)
+      this.change = new Float64Array(2 * turns)
+    }
+    for (const a of [this.first, this.last, this.into, this.used]) a.fill(-1, 0, values)
+    this.dropAt.fill(-1, 0, model.bytes.length)
+  }
+}
+
+const scratch = new Scratch()
 
 /**
  * Runs through the program with the values of `drops` computed again, under the rules of the plan: what lives when, in place where the
@@ -99,106 +179,88 @@ export function simulate(model: Model, choice: Choice, target: number): Outcome 
   const needed = recomputations(model, choice)
   if (!needed) return undefined
   const { list, extra } = needed
-  const bytes: number[] = [...model.bytes]
-  const places = new Map<number, number[]>()
-  const placeOf = (value: number, time: number): number => {
-    const cuts = drops.get(value)
-    const phase = cuts ? phaseAt(cuts, time) : 0
-    return phase === 0 ? value : places.get(value)![phase]
+  const rests = restsOf(model, choice)
+  const packing = packingOf(choice)
+  let places = 0
+  for (const cuts of drops.values()) places += cuts.length + 1
+  let made = 0
+  for (const { recipe } of list) made += recipe.step.writes.length
+  scratch.fit(model, places, Math.max(made, list.length))
+  const { bytes, first, last, into, used, dropAt, times, change } = scratch
+  for (let v = 0; v < model.bytes.length; v++) bytes[v] = model.bytes[v]
+  places = 0
+  for (const [v, cuts] of drops) {
+    dropAt[v] = places
+    scratch.places[places] = v
+    places += cuts.length + 1
   }
-  const turns: Turn[] = []
-  const reads: (readonly number[])[] = []
-  const writes: (readonly number[])[] = []
-  const pairs: (readonly (readonly [number, number])[])[] = []
+  let values = model.bytes.length
+  let turns = 0
   let milliseconds = 0
-  const push = (turn: Turn, own?: ReadonlyMap<number, number>) => {
-    const { step, time } = turn
-    turns.push(turn)
-    const written = (v: number) => own?.get(v) ?? v
-    // Most of a program is as it was: nothing is made for it, since this runs a thousand times.
-    const same = own === undefined && !step.reads.some((v) => drops.has(v))
-    const read = (v: number) => placeOf(v, time)
-    reads.push(same ? step.reads : step.reads.map(read))
-    writes.push(own ? step.writes.map(written) : step.writes)
-    pairs.push(same ? step.pairs : step.pairs.map(([o, i]) => [written(o), read(i)] as const))
+  /** Three numbers each: the turn, and two values of which the one may take the place of the other. */
+  const pairs: number[] = []
+  const placeOf = (v: number, time: number): number => {
+    const at = dropAt[v]
+    return at < 0 ? v : scratch.places[at + phaseAt(drops.get(v), time)]
   }
-  // What is not read before it is computed again is not made the first time, where the step that makes it can do without.
-  const rests = new Map<number, Step | null>()
-  /** Values to be packed after a step. */
-  const packing = new Map<number, number[]>()
-  for (const [value, cuts] of drops) {
-    if (packed.has(value)) {
-      packing.set(cuts[0], [...(packing.get(cuts[0]) ?? []), value])
-      continue
+  /** @param own number of what the step writes first, where that is made anew; the others follow */
+  const push = (step: Step, time: number, own: number): void => {
+    const { reads, writes } = step
+    for (let i = 0; i < writes.length; i++) {
+      const v = own < 0 ? writes[i] : own + i
+      if (first[v] < 0) first[v] = turns
+      last[v] = turns
     }
-    const { rest } = model.recipes[value]!
-    const time = model.madeAt[value]
-    if (rest === undefined || cuts[0] !== time || rests.has(time)) continue
-    rests.set(time, rest)
-    milliseconds += (rest?.milliseconds ?? 0) - model.steps[time].milliseconds
+    for (let i = 0; i < reads.length; i++) last[placeOf(reads[i], time)] = turns
+    for (const [o, i] of step.pairs) pairs.push(turns, own < 0 ? o : own + writes.indexOf(o), placeOf(i, time))
+    times[turns] = time
+    scratch.scratch[turns++] = step.scratch
   }
   let next = 0
-  model.steps.forEach((step, time) => {
+  for (let time = 0; time < model.steps.length; time++) {
     for (; next < list.length && list[next].time === time; next++) {
-      const { value, phase } = list[next]
-      const own = new Map<number, number>()
-      const recipe = wayBack(model, packed, value)!
-      for (const v of recipe.step.writes) own.set(v, bytes.push(model.bytes[v]) - 1)
-      let at = places.get(value)
-      if (!at) places.set(value, (at = []))
-      at[phase] = own.get(value)!
-      milliseconds += recipe.step.milliseconds
-      push({ step: recipe.step, time, again: value }, own)
+      const { value, phase, recipe } = list[next]
+      const { writes, milliseconds: takes } = recipe.step
+      const own = values
+      for (const v of writes) {
+        if (v === value) scratch.places[dropAt[value] + phase] = values
+        bytes[values++] = model.bytes[v]
+      }
+      milliseconds += takes
+      push(recipe.step, time, own)
     }
-    const own = rests.has(time) ? rests.get(time) : step
-    if (own) push({ step: own, time })
-    for (const value of packing.get(time) ?? []) {
+    const rest = rests.get(time)
+    if (rest === undefined) push(model.steps[time], time, -1)
+    else {
+      milliseconds += (rest?.milliseconds ?? 0) - model.steps[time].milliseconds
+      if (rest) push(rest, time, -1)
+    }
+    const packs = packing.get(time)
+    if (!packs) continue
+    for (const value of packs) {
       const { pack } = model.packs.get(value)!
       milliseconds += pack.milliseconds
-      push({ step: pack, time })
+      push(pack, time, -1)
     }
-  })
-  const { peak, at, excess } = measure(turns, bytes, reads, writes, pairs, target)
-  return { drops, packed, peak, peakTime: turns[at].time, excess, milliseconds, turns, extra }
-}
-
-function measure(
-  turns: readonly Turn[],
-  bytes: readonly number[],
-  reads: readonly (readonly number[])[],
-  writes: readonly (readonly number[])[],
-  pairs: readonly (readonly (readonly [number, number])[])[],
-  target: number,
-): { peak: number; at: number; excess: number } {
-  const count = bytes.length
-  const first = new Int32Array(count).fill(-1)
-  const last = new Int32Array(count).fill(-1)
-  const into = new Int32Array(count).fill(-1)
-  for (let at = 0; at < turns.length; at++) {
-    for (const v of writes[at]) {
-      if (first[v] < 0) first[v] = at
-      last[v] = at
-    }
-    for (const v of reads[at]) last[v] = at
   }
+
   const root = (v: number): number => {
     let at = v
     while (into[at] >= 0) at = into[at]
     return at
   }
-  for (let at = 0; at < turns.length; at++) {
-    const used: number[] = []
-    for (const [o, i] of pairs[at]) {
-      const to = root(o)
-      const from = root(i)
-      if (from === to || first[to] !== at || last[from] !== at || used.includes(from) || used.includes(to)) continue
-      into[to] = from
-      last[from] = Math.max(last[from], last[to])
-      used.push(from, to)
-    }
+  for (let p = 0; p < pairs.length; p += 3) {
+    const at = pairs[p]
+    const to = root(pairs[p + 1])
+    const from = root(pairs[p + 2])
+    if (from === to || first[to] !== at || last[from] !== at || used[from] === at || used[to] === at) continue
+    into[to] = from
+    last[from] = Math.max(last[from], last[to])
+    used[from] = at
+    used[to] = at
   }
-  const change = new Float64Array(turns.length + 1)
-  for (let v = 0; v < count; v++) {
+  change.fill(0, 0, turns + 1)
+  for (let v = 0; v < values; v++) {
     if (first[v] < 0 || into[v] >= 0) continue
     change[first[v]] += bytes[v]
     change[last[v] + 1] -= bytes[v]
@@ -207,14 +269,14 @@ function measure(
   let peak = -1
   let peakAt = 0
   let excess = 0
-  for (let at = 0; at < turns.length; at++) {
+  for (let at = 0; at < turns; at++) {
     live += change[at]
-    const now = live + turns[at].step.scratch
+    const now = live + scratch.scratch[at]
     if (now > peak) {
       peak = now
       peakAt = at
     }
     if (now > target) excess += now - target
   }
-  return { peak, at: peakAt, excess }
+  return { drops, packed, peak, peakTime: times[peakAt], excess, milliseconds, extra, list }
 }

@@ -1,3 +1,4 @@
+import { type Aval, sizeOf } from '../tensor/shape.js'
 import { ruleNamed } from './rules.js'
 
 /** How a weight that is stored in fewer bits than it is computed in gets rounded. */
@@ -42,3 +43,12 @@ export function updateLayout(kind: UpdateKind): UpdateLayout {
   const firstSlot = kind.master ? 3 : 2
   return { scale, key, first: at, low, firstSlot, inputs: firstSlot + slots, outputs: firstSlot - 1 + slots }
 }
+
+/** Numbers whose squares are summed to one piece of a norm; the kernels of `globalNorm` cut so too. */
+const NORM_PIECE = 32768
+
+/** The sums of squares of a tensor, as `globalNorm` gives them in pieces. */
+export const normPieces = ({ shape }: Aval): Aval => ({
+  shape: [Math.ceil(sizeOf(shape) / NORM_PIECE)],
+  dtype: 'float64',
+})

@@ -5,7 +5,7 @@ import { quantBlocks } from './blockwise.js'
 import { type Attrs, defineOp, FLOATS } from './define.js'
 import { RULES } from './rules.gen.js'
 import { ruleNamed } from './rules.js'
-import { type Rounding, type States, type UpdateKind, updateLayout } from './update-layout.js'
+import { normPieces, type Rounding, type States, type UpdateKind, updateLayout } from './update-layout.js'
 
 export type { Rounding, States }
 
@@ -194,12 +194,21 @@ export function update(
 /** Which norm: the root of the sum of squares, the sum of absolute values, or the largest of them. */
 export type NormKind = 'l2' | 'l1' | 'max'
 
-const globalNormRow = defineOp<{ kind: NormKind }>({
+interface GlobalNormAttrs extends Record<string, string> {
+  kind: NormKind
+  /**
+   * `pieces`: sums of squares of one tensor, float64 [pieces]; `join`: the norm from the pieces of all. Together they give the bits of `whole`,
+   * and no tensor waits for another: the planner's way to a norm of gradients that are not all held.
+   */
+  stage: 'whole' | 'pieces' | 'join'
+}
+
+const globalNormRow = defineOp<GlobalNormAttrs>({
   name: 'globalNorm',
   kind: 'kernel',
   doc: 'The norm of all numbers of any number of tensors together, summed in float64 in a fixed order.',
-  attrs: { kind: ['l2', 'l1', 'max'] },
-  infer(inputs) {
+  attrs: { kind: ['l2', 'l1', 'max'], stage: ['whole', 'pieces', 'join'] },
+  infer(inputs, { stage }) {
     for (const x of inputs)
       if (!FLOATS.includes(x.dtype))
         throw new SteepestError('DTYPE', {
@@ -207,7 +216,9 @@ const globalNormRow = defineOp<{ kind: NormKind }>({
           rule: `tensors must be ${FLOATS.join(' or ')}`,
           got: showAval(x),
         })
-    return [{ shape: [], dtype: inputs.some((x) => x.dtype === 'float64') ? 'float64' : 'float32' }]
+    if (stage === 'pieces') return [normPieces(inputs[0])]
+    const wide = stage === 'whole' && inputs.some((x) => x.dtype === 'float64')
+    return [{ shape: [], dtype: wide ? 'float64' : 'float32' }]
   },
   vjp: 'the norm of gradients is not differentiated; use norm() of a tensor',
   batch() {
@@ -225,5 +236,5 @@ const globalNormRow = defineOp<{ kind: NormKind }>({
  * Sums in float64 and rescales where squares would overflow or vanish; NaN or infinity anywhere gives a non-finite norm.
  */
 export function globalNorm(tensors: readonly Tensor[], { kind = 'l2' }: { kind?: NormKind } = {}): Tensor {
-  return globalNormRow(tensors, { kind })[0]
+  return globalNormRow(tensors, { kind, stage: 'whole' })[0]
 }

@@ -35,10 +35,12 @@ export interface Fit {
   readonly recomputed: number
   /** Values that are kept in fewer bits, likewise. */
   readonly packed: number
+  /** Whether the backward pass is run twice: once for the norm of the gradients, once for the updates. */
+  readonly twice: boolean
 }
 
 /** A point of the curve of time against memory. */
-export type Point = Pick<Fit, 'total' | 'arenaBytes' | 'milliseconds'>
+export type Point = Pick<Fit, 'total' | 'arenaBytes' | 'milliseconds' | 'twice'>
 
 /** One way to set up a run: its programs, planned but not loaded, and what it holds beside them. */
 export class Candidate {
@@ -105,6 +107,7 @@ export class Candidate {
     let milliseconds = 0
     let recomputed = 0
     let packed = 0
+    let twice = false
     for (const { program, times } of this.programs) {
       const fit = fitted(program, arena, activations)
       if (fit.arenaBytes > arena) {
@@ -115,8 +118,9 @@ export class Candidate {
       milliseconds += times * fit.milliseconds
       recomputed = Math.max(recomputed, fit.recomputed)
       packed = Math.max(packed, fit.packed)
+      twice ||= fit.twice
     }
-    return { total: this.fixed + arenaBytes, arenaBytes, milliseconds, recomputed, packed }
+    return { total: this.fixed + arenaBytes, arenaBytes, milliseconds, recomputed, packed, twice }
   }
 
   /** With nothing computed again. */
@@ -130,23 +134,31 @@ export class Candidate {
     return this.pointsOf(this.curves)
   }
 
-  /** The first and about the last point of the curve, found in a fraction of the time. */
+  /** The first and about the last point of the curve, without and with a second backward pass, found in a fraction of the time. */
   ends(): Point[] {
     this.endsFound ??= this.programs.map(({ program }) => ends(program, this.setup.activations))
-    const all = this.curves ?? this.endsFound
-    const points = this.pointsOf(all)
-    return points.length > 1 ? [points[0], points[points.length - 1]] : points
+    return endsOf(this.pointsOf(this.curves ?? this.endsFound))
   }
 
   private pointsOf(curves: readonly (readonly Tradeoff[])[]): Point[] {
     const sizes = [...new Set(curves.flat().map((point) => point.arenaBytes))].sort((a, b) => b - a)
     return sizes.flatMap((arenaBytes) => {
       let milliseconds = 0
+      let twice = false
       for (const [i, curve] of curves.entries()) {
-        const times = curve.filter((p) => p.arenaBytes <= arenaBytes).map((p) => p.milliseconds)
-        milliseconds += this.programs[i].times * Math.min(...times)
+        const fits = curve.filter((p) => p.arenaBytes <= arenaBytes)
+        if (fits.length === 0) return []
+        const quickest = fits.reduce((a, b) => (b.milliseconds < a.milliseconds ? b : a))
+        milliseconds += this.programs[i].times * quickest.milliseconds
+        twice ||= quickest.twice
       }
-      return Number.isFinite(milliseconds) ? [{ total: this.fixed + arenaBytes, arenaBytes, milliseconds }] : []
+      return [{ total: this.fixed + arenaBytes, arenaBytes, milliseconds, twice }]
     })
   }
+}
+
+/** Of a curve the first point, and the least without and with a second backward pass. */
+function endsOf(points: readonly Point[]): Point[] {
+  const once = points.filter((p) => !p.twice)
+  return [...once.slice(0, 1), ...once.slice(1).slice(-1), ...points.filter((p) => p.twice).slice(-1)]
 }

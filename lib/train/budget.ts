@@ -60,8 +60,11 @@ export function allowedFrom(who: string, names: readonly string[]): Allowed[] {
   })
 }
 
-const labelOf = (methods: readonly string[], recomputed: number): string =>
-  [...methods, ...(recomputed > 0 ? ['recomputation'] : [])].join(' + ') || 'as it is'
+/** What a second backward pass is called. */
+const TWICE = 'backward pass twice, first for the norm'
+
+const labelOf = (methods: readonly string[], recomputes: boolean, twice: boolean): string =>
+  [...methods, ...(recomputes ? ['recomputation'] : []), ...(twice ? [TWICE] : [])].join(' + ') || 'as it is'
 
 /** Time lost below which nothing better is looked for. */
 const NEGLIGIBLE = 1.03
@@ -69,6 +72,9 @@ const NEGLIGIBLE = 1.03
 const SPLITS = 4
 /** Parts of the rows that are tried in the place of one that fits, the largest first. */
 const LARGER: Readonly<Record<string, readonly number[]>> = { 0.5: [0.8, 0.65], 0.3: [0.4], 0.1: [0.2] }
+
+/** A way to run that leaves more of the memory of the way before it is no line of the table. */
+const WORTH = 0.995
 
 interface Found {
   readonly methods: readonly MemoryMethod[]
@@ -161,7 +167,7 @@ export class Budget {
           return found.methods.reduce((at: Setup, method) => method.apply(at) ?? at, { ...setup, split })
         },
         arenaBytes: fit.arenaBytes,
-        methods: [...candidate.methods, ...done, ...again],
+        methods: [...candidate.methods, ...done, ...(fit.twice ? [TWICE] : []), ...again],
         total: fit.total,
         slowdown: fit.milliseconds / this.base,
         exact: methods.length === 0,
@@ -178,20 +184,18 @@ export class Budget {
       (methods.length === 0 && most > 1 ? [1, most] : [1]).flatMap((split): MemoryRow[] => {
         const candidate = this.candidate(methods, split)
         if (!candidate) return []
-        const row = (point: Point, recomputed: number): MemoryRow => ({
-          method: labelOf(candidate.methods, recomputed),
+        const [plain, ...less] = candidate.ends()
+        const row = (point: Point): MemoryRow => ({
+          method: labelOf(candidate.methods, point !== plain, point.twice),
           total: point.total,
           speed: this.base / point.milliseconds,
           exact: methods.length === 0,
           allowed: methods.every((m) => allow.includes(m.kind)),
         })
-        // Where the plan is all that differs, it is looked at closely.
-        const plans = methods.length === 0 || candidate.setup.activations
-        const curve = plans ? candidate.curve() : candidate.ends()
-        const least = curve[curve.length - 1]
         // With everything in its place there is nothing to be kept in fewer bits.
-        const first = candidate.setup.activations ? [] : [row(curve[0], 0)]
-        return [...first, ...(least.total < curve[0].total ? [row(least, 1)] : [])]
+        const first = candidate.setup.activations ? [] : [row(plain)]
+        const worth = less.filter((point, i) => point.total < WORTH * (less[i - 1] ?? plain).total)
+        return [...first, ...worth.map(row)]
       }),
     )
   }

@@ -266,7 +266,8 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
     if (part === 'middle') {
       for (const k of names) tracer.output(['state', `g:${k}`], accumulate(sumOf(k), own[k]))
     } else {
-      const whole = (k: string) => (part === 'last' ? add(sumOf(k), cast(own[k], sumOf(k).dtype)) : own[k])
+      // In the place of the sum: all gradients are there once.
+      const whole = (k: string) => (part === 'last' ? accumulate(sumOf(k), own[k]) : own[k])
       const all = Object.fromEntries(names.map((k) => [k, everywhere(whole(k))]))
       const scale = scaleOf(all)
       const how = { args, scale, key, check: spec.clip === null }

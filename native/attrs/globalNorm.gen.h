@@ -7,11 +7,14 @@ namespace steepest {
 
 struct GlobalNormAttrs {
   enum class Kind { kL2, kL1, kMax };
+  enum class Stage { kWhole, kPieces, kJoin };
   Kind kind;
+  Stage stage;
   static GlobalNormAttrs decode(std::span<const double> words) {
     GlobalNormAttrs a{};
     AttrReader r(words);
     a.kind = static_cast<Kind>(r.choice(3));
+    a.stage = static_cast<Stage>(r.choice(3));
     r.end();
     return a;
   }

@@ -11,6 +11,7 @@ namespace steepest::STEEPEST_LEVEL {
 namespace {
 
 using Kind = GlobalNormAttrs::Kind;
+using Stage = GlobalNormAttrs::Stage;
 
 constexpr std::int64_t kPiece = 32768;
 
@@ -75,9 +76,14 @@ double pieceOf(const T* p, std::int64_t n, double factor) {
   }
 }
 
+void checkNorm(const Spec& spec, DType dtype) {
+  if (spec.out.size() != 1 || spec.out[0].rank != 0 || spec.out[0].dtype != dtype)
+    throw Error("PROGRAM", "globalNorm: the output does not fit");
+}
+
 class GlobalNorm final : public Kernel {
  public:
-  explicit GlobalNorm(const Spec& spec) : kind_(GlobalNormAttrs::decode(spec.attrs).kind) {
+  GlobalNorm(const Spec& spec, Kind kind, bool piecesOnly) : kind_(kind), piecesOnly_(piecesOnly) {
     bool wide = false;
     for (std::size_t i = 0; i < spec.in.size(); ++i) {
       const View& v = spec.in[i];
@@ -86,13 +92,21 @@ class GlobalNorm final : public Kernel {
       const std::int64_t n = v.size();
       for (std::int64_t at = 0; at < n; at += kPiece) pieces_.push_back({static_cast<int>(i), at, std::min(kPiece, n - at)});
     }
-    const DType out = wide ? DType::float64 : DType::float32;
-    if (spec.out.size() != 1 || spec.out[0].rank != 0 || spec.out[0].dtype != out)
-      throw Error("PROGRAM", "globalNorm: the output does not fit");
+    if (piecesOnly_) {
+      const bool fits = spec.out.size() == 1 && spec.out[0].rank == 1 && spec.out[0].dtype == DType::float64 && spec.out[0].contiguous() &&
+                        spec.out[0].size() == static_cast<std::int64_t>(pieces_.size());
+      if (spec.in.size() != 1 || wide || kind_ != Kind::kL2 || !fits) throw Error("PROGRAM", "globalNorm: the pieces do not fit");
+      return;
+    }
+    checkNorm(spec, wide ? DType::float64 : DType::float32);
     workspace = pieces_.size() * sizeof(double);
   }
 
   void run(const Call& call) const override {
+    if (piecesOnly_) {
+      partsOf<Kind::kL2>(call, 1, call.out[0].as<double>());
+      return;
+    }
     double norm = 0;
     if (kind_ == Kind::kL2) {
       const double squares = over<Kind::kL2>(call, 1);
@@ -118,8 +132,7 @@ class GlobalNorm final : public Kernel {
   }
 
   template <Kind kind>
-  double over(const Call& call, double factor) const {
-    double* parts = reinterpret_cast<double*>(call.workspace);
+  void partsOf(const Call& call, double factor, double* parts) const {
     call.pool.run(static_cast<std::int64_t>(pieces_.size()), [&](std::int64_t i, int) {
       const Piece& piece = pieces_[static_cast<std::size_t>(i)];
       const View& v = call.in[static_cast<std::size_t>(piece.input)];
@@ -127,6 +140,12 @@ class GlobalNorm final : public Kernel {
                  : v.dtype == DType::float64 ? pieceOf<kind>(v.as<const double>() + piece.begin, piece.count, factor)
                                              : pieceOf<kind>(v.as<const bf16>() + piece.begin, piece.count, factor);
     });
+  }
+
+  template <Kind kind>
+  double over(const Call& call, double factor) const {
+    double* parts = reinterpret_cast<double*>(call.workspace);
+    partsOf<kind>(call, factor, parts);
     double result = 0;
     for (std::size_t i = 0; i < pieces_.size(); ++i) {
       if constexpr (kind == Kind::kMax)
@@ -138,11 +157,36 @@ class GlobalNorm final : public Kernel {
   }
 
   Kind kind_;
+  bool piecesOnly_;
   std::vector<Piece> pieces_;
+};
+
+// The norm from the sums of squares of pieces. Squares of float32 numbers neither overflow float64 nor vanish in it.
+class NormOfPieces final : public Kernel {
+ public:
+  explicit NormOfPieces(const Spec& spec) {
+    for (const View& v : spec.in) {
+      if (v.dtype != DType::float64 || v.rank != 1 || !v.contiguous())
+        throw Error("PROGRAM", "globalNorm: pieces must be contiguous float64 of one axis");
+    }
+    checkNorm(spec, DType::float32);
+  }
+
+  void run(const Call& call) const override {
+    double squares = 0;
+    for (const View& v : call.in) {
+      for (std::int64_t i = 0; i < v.size(); ++i) squares += v.as<const double>()[i];
+    }
+    *call.out[0].as<float>() = static_cast<float>(std::sqrt(squares));
+  }
 };
 
 }  // namespace
 
-std::unique_ptr<Kernel> makeGlobalNorm(const Spec& spec) { return std::make_unique<GlobalNorm>(spec); }
+std::unique_ptr<Kernel> makeGlobalNorm(const Spec& spec) {
+  const GlobalNormAttrs attrs = GlobalNormAttrs::decode(spec.attrs);
+  if (attrs.stage == Stage::kJoin) return std::make_unique<NormOfPieces>(spec);
+  return std::make_unique<GlobalNorm>(spec, attrs.kind, attrs.stage == Stage::kPieces);
+}
 
 }  // namespace steepest::STEEPEST_LEVEL

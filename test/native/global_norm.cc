@@ -15,7 +15,7 @@ double normOf(const Level& level, std::vector<Array>& inputs, Kind kind, int thr
     wide |= a.dtype == DType::float64;
   }
   Array out(wide ? DType::float64 : DType::float32, {});
-  CHECK(run(level, Op::globalNorm_, in, {&out}, {static_cast<double>(kind)}, threads) == 0);
+  CHECK(run(level, Op::globalNorm_, in, {&out}, {static_cast<double>(kind), 0}, threads) == 0);
   return out.at(0);
 }
 
@@ -43,6 +43,30 @@ TEST(globalNormIsTheNormOfAllNumbers) {
       for (const Kind kind : {Kind::kL2, Kind::kL1}) {
         const double first = normOf(levels()[0], inputs, kind);
         for (const int threads : {1, 2, 5}) CHECK(normOf(level, inputs, kind, threads) == first);
+      }
+    }
+  }
+}
+
+TEST(globalNormInPiecesHasTheBitsOfTheWhole) {
+  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+    for (const double size : {0.0, 1e-30, 1.0, 1e30}) {
+      std::vector<Array> inputs, pieces;
+      for (const std::int64_t n : {0, 1, 33, 32768, 70001}) {
+        inputs.push_back(normal(dtype, {n}, static_cast<unsigned>(n) + 1));
+        for (std::int64_t i = 0; i < n; ++i) inputs.back().set(i, size * inputs.back().at(i));
+      }
+      for (const Level& level : levels()) {
+        std::vector<Array*> all;
+        pieces.clear();
+        for (Array& a : inputs) pieces.emplace_back(DType::float64, std::vector<std::int64_t>{(a.size() + 32767) / 32768});
+        for (std::size_t i = 0; i < inputs.size(); ++i) {
+          CHECK(run(level, Op::globalNorm_, {&inputs[i]}, {&pieces[i]}, {0, 1}, 2) == 0);
+          all.push_back(&pieces[i]);
+        }
+        Array out(DType::float32, {});
+        CHECK(run(level, Op::globalNorm_, all, {&out}, {0, 2}, 1) == 0);
+        CHECK(out.at(0) == normOf(level, inputs, Kind::kL2));
       }
     }
   }
@@ -87,9 +111,9 @@ TEST(globalNormOfWhatIsNotFinite) {
 
 TEST(globalNormRefusesWrongPrograms) {
   Array ints(DType::int32, {3}), good(DType::float32, {3}), wide(DType::float64, {}), out(DType::float32, {});
-  const auto refuses = [&](const std::vector<Array*>& in, Array& to) {
+  const auto refuses = [&](const std::vector<Array*>& in, Array& to, double stage = 0) {
     try {
-      run(levels().back(), Op::globalNorm_, in, {&to}, {0});
+      run(levels().back(), Op::globalNorm_, in, {&to}, {0, stage});
     } catch (const Error& e) {
       return e.code == "PROGRAM";
     }
@@ -99,6 +123,14 @@ TEST(globalNormRefusesWrongPrograms) {
   CHECK(refuses({&ints}, out));
   CHECK(refuses({&good}, wide));
   CHECK(refuses({&good}, good));
+  Array one(DType::float64, {1}), two(DType::float64, {2});
+  CHECK(!refuses({&good}, one, 1));
+  CHECK(refuses({&good}, two, 1));
+  CHECK(refuses({&good, &good}, one, 1));
+  CHECK(refuses({&wide}, one, 1));
+  CHECK(!refuses({&one, &two}, out, 2));
+  CHECK(refuses({&good}, out, 2));
+  CHECK(refuses({&one}, wide, 2));
 }
 
 }  // namespace

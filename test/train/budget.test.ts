@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest'
+import type { Packed } from '../../lib/graph/recompute-pack.js'
 import { GPT2 } from '../../lib/models/gpt2.js'
 import { adamw } from '../../lib/optim/index.js'
 import { allowedFrom, Budget, choiceLine, MemoryError } from '../../lib/train/budget.js'
+import { Candidate } from '../../lib/train/budget-setup.js'
 import { bytesFrom } from '../../lib/train/bytes.js'
 import type { StepData } from '../../lib/train/data.js'
 import type { StartEvent } from '../../lib/train/events.js'
@@ -118,37 +120,52 @@ describe('a budget', () => {
     expect(own.choose(exact, ['states8bit', 'lowrank', 'sampled', 'blocks']).exact).toBe(true)
   })
 
-  test('takes the mildest of what is allowed and fits, each kind where it is named', () => {
-    const wide = () => new GPT2({ vocabSize: 97, context: CONTEXT, layers: 4, heads: 2, width: 256, seed: 3 })
-    const own = new Budget(setupOf(wide()), stepOf(1))
+  test('takes the mildest of what is allowed and fits, each kind where it is named', { timeout: 120_000 }, () => {
+    // No gradient is held for a norm: what is left are weights and states.
+    const setup = {
+      ...setupOf(new GPT2({ vocabSize: 97, context: CONTEXT, layers: 3, heads: 2, width: 256, seed: 3 })),
+      clip: null,
+    }
+    const own = new Budget(setup, stepOf(1))
     const rows = own.table()
     const least = (text: string) => Math.min(...rows.filter((r) => r.method.includes(text)).map((r) => r.total))
     const exact = Math.min(...rows.filter((row) => row.exact).map((row) => row.total))
+    // A search for a budget may come to a little less than the table.
+    const short = Math.floor(0.98 * exact)
     const names = ['8 bits', 'FRUGAL', 'Fira', 'GaLore', 'APOLLO-mini', 'BAdam', 'LoRA']
     for (const name of names) expect(least(name), name).toBeLessThan(Infinity)
     for (const name of ['8 bits', 'FRUGAL', 'BAdam', 'LoRA']) expect(least(name), name).toBeLessThan(exact)
     const chosen = (bytes: number, allow: string[]) => own.choose(bytes, allowedFrom('allow', allow)).methods.join()
-    expect(chosen(exact - 1, ['states8bit', 'activations', 'sampled', 'lowrank', 'blocks'])).toMatch(/states in 8 bits/)
-    expect(chosen(exact - 1, ['lowrank', 'blocks'])).toMatch(/FRUGAL|BAdam/)
-    expect(chosen(exact - 1, ['blocks'])).toMatch(/BAdam/)
+    expect(chosen(short, ['states8bit', 'activations', 'sampled', 'lowrank', 'blocks'])).toMatch(/states in 8 bits/)
+    expect(chosen(short, ['lowrank', 'blocks'])).toMatch(/FRUGAL|BAdam/)
+    expect(chosen(short, ['blocks'])).toMatch(/BAdam/)
     expect(chosen(least('LoRA'), ['lowrank'])).toMatch(/LoRA/)
-    expect(() => own.choose(exact - 1, ['sampled'])).toThrow(MemoryError)
+    expect(() => own.choose(short, ['sampled'])).toThrow(MemoryError)
     // A run that leaves files of the model leaves none of additions.
-    const writing = new Budget({ ...setupOf(wide()), writes: true }, stepOf(1))
+    const writing = new Budget({ ...setup, writes: true }, stepOf(1))
     expect(writing.table().some((row) => row.method.includes('LoRA'))).toBe(false)
   })
 
-  test('that activations in fewer bits keep is kept by as many of them as it takes, and as little time', () => {
+  test('is kept in less time where activations may be kept in fewer bits, as many of them as it takes', () => {
     // One row: nothing can be cut into parts.
-    const own = new Budget(setupOf(), stepOf(1))
-    const least = (text: RegExp) => Math.min(...own.table().flatMap((r) => (text.test(r.method) ? [r.total] : [])))
-    const exact = least(/^recomputation$/)
-    const eight = least(/^activations kept in 8 bits/)
-    expect(eight).toBeLessThan(exact)
-    const low = own.choose(Math.ceil(0.2 * exact + 0.8 * eight), ['activations'])
-    expect(low.exact).toBe(false)
-    expect(low.methods.join()).toMatch(/activations kept in (bfloat16|8 bits),\d+ values so/)
-    expect(low.total).toBeLessThan(exact)
+    const model = new GPT2({ vocabSize: 97, context: 512, layers: 4, heads: 2, width: 32, seed: 3 })
+    const ids = new HostArray(
+      Int32Array.from({ length: 512 }, (_, i) => (i * 37) % 97),
+      [1, 512],
+    )
+    const data: StepData = { microBatches: [{ inputIds: ids, targets: ids }], tokens: 512 }
+    const way = (activations?: Packed) => new Candidate({ ...setupOf(model), clip: null, activations }, [], data)
+    const exact = way()
+    const [most, least] = exact.ends()
+    const bytes = Math.ceil(0.05 * most.total + 0.95 * least.total)
+    const again = exact.within(bytes)!
+    expect(again.packed).toBe(0)
+    for (const activations of ['bfloat16', '8bit'] as const) {
+      const fit = way(activations).within(bytes)!
+      expect(fit.total).toBeLessThanOrEqual(bytes)
+      expect(fit.packed).toBeGreaterThan(0)
+      expect(fit.milliseconds).toBeLessThan(again.milliseconds)
+    }
   })
 
   test('has a curve on which less memory costs more time', () => {

@@ -137,14 +137,24 @@ TEST(cudaGlobalNorm) {
     for (const DType t : {f32, b16}) {
       const std::vector<Array> in = {normalArray(t, {33001}, 1), normalArray(t, {}, 2), normalArray(t, {0, 3}, 3),
                                      normalArray(t, {7, 111}, 4, 1e-20), normalArray(t, {16}, 5)};
-      CHECK(runBoth(Op::globalNorm_, in, {Array::empty(f32, {})}, {kind}).equal());
+      CHECK(runBoth(Op::globalNorm_, in, {Array::empty(f32, {})}, {kind, 0}).equal());
     }
-    CHECK(runBoth(Op::globalNorm_, {normalArray(f32, {0}, 1)}, {Array::empty(f32, {})}, {kind}).equal());
-    CHECK(runBoth(Op::globalNorm_, {normalArray(f32, {50}, 1, 0)}, {Array::empty(f32, {})}, {kind}).equal());
+    CHECK(runBoth(Op::globalNorm_, {normalArray(f32, {0}, 1)}, {Array::empty(f32, {})}, {kind, 0}).equal());
+    CHECK(runBoth(Op::globalNorm_, {normalArray(f32, {50}, 1, 0)}, {Array::empty(f32, {})}, {kind, 0}).equal());
     std::vector<Array> bad = {normalArray(f32, {50}, 1)};
     setNumber(bad[0], 49, std::numeric_limits<double>::infinity());
-    CHECK(runBoth(Op::globalNorm_, bad, {Array::empty(f32, {})}, {kind}).equal());
+    CHECK(runBoth(Op::globalNorm_, bad, {Array::empty(f32, {})}, {kind, 0}).equal());
   }
+}
+
+TEST(cudaGlobalNormInPieces) {
+  std::vector<Array> parts;
+  for (const std::int64_t n : {0, 1, 32768, 70001}) {
+    const Both one = runBoth(Op::globalNorm_, {normalArray(f32, {n}, 3)}, {Array::empty(DType::float64, {(n + 32767) / 32768})}, {0, 1});
+    CHECK(one.equal());
+    parts.push_back(one.cpu[0]);
+  }
+  CHECK(runBoth(Op::globalNorm_, parts, {Array::empty(f32, {})}, {0, 2}).equal());
 }
 
 TEST(cudaBlockwise) {
