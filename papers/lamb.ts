@@ -32,9 +32,10 @@ export const claim: study.Claim = {
   found:
     'That a factor on the loss changes nothing holds as far as eps allows: with the default of 1e-6, one gradient of 2e-5 among 3000 changes the ' +
     'step by 8e-4, so 1e-8 is used for this check. What batch 2048 costs ' +
-    'depends on how hard the task is: with noise of 1.25, 1.5 and 2 around the prototypes LAMB loses 1.2, 3.6 and 8 points (Adam and SGD always more ' +
-    'at 4096), and the bound of 2 is for the first. It tells nothing of the factor: on fresh seeds (100 to 102) AdamW lost only 1.4 points at 2048 and met ' +
-    'it too, so what the control must not meet is what it loses at 4096 over Adam, as the claim is about.',
+    'depends on how hard the task is. With noise of 1.25 around the prototypes all have 99.8 % at batch 32, so that the rate that is best there is one by chance: on seeds 400 to 402 ' +
+    'LAMB lost more than Adam at 4096 with one of them. With 1.5 LAMB loses 1.4 and 1.8 points at 2048 and 2.5 and 2.7 at 4096 (Adam 15.8 and 4.8, SGD 55 and 13), with 1.75 it loses 2.9 and ' +
+    '5.7. Earlier runs, where the batches of the second epoch had one class each since order and classes were drawn from equal keys, told other numbers, and SGD diverged at 256. At ' +
+    'batch 2048 AdamW can lose as little, so what the control must not meet is what it loses at 4096 over Adam, as the claim is about.',
 }
 
 type Make = (lr: optim.LearningRate) => optim.Optimizer
@@ -93,7 +94,7 @@ const ofAdam = (task: Task, { seed, quick }: study.Trial) => known(`${seed} ${qu
 
 async function taskOf({ seed, pick }: study.Trial): Promise<Task> {
   const n = pick(16_384, 512)
-  const { x, y } = await prototypes(seed, { n: n + 4096, classes: 10, perClass: 2, dim: 64, noise: 1.25 })
+  const { x, y } = await prototypes(seed, { n: n + 4096, classes: 10, perClass: 2, dim: 64, noise: 1.4 })
   const part = (from: number, to: number): Rows => ({ x: x.slice([[from, to]]), y: y.slice([[from, to]]) })
   return { train: part(0, n), test: part(n, n + 4096), seed }
 }
