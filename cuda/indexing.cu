@@ -2,11 +2,9 @@
 #include "attrs/dynamicSlice.gen.h"
 #include "attrs/dynamicUpdateSlice.gen.h"
 #include "attrs/gather.gen.h"
-#include "attrs/putRecords.gen.h"
 #include "attrs/scatterAdd.gen.h"
 #include "attrs/take.gen.h"
-#include "attrs/takeScaled.gen.h"
-#include "cpu/indexing.h"
+#include "cpu/sampling_checks.h"
 #include "cuda/copy.cuh"
 
 namespace steepest::cuda {
@@ -297,16 +295,8 @@ std::unique_ptr<Kernel> makeTake(const Spec& spec) {
 }
 
 std::unique_ptr<Kernel> makeTakeScaled(const Spec& spec) {
-  TakeScaledAttrs::decode(spec.attrs);
-  check(spec.in.size() == 3 && spec.out.size() == 1, "takeScaled", "three inputs and one output");
-  const View &x = spec.in[0], &indices = spec.in[1], &weights = spec.in[2], &y = spec.out[0];
-  indexing::checkIndices(indices, "takeScaled");
-  check(isFloat(x.dtype) && y.dtype == x.dtype && weights.dtype == statistics(x.dtype), "takeScaled", "dtypes");
-  check(weights.contiguous() && y.contiguous() && layout::sameShape(indices, weights), "takeScaled", "one weight per index");
-  check(x.rank >= 2 && y.rank == x.rank && indices.rank == x.rank - 1 && y.dim(-1) == x.dim(-1) && y.dim(-2) == indices.dim(-1),
-        "takeScaled", "shapes");
-  for (int i = 0; i < x.rank - 2; ++i) check(x.shape[i] == y.shape[i] && x.shape[i] == indices.shape[i], "takeScaled", "batch axes");
-  return std::make_unique<TakeScaled>(x, indices.dim(-1));
+  checkTakeScaled(spec);
+  return std::make_unique<TakeScaled>(spec.in[0], spec.in[1].dim(-1));
 }
 
 std::unique_ptr<Kernel> makeGather(const Spec& spec) {
@@ -347,14 +337,7 @@ std::unique_ptr<Kernel> makeDynamicUpdateSlice(const Spec& spec) {
 }
 
 std::unique_ptr<Kernel> makePutRecords(const Spec& spec) {
-  PutRecordsAttrs::decode(spec.attrs);
-  check(spec.in.size() == 3 && spec.out.size() == 1, "putRecords", "three inputs and one output");
-  const View &state = spec.in[0], &slots = spec.in[1], &records = spec.in[2], &out = spec.out[0];
-  indexing::checkIndices(slots, "putRecords");
-  check(state.rank == 1 && layout::sameShape(state, out) && slots.rank == 1 && records.rank == 2 && records.shape[0] == slots.shape[0],
-        "putRecords", "shapes");
-  check(state.dtype == out.dtype && records.dtype == state.dtype && state.contiguous() && out.contiguous() && records.contiguous(),
-        "putRecords", "one dtype, contiguous");
+  checkPutRecords(spec);
   return std::make_unique<PutRecords>(spec);
 }
 

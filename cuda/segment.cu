@@ -3,7 +3,7 @@
 #include "attrs/segmentMax.gen.h"
 #include "attrs/segmentSum.gen.h"
 #include "cpu/indexing.h"
-#include "cuda/device.cuh"
+#include "cuda/sort.cuh"
 
 namespace steepest::cuda {
 
@@ -11,93 +11,18 @@ namespace {
 
 using indexing::Slices;
 
-constexpr int kChunk = 512;  // indices that one warp sorts
-constexpr int kDigits = 256;
-
 // Index j of batch b gets the key b (n + 1) + index; what is out of range comes after all segments of its batch.
 __global__ void __launch_bounds__(kThreads)
-    makeKeys(const std::int32_t* indices, std::int32_t* keys, std::int32_t* order, Slices s, int* fault) {
+    makeKeys(const std::int32_t* indices, std::uint32_t* keys, std::int32_t* order, Slices s, int* fault) {
   for (std::int64_t i = threadOf(); i < s.batch * s.m; i += threads()) {
     std::int64_t index = indices[i];
     if (index < 0 || index >= s.n) {
       raise(fault, kIndexFault);
       index = s.n;
     }
-    keys[i] = static_cast<std::int32_t>(i / s.m * (s.n + 1) + index);
+    keys[i] = static_cast<std::uint32_t>(i / s.m * (s.n + 1) + index);
     order[i] = static_cast<std::int32_t>(i);
   }
-}
-
-// counts[digit][chunk]
-__global__ void __launch_bounds__(kWarp)
-    countDigits(const std::int32_t* keys, std::int32_t* counts, std::int64_t n, std::int64_t chunks, int shift) {
-  __shared__ std::int32_t own[kDigits];
-  const std::int64_t begin = std::int64_t{blockIdx.x} * kChunk, end = begin + kChunk < n ? begin + kChunk : n;
-  for (int d = static_cast<int>(threadIdx.x); d < kDigits; d += kWarp) own[d] = 0;
-  __syncwarp();
-  for (std::int64_t i = begin + threadIdx.x; i < end; i += kWarp) atomicAdd(own + (keys[i] >> shift & (kDigits - 1)), 1);
-  __syncwarp();
-  for (int d = static_cast<int>(threadIdx.x); d < kDigits; d += kWarp) counts[d * chunks + blockIdx.x] = own[d];
-}
-
-// Every count becomes the sum of those before it. One block.
-__global__ void __launch_bounds__(kThreads) startDigits(std::int32_t* counts, std::int64_t n) {
-  __shared__ std::int32_t sums[kThreads];
-  const std::int64_t each = (n + kThreads - 1) / kThreads, begin = each * threadIdx.x, end = begin + each < n ? begin + each : n;
-  std::int32_t total = 0;
-  for (std::int64_t i = begin; i < end; ++i) total += counts[i];
-  sums[threadIdx.x] = total;
-  __syncthreads();
-  std::int32_t before = 0;
-  for (unsigned k = 0; k < threadIdx.x; ++k) before += sums[k];
-  for (std::int64_t i = begin; i < end; ++i) {
-    const std::int32_t count = counts[i];
-    counts[i] = before;
-    before += count;
-  }
-}
-
-__global__ void __launch_bounds__(kWarp)
-    placeDigits(const std::int32_t* keys, const std::int32_t* order, std::int32_t* toKeys, std::int32_t* toOrder,
-                const std::int32_t* starts, std::int64_t n, std::int64_t chunks, int shift) {
-  __shared__ std::int32_t next[kDigits];
-  const int lane = static_cast<int>(threadIdx.x);
-  for (int d = lane; d < kDigits; d += kWarp) next[d] = starts[d * chunks + blockIdx.x];
-  __syncwarp();
-  const std::int64_t begin = std::int64_t{blockIdx.x} * kChunk;
-  for (std::int64_t at = begin; at < begin + kChunk && at < n; at += kWarp) {
-    const std::int64_t i = at + lane;
-    const bool there = i < n;
-    const std::int32_t key = there ? keys[i] : 0;
-    const int digit = key >> shift & (kDigits - 1);
-    // Lanes with the same digit.
-    unsigned same = __ballot_sync(kAllLanes, there);
-    for (int bit = 0; bit < 8; ++bit) {
-      const unsigned set = __ballot_sync(kAllLanes, digit >> bit & 1);
-      same &= digit >> bit & 1 ? set : ~set;
-    }
-    const int rank = __popc(same & ((1u << lane) - 1u));
-    const std::int32_t place = next[digit] + rank;
-    __syncwarp();
-    if (there) {
-      if (rank == 0) next[digit] += __popc(same);
-      toKeys[place] = key;
-      toOrder[place] = order[i];
-    }
-    __syncwarp();
-  }
-}
-
-__device__ inline std::int64_t lowerBound(const std::int32_t* keys, std::int64_t n, std::int64_t key) {
-  std::int64_t low = 0, high = n;
-  while (low < high) {
-    const std::int64_t middle = (low + high) / 2;
-    if (keys[middle] < key)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  return low;
 }
 
 template <class T>
@@ -121,7 +46,7 @@ __device__ inline JoinedOf<T> plainOf(T x) {
 // A block takes 32 columns of a segment; its warps take slices in turn.
 template <class T, bool Greatest>
 __global__ void __launch_bounds__(kThreads)
-    reduceSegments(const T* x, const std::int32_t* keys, const std::int32_t* order, const T* base, T* y, Slices s, std::int64_t columns) {
+    reduceSegments(const T* x, const std::uint32_t* keys, const std::int32_t* order, const T* base, T* y, Slices s, std::int64_t columns) {
   using J = JoinedOf<T>;
   constexpr int kWarps = kThreads / kWarp;
   __shared__ J parts[kWarps][kWarp];
@@ -147,7 +72,7 @@ __global__ void __launch_bounds__(kThreads)
   for (std::int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
     const std::int64_t segment = task / columns, line = segment / s.n, batch = line / s.outer, k = segment % s.n;
     const std::int64_t column = task % columns * kWarp + lane, key = batch * (s.n + 1) + k;
-    if (threadIdx.x < 2) range[threadIdx.x] = lowerBound(keys, s.batch * s.m, key + threadIdx.x);
+    if (threadIdx.x < 2) range[threadIdx.x] = lowerBound(keys, s.batch * s.m, static_cast<std::uint32_t>(key + threadIdx.x));
     __syncthreads();
     J total = none();
     if (column < s.inner) {
@@ -181,37 +106,30 @@ __global__ void __launch_bounds__(kThreads)
 template <class T, bool Greatest>
 class Segment final : public Kernel {
  public:
-  Segment(const Slices& s, bool base) : s_(s), base_(base), count_(s.batch * s.m), chunks_(ceilDiv<std::int64_t>(count_, kChunk)) {
+  Segment(const Slices& s, bool base) : s_(s), base_(base), count_(s.batch * s.m) {
     const std::int64_t keys = s.batch * (s.n + 1);
     layout::check(keys <= std::numeric_limits<std::int32_t>::max() && count_ <= std::numeric_limits<std::int32_t>::max(), "segment",
                   "fewer segments and indices than 2^31");
     while (passes_ < 4 && (keys - 1) >> (8 * passes_)) ++passes_;
-    workspace = static_cast<std::size_t>(4 * count_ + kDigits * chunks_) * sizeof(std::int32_t);
+    workspace = Sorting<std::uint32_t>::bytes(1, count_);
   }
 
   void run(const Call& call) const override {
     const std::int64_t lines = s_.batch * s_.outer;
     if (lines == 0 || s_.inner == 0) return;
-    auto* keys = reinterpret_cast<std::int32_t*>(call.workspace);
-    std::int32_t *order = keys + count_, *otherKeys = order + count_, *otherOrder = otherKeys + count_, *counts = otherOrder + count_;
-    STEEPEST_LAUNCH(makeKeys, gridFor(count_), kThreads, 0, call, call.in[1].as<std::int32_t>(), keys, order, s_, call.deviceFault);
-    const auto grid = static_cast<unsigned>(chunks_);
-    for (int pass = 0; pass < passes_ && chunks_ > 0; ++pass) {
-      STEEPEST_LAUNCH(countDigits, grid, kWarp, 0, call, keys, counts, count_, chunks_, 8 * pass);
-      STEEPEST_LAUNCH(startDigits, 1, kThreads, 0, call, counts, kDigits * chunks_);
-      STEEPEST_LAUNCH(placeDigits, grid, kWarp, 0, call, keys, order, otherKeys, otherOrder, counts, count_, chunks_, 8 * pass);
-      std::swap(keys, otherKeys);
-      std::swap(order, otherOrder);
-    }
+    Sorting<std::uint32_t> sorting(call.workspace, 1, count_);
+    STEEPEST_LAUNCH(makeKeys, gridFor(count_), kThreads, 0, call, call.in[1].as<std::int32_t>(), sorting.keys, sorting.order, s_,
+                    call.deviceFault);
+    sorting.run(call, passes_);
     const std::int64_t columns = ceilDiv<std::int64_t>(s_.inner, kWarp);
-    STEEPEST_LAUNCH((reduceSegments<T, Greatest>), gridFor(lines * s_.n * columns, 1), kThreads, 0, call, call.in[0].as<T>(), keys, order,
-                    base_ ? call.in[2].as<T>() : nullptr, call.out[0].as<T>(), s_, columns);
+    STEEPEST_LAUNCH((reduceSegments<T, Greatest>), gridFor(lines * s_.n * columns, 1), kThreads, 0, call, call.in[0].as<T>(), sorting.keys,
+                    sorting.order, base_ ? call.in[2].as<T>() : nullptr, call.out[0].as<T>(), s_, columns);
   }
 
  private:
   Slices s_;
   bool base_;
-  std::int64_t count_, chunks_;
+  std::int64_t count_;
   int passes_ = 0;
 };
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <type_traits>
 
-#include "runtime/kernel.h"
+#include "cpu/linalg_checks.h"
 #include "runtime/openblas.h"
 
 namespace steepest::STEEPEST_LEVEL {
@@ -82,35 +82,6 @@ class Scratch {
   std::byte* base_;
   std::size_t used_ = 0;
 };
-
-// A stack of matrices in the last two axes of a contiguous operand.
-struct Matrices {
-  std::int64_t count = 1, rows = 0, columns = 0;
-
-  static Matrices of(const View& v, const char* who) {
-    if (v.rank < 2 || !v.contiguous() || (v.dtype != DType::float32 && v.dtype != DType::float64)) {
-      throw Error("PROGRAM", std::string(who) + ": operands are contiguous float32 or float64 matrices");
-    }
-    Matrices m;
-    for (int i = 0; i < v.rank - 2; ++i) m.count *= v.shape[i];
-    m.rows = v.dim(-2);
-    m.columns = v.dim(-1);
-    if (std::max(m.rows, m.columns) > std::numeric_limits<int>::max()) {
-      throw Error("PROGRAM", std::string(who) + ": a matrix is too large for LAPACK's 32-bit lengths");
-    }
-    return m;
-  }
-  std::int64_t size() const { return rows * columns; }
-};
-
-// Same leading axes (all but the last `mine` of a and the last `theirs` of b) and dtype.
-inline bool sameStack(const View& a, int mine, const View& b, int theirs) {
-  if (a.dtype != b.dtype || a.rank - mine != b.rank - theirs) return false;
-  for (int i = 0; i < a.rank - mine; ++i) {
-    if (a.shape[i] != b.shape[i]) return false;
-  }
-  return b.contiguous();
-}
 
 // Calls body(matrix, thread); small matrices share a tile. `work` is about the floating-point operations of one.
 template <class F>

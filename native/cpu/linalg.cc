@@ -1,18 +1,8 @@
 // Cholesky, triangular solve, LU solve and log-determinant of stacks of matrices: one LAPACK thread per matrix.
 #include "lapack.h"
-#include "attrs/cholesky.gen.h"
-#include "attrs/slogdet.gen.h"
-#include "attrs/solve.gen.h"
-#include "attrs/triangularSolve.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 namespace {
-
-void require(bool fine, const char* rule) {
-  if (!fine) throw Error("PROGRAM", rule);
-}
-
-bool sameShape(const View& a, const View& b) { return sameStack(a, 2, b, 2) && a.dim(-2) == b.dim(-2) && a.dim(-1) == b.dim(-1); }
 
 // L with L Lᵀ = A from the lower triangle of A. Row-major lower is column-major upper: LAPACK works in the output itself.
 template <class T>
@@ -180,37 +170,22 @@ class Slogdet final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> makeCholesky(const Spec& spec) {
-  CholeskyAttrs::decode(spec.attrs);
-  require(spec.in.size() == 1 && spec.out.size() == 1, "cholesky takes one input and gives one output");
-  const Matrices m = Matrices::of(spec.in[0], "cholesky");
-  require(m.rows == m.columns && sameShape(spec.in[0], spec.out[0]), "cholesky: input and output are square and alike");
+  const Matrices m = checkCholesky(spec);
   return forFloat<Cholesky>(spec.in[0].dtype, m);
 }
 
 std::unique_ptr<Kernel> makeTriangularSolve(const Spec& spec) {
-  const TriangularSolveAttrs attrs = TriangularSolveAttrs::decode(spec.attrs);
-  require(spec.in.size() == 2 && spec.out.size() == 1, "triangularSolve takes two inputs and gives one output");
-  const Matrices a = Matrices::of(spec.in[0], "triangularSolve"), b = Matrices::of(spec.in[1], "triangularSolve");
-  require(a.rows == a.columns && a.rows == b.rows && sameStack(spec.in[0], 2, spec.in[1], 2) && sameShape(spec.in[1], spec.out[0]),
-          "triangularSolve takes [.., n, n] and [.., n, m] and gives [.., n, m]");
-  return forFloat<TriangularSolve>(spec.in[0].dtype, b, attrs);
+  const Matrices m = checkTriangularSolve(spec);
+  return forFloat<TriangularSolve>(spec.in[0].dtype, m, TriangularSolveAttrs::decode(spec.attrs));
 }
 
 std::unique_ptr<Kernel> makeSolve(const Spec& spec) {
-  SolveAttrs::decode(spec.attrs);
-  require(spec.in.size() == 2 && spec.out.size() == 1, "solve takes two inputs and gives one output");
-  const Matrices a = Matrices::of(spec.in[0], "solve"), b = Matrices::of(spec.in[1], "solve");
-  require(a.rows == a.columns && a.rows == b.rows && sameStack(spec.in[0], 2, spec.in[1], 2) && sameShape(spec.in[1], spec.out[0]),
-          "solve takes [.., n, n] and [.., n, m] and gives [.., n, m]");
-  return forFloat<Solve>(spec.in[0].dtype, spec, b);
+  const Matrices m = checkSolve(spec);
+  return forFloat<Solve>(spec.in[0].dtype, spec, m);
 }
 
 std::unique_ptr<Kernel> makeSlogdet(const Spec& spec) {
-  SlogdetAttrs::decode(spec.attrs);
-  require(spec.in.size() == 1 && spec.out.size() == 2, "slogdet takes one input and gives two outputs");
-  const Matrices m = Matrices::of(spec.in[0], "slogdet");
-  require(m.rows == m.columns && sameStack(spec.in[0], 2, spec.out[0], 0) && sameStack(spec.in[0], 2, spec.out[1], 0),
-          "slogdet takes [.., n, n] and gives [..] twice");
+  const Matrices m = checkSlogdet(spec);
   return forFloat<Slogdet>(spec.in[0].dtype, spec, m);
 }
 

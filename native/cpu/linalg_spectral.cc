@@ -1,15 +1,8 @@
 // QR, symmetric eigenvalues and singular values of stacks of matrices: one LAPACK thread per matrix.
 #include "lapack.h"
-#include "attrs/eigh.gen.h"
-#include "attrs/qr.gen.h"
-#include "attrs/svd.gen.h"
 
 namespace steepest::STEEPEST_LEVEL {
 namespace {
-
-void require(bool fine, const char* rule) {
-  if (!fine) throw Error("PROGRAM", rule);
-}
 
 template <class T>
 class Qr final : public Kernel {
@@ -203,37 +196,17 @@ class Svd final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> makeQr(const Spec& spec) {
-  const QrAttrs attrs = QrAttrs::decode(spec.attrs);
-  require(spec.in.size() == 1 && spec.out.size() == 2, "qr takes one input and gives two outputs");
-  const Matrices m = Matrices::of(spec.in[0], "qr");
-  const std::int64_t width = attrs.complete ? m.rows : std::min(m.rows, m.columns);
-  const View &q = spec.out[0], &r = spec.out[1];
-  require(sameStack(spec.in[0], 2, q, 2) && sameStack(spec.in[0], 2, r, 2) && q.dim(-2) == m.rows && q.dim(-1) == width &&
-              r.dim(-2) == width && r.dim(-1) == m.columns,
-          "qr gives [.., m, k] and [.., k, n]");
-  return forFloat<Qr>(spec.in[0].dtype, spec, m, width);
+  const Matrices m = checkQr(spec);
+  return forFloat<Qr>(spec.in[0].dtype, spec, m, spec.out[0].dim(-1));
 }
 
 std::unique_ptr<Kernel> makeEigh(const Spec& spec) {
-  EighAttrs::decode(spec.attrs);
-  require(spec.in.size() == 1 && spec.out.size() == 2, "eigh takes one input and gives two outputs");
-  const Matrices m = Matrices::of(spec.in[0], "eigh");
-  const View &w = spec.out[0], &v = spec.out[1];
-  require(m.rows == m.columns && sameStack(spec.in[0], 2, w, 1) && w.dim(-1) == m.rows && sameStack(spec.in[0], 2, v, 2) &&
-              v.dim(-1) == m.rows && v.dim(-2) == m.rows,
-          "eigh takes [.., n, n] and gives [.., n] and [.., n, n]");
+  const Matrices m = checkEigh(spec);
   return forFloat<Eigh>(spec.in[0].dtype, spec, m);
 }
 
 std::unique_ptr<Kernel> makeSvd(const Spec& spec) {
-  SvdAttrs::decode(spec.attrs);
-  require(spec.in.size() == 1 && spec.out.size() == 3, "svd takes one input and gives three outputs");
-  const Matrices m = Matrices::of(spec.in[0], "svd");
-  const std::int64_t k = std::min(m.rows, m.columns);
-  const View &u = spec.out[0], &s = spec.out[1], &vh = spec.out[2];
-  require(sameStack(spec.in[0], 2, u, 2) && sameStack(spec.in[0], 1 + 1, s, 1) && sameStack(spec.in[0], 2, vh, 2) && u.dim(-2) == m.rows &&
-              u.dim(-1) == k && s.dim(-1) == k && vh.dim(-2) == k && vh.dim(-1) == m.columns,
-          "svd gives [.., m, k], [.., k] and [.., k, n]");
+  const Matrices m = checkSvd(spec);
   return forFloat<Svd>(spec.in[0].dtype, spec, m);
 }
 

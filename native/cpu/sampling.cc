@@ -4,17 +4,14 @@
 #include <bit>
 #include <numeric>
 
-#include "attrs/sampleRows.gen.h"
-#include "cpu/layout.h"
+#include "cpu/sampling_checks.h"
 #include "math/vec.h"
-#include "runtime/kernel.h"
 #include "runtime/philox.h"
 
 namespace steepest::STEEPEST_LEVEL {
 
 namespace {
 
-using layout::check;
 using Method = SampleRowsAttrs::Method;
 using Draw = SampleRowsAttrs::Draw;
 
@@ -228,26 +225,9 @@ class SampleRows final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> makeSampleRows(const Spec& spec) {
-  const SampleRowsAttrs a = SampleRowsAttrs::decode(spec.attrs);
-  const char* who = "sampleRows";
-  check(spec.in.size() == (a.gains ? 3u : 2u) && spec.out.size() == 3, who, "operands");
-  const View &norms = spec.in[0], &key = spec.in[1];
-  check((norms.dtype == DType::float32 || norms.dtype == DType::float64) && norms.rank >= 1 && norms.contiguous(), who, "norms");
-  check(key.dtype == DType::int32 && key.rank >= 1 && key.rank <= norms.rank && key.dim(-1) == 2 && key.contiguous(), who, "keys");
-  for (int i = 0; i < key.rank - 1; ++i) check(key.shape[i] == norms.shape[i], who, "the axes of the keys lead");
-  if (a.gains) {
-    check(layout::sameShape(spec.in[2], norms) && spec.in[2].dtype == norms.dtype && spec.in[2].contiguous(), who, "gains");
-  }
-  const std::int64_t n = norms.dim(-1);
-  check(a.k >= 0 && a.k <= n && n <= std::numeric_limits<std::int32_t>::max() && a.floor >= 0 && a.floor <= 1, who, "attributes");
-  for (int o = 0; o < 3; ++o) {
-    const View& y = spec.out[static_cast<std::size_t>(o)];
-    check(y.rank == norms.rank && y.contiguous() && y.dim(-1) == (o < 2 ? a.k : n), who, "outputs");
-    for (int i = 0; i < norms.rank - 1; ++i) check(y.shape[i] == norms.shape[i], who, "outputs");
-    check(y.dtype == (o == 0 ? DType::int32 : norms.dtype), who, "dtypes of the outputs");
-  }
-  if (norms.dtype == DType::float64) return std::make_unique<SampleRows<double>>(a, norms, key);
-  return std::make_unique<SampleRows<float>>(a, norms, key);
+  const SampleRowsAttrs a = checkSampleRows(spec);
+  if (spec.in[0].dtype == DType::float64) return std::make_unique<SampleRows<double>>(a, spec.in[0], spec.in[1]);
+  return std::make_unique<SampleRows<float>>(a, spec.in[0], spec.in[1]);
 }
 
 }  // namespace steepest::STEEPEST_LEVEL

@@ -3,10 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "attrs/putRecords.gen.h"
-#include "attrs/rowNorms.gen.h"
-#include "attrs/takeScaled.gen.h"
-#include "cpu/indexing.h"
+#include "cpu/sampling_checks.h"
 #include "math/vec.h"
 
 namespace steepest::STEEPEST_LEVEL {
@@ -14,7 +11,6 @@ namespace steepest::STEEPEST_LEVEL {
 namespace {
 
 using layout::ceilDiv;
-using layout::check;
 using layout::Loops;
 using layout::Walk;
 
@@ -182,8 +178,6 @@ class PutRecords final : public Kernel {
   std::size_t unit_;
 };
 
-DType statistics(DType t) { return t == DType::float64 ? DType::float64 : DType::float32; }
-
 template <template <class> class K, class... A>
 std::unique_ptr<Kernel> byFloat(DType dtype, const A&... a) {
   switch (dtype) {
@@ -199,36 +193,17 @@ std::unique_ptr<Kernel> byFloat(DType dtype, const A&... a) {
 }  // namespace
 
 std::unique_ptr<Kernel> makeRowNorms(const Spec& spec) {
-  const RowNormsAttrs a = RowNormsAttrs::decode(spec.attrs);
-  check(spec.in.size() == 1 && spec.out.size() == 1, "rowNorms", "one input and one output");
-  const View &x = spec.in[0], &y = spec.out[0];
-  check(isFloat(x.dtype) && x.rank >= 1 && y.rank == x.rank - 1 && std::equal(y.shape, y.shape + y.rank, x.shape), "rowNorms", "shapes");
-  check(y.dtype == statistics(x.dtype) && y.contiguous(), "rowNorms", "the output is contiguous, in the dtype of statistics");
-  return byFloat<RowNorms>(x.dtype, x, a.squared);
+  const RowNormsAttrs a = checkRowNorms(spec);
+  return byFloat<RowNorms>(spec.in[0].dtype, spec.in[0], a.squared);
 }
 
 std::unique_ptr<Kernel> makeTakeScaled(const Spec& spec) {
-  TakeScaledAttrs::decode(spec.attrs);
-  check(spec.in.size() == 3 && spec.out.size() == 1, "takeScaled", "three inputs and one output");
-  const View &x = spec.in[0], &indices = spec.in[1], &weights = spec.in[2], &y = spec.out[0];
-  indexing::checkIndices(indices, "takeScaled");
-  check(isFloat(x.dtype) && y.dtype == x.dtype && weights.dtype == statistics(x.dtype), "takeScaled", "dtypes");
-  check(weights.contiguous() && y.contiguous() && layout::sameShape(indices, weights), "takeScaled", "one weight per index");
-  check(x.rank >= 2 && y.rank == x.rank && indices.rank == x.rank - 1 && y.dim(-1) == x.dim(-1) && y.dim(-2) == indices.dim(-1),
-        "takeScaled", "shapes");
-  for (int i = 0; i < x.rank - 2; ++i) check(x.shape[i] == y.shape[i] && x.shape[i] == indices.shape[i], "takeScaled", "batch axes");
-  return byFloat<TakeScaled>(x.dtype, x, indices.dim(-1));
+  checkTakeScaled(spec);
+  return byFloat<TakeScaled>(spec.in[0].dtype, spec.in[0], spec.in[1].dim(-1));
 }
 
 std::unique_ptr<Kernel> makePutRecords(const Spec& spec) {
-  PutRecordsAttrs::decode(spec.attrs);
-  check(spec.in.size() == 3 && spec.out.size() == 1, "putRecords", "three inputs and one output");
-  const View &state = spec.in[0], &slots = spec.in[1], &records = spec.in[2], &out = spec.out[0];
-  indexing::checkIndices(slots, "putRecords");
-  check(state.rank == 1 && layout::sameShape(state, out) && slots.rank == 1 && records.rank == 2 && records.shape[0] == slots.shape[0],
-        "putRecords", "shapes");
-  check(state.dtype == out.dtype && records.dtype == state.dtype && state.contiguous() && out.contiguous() && records.contiguous(),
-        "putRecords", "one dtype, contiguous");
+  checkPutRecords(spec);
   return std::make_unique<PutRecords>(spec);
 }
 

@@ -1,28 +1,10 @@
 // argsort, topK and searchsorted. Orders are total (key, then index), so they are the same however they are found.
 #include <algorithm>
-#include <limits>
 
-#include "attrs/argsort.gen.h"
-#include "attrs/searchsorted.gen.h"
-#include "attrs/topK.gen.h"
 #include "sort_radix.h"
 
 namespace steepest::STEEPEST_LEVEL {
 namespace {
-
-[[noreturn]] void refuse(const char* what) { throw Error("PROGRAM", what); }
-
-void checkRows(const View& x, const View& order, const char* what) {
-  bool fine = x.rank >= 1 && order.rank == x.rank && order.dtype == DType::int32 && order.contiguous();
-  for (int i = 0; fine && i < x.rank - 1; ++i) fine = x.shape[i] == order.shape[i];
-  if (!fine || x.dim(-1) > std::numeric_limits<std::int32_t>::max()) refuse(what);
-}
-
-std::int64_t rowsOf(const View& x) {
-  std::int64_t rows = 1;
-  for (int i = 0; i < x.rank - 1; ++i) rows *= x.shape[i];
-  return rows;
-}
 
 // Calls body(row, thread) for every row, several short rows to a tile.
 template <class F>
@@ -221,36 +203,23 @@ std::unique_ptr<Kernel> forDtype(DType dtype, A&&... args) {
     case DType::uint8:
       return std::make_unique<K<std::uint8_t>>(args...);
   }
-  refuse("unknown dtype");
+  refuseSort("unknown dtype");
 }
 
 }  // namespace
 
 std::unique_ptr<Kernel> makeArgsort(const Spec& spec) {
-  const ArgsortAttrs a = ArgsortAttrs::decode(spec.attrs);
-  if (spec.in.size() != 1 || spec.out.size() != 1) refuse("argsort takes one input and gives one output");
-  checkRows(spec.in[0], spec.out[0], "argsort: the output is int32 in the input's shape");
-  if (spec.in[0].dim(-1) != spec.out[0].dim(-1)) refuse("argsort: the output has the input's shape");
+  const ArgsortAttrs a = checkArgsort(spec);
   return forDtype<Argsort>(spec.in[0].dtype, spec, a.descending);
 }
 
 std::unique_ptr<Kernel> makeTopK(const Spec& spec) {
-  const TopKAttrs a = TopKAttrs::decode(spec.attrs);
-  if (spec.in.size() != 1 || spec.out.size() != 1) refuse("topK takes one input and gives one output");
-  checkRows(spec.in[0], spec.out[0], "topK: the output is int32 in the input's rows");
-  if (a.k < 0 || a.k > spec.in[0].dim(-1) || spec.out[0].dim(-1) != a.k) refuse("topK: k is in [0, n], and the output's last axis is k");
+  const TopKAttrs a = checkTopK(spec);
   return forDtype<TopK>(spec.in[0].dtype, spec, a.k, a.largest);
 }
 
 std::unique_ptr<Kernel> makeSearchsorted(const Spec& spec) {
-  const SearchsortedAttrs a = SearchsortedAttrs::decode(spec.attrs);
-  if (spec.in.size() != 2 || spec.out.size() != 1) refuse("searchsorted takes two inputs and gives one output");
-  checkRows(spec.in[0], spec.out[0], "searchsorted: the output is int32 in the rows of the sorted input");
-  checkRows(spec.in[1], spec.out[0], "searchsorted: the output is int32 in the shape of the values");
-  if (spec.in[0].dtype != spec.in[1].dtype || spec.in[1].dim(-1) != spec.out[0].dim(-1) || !spec.in[0].contiguous() ||
-      !spec.in[1].contiguous()) {
-    refuse("searchsorted: inputs are contiguous and of one dtype, the output has the shape of the values");
-  }
+  const SearchsortedAttrs a = checkSearchsorted(spec);
   return forDtype<Searchsorted>(spec.in[0].dtype, a.right);
 }
 

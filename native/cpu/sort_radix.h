@@ -1,69 +1,11 @@
 // Stable order of one row of numbers: radix sort on unsigned keys with the index beside them.
 #pragma once
 
-#include <bit>
 #include <cstdint>
-#include <type_traits>
 
-#include "runtime/kernel.h"
+#include "cpu/sort_keys.h"
 
 namespace steepest::STEEPEST_LEVEL {
-
-// Maps numbers to unsigned keys whose order is theirs; NaN comes last in either direction, -0 equals 0.
-template <class T>
-struct SortKey;
-
-template <>
-struct SortKey<float> {
-  using Key = std::uint32_t;
-  static constexpr int passes = 4;
-  static Key of(float x, bool descending) {
-    if (x != x) return ~Key{0};
-    const Key bits = std::bit_cast<Key>(x + 0.0f);
-    const Key key = bits ^ (bits >> 31 ? ~Key{0} : Key{1} << 31);
-    return descending ? ~key : key;
-  }
-};
-template <>
-struct SortKey<double> {
-  using Key = std::uint64_t;
-  static constexpr int passes = 8;
-  static Key of(double x, bool descending) {
-    if (x != x) return ~Key{0};
-    const Key bits = std::bit_cast<Key>(x + 0.0);
-    const Key key = bits ^ (bits >> 63 ? ~Key{0} : Key{1} << 63);
-    return descending ? ~key : key;
-  }
-};
-template <>
-struct SortKey<bf16> {
-  using Key = std::uint32_t;
-  static constexpr int passes = 2;
-  static Key of(bf16 x, bool descending) { return SortKey<float>::of(std::bit_cast<float>(std::uint32_t{x.bits} << 16), descending) >> 16; }
-};
-template <>
-struct SortKey<std::int32_t> {
-  using Key = std::uint32_t;
-  static constexpr int passes = 4;
-  static Key of(std::int32_t x, bool descending) {
-    const Key key = static_cast<Key>(x) ^ Key { 1 } << 31;
-    return descending ? ~key : key;
-  }
-};
-template <>
-struct SortKey<std::uint8_t> {
-  using Key = std::uint32_t;
-  static constexpr int passes = 1;
-  static Key of(std::uint8_t x, bool descending) { return descending ? 255u - x : x; }
-};
-
-// Key and index in one number: a total order, whatever way it is found.
-template <class Key>
-using Ranked = std::conditional_t<sizeof(Key) == 4, std::uint64_t, unsigned __int128>;
-template <class Key>
-Ranked<Key> ranked(Key key, std::int64_t index) {
-  return static_cast<Ranked<Key>>(key) << 32 | static_cast<std::uint32_t>(index);
-}
 
 // Where row `row` of a view starts, and the step between its elements; rows run over all axes but the last.
 inline std::int64_t rowStart(const View& v, std::int64_t row) {

@@ -1,16 +1,11 @@
 // Sparse times dense, and the sampled product that is its derivative. Rows of the output belong to one tile each.
 #include <algorithm>
-#include <limits>
 
+#include "cpu/sparse_checks.h"
 #include "math/vec.h"
-#include "attrs/sddmm.gen.h"
-#include "attrs/spmm.gen.h"
-#include "runtime/kernel.h"
 
 namespace steepest::STEEPEST_LEVEL {
 namespace {
-
-[[noreturn]] void refuse(const char* what) { throw Error("PROGRAM", what); }
 
 // Dense columns are summed in strips that stay in registers.
 template <class V>
@@ -144,11 +139,6 @@ class Sddmm final : public Kernel {
   static typename V::Scalar sumOf(const V& v) { return sum(v); }
 };
 
-bool isIndex(const View& v, std::int64_t entries) {
-  return v.rank == 1 && v.dtype == DType::int32 && v.shape[0] == entries && v.contiguous();
-}
-bool isMatrix(const View& v, DType dtype) { return v.rank == 2 && v.dtype == dtype && v.contiguous(); }
-
 template <template <class> class K, class... A>
 std::unique_ptr<Kernel> forFloats(DType dtype, A&&... args) {
   switch (dtype) {
@@ -159,38 +149,20 @@ std::unique_ptr<Kernel> forFloats(DType dtype, A&&... args) {
     case DType::float64:
       return std::make_unique<K<double>>(args...);
     default:
-      refuse("sparse products are of floats");
+      refuseSparse("sparse products are of floats");
   }
 }
 
 }  // namespace
 
 std::unique_ptr<Kernel> makeSpmm(const Spec& spec) {
-  const SpmmAttrs attrs = SpmmAttrs::decode(spec.attrs);
-  if (spec.in.size() != 4 || spec.out.size() != 1 || spec.in[0].rank != 1) refuse("spmm takes four inputs and gives one output");
-  const std::int64_t entries = spec.in[0].shape[0];
-  const View &values = spec.in[2], &dense = spec.in[3], &out = spec.out[0];
-  const DType dtype = dense.dtype;
-  if (!isIndex(spec.in[0], entries) || !isIndex(spec.in[1], entries) || values.rank != 1 || values.shape[0] != entries ||
-      values.dtype != dtype || !values.contiguous() || !isMatrix(dense, dtype) || !isMatrix(out, dtype) || out.shape[0] != attrs.size ||
-      out.shape[1] != dense.shape[1] || entries > std::numeric_limits<std::int32_t>::max() ||
-      attrs.size > std::numeric_limits<std::int32_t>::max()) {
-    refuse("spmm takes rows, columns and values of [entries] and dense [c, n], and gives [size, n]");
-  }
-  return forFloats<Spmm>(dtype, spec);
+  checkSpmm(spec);
+  return forFloats<Spmm>(spec.in[3].dtype, spec);
 }
 
 std::unique_ptr<Kernel> makeSddmm(const Spec& spec) {
-  SddmmAttrs::decode(spec.attrs);
-  if (spec.in.size() != 4 || spec.out.size() != 1 || spec.in[0].rank != 1) refuse("sddmm takes four inputs and gives one output");
-  const std::int64_t entries = spec.in[0].shape[0];
-  const View &a = spec.in[2], &b = spec.in[3], &out = spec.out[0];
-  const DType dtype = a.dtype;
-  if (!isIndex(spec.in[0], entries) || !isIndex(spec.in[1], entries) || !isMatrix(a, dtype) || !isMatrix(b, dtype) ||
-      a.shape[1] != b.shape[1] || out.rank != 1 || out.shape[0] != entries || out.dtype != dtype || !out.contiguous()) {
-    refuse("sddmm takes rows and columns of [entries], a [m, n] and b [c, n], and gives [entries]");
-  }
-  return forFloats<Sddmm>(dtype);
+  checkSddmm(spec);
+  return forFloats<Sddmm>(spec.in[3].dtype);
 }
 
 }  // namespace steepest::STEEPEST_LEVEL
