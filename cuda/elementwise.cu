@@ -131,9 +131,9 @@ class Elementwise final : public Kernel {
     const unsigned grid = gridFor(ceilDiv<std::int64_t>(chain.size, kLanes), block_);
     const std::size_t bytes = perThread_ * static_cast<std::size_t>(block_);
     if (width_ == 8)
-      STEEPEST_LAUNCH(ew::run<8>, grid, static_cast<unsigned>(block_), bytes, call, chain);
+      STEEPEST_LAUNCH(ew::run<8>, grid, static_cast<unsigned>(block_), bytes, call, chain, call.deviceFault);
     else
-      STEEPEST_LAUNCH(ew::run<4>, grid, static_cast<unsigned>(block_), bytes, call, chain);
+      STEEPEST_LAUNCH(ew::run<4>, grid, static_cast<unsigned>(block_), bytes, call, chain, call.deviceFault);
   }
 
  private:

@@ -272,7 +272,9 @@ __device__ void perform(const Code& c, const Registers<W>& r) {
 }
 
 template <int W>
-__global__ void __launch_bounds__(128) run(const __grid_constant__ Bytecode chain) {
+__global__ void __launch_bounds__(128) run(const __grid_constant__ Bytecode chain, const int* fault) {
+  // An update that is written in tensors writes over the state.
+  if (faulted(fault)) return;
   STEEPEST_SHARED(std::byte, shared);
   const Registers<W> r{shared, chain.constants};
   for (std::int64_t group = threadOf(); group * kLanes < chain.size; group += threads()) {

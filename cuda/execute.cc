@@ -14,46 +14,6 @@ namespace {
 // Sets of buffers that a stretch keeps a graph for: those of a ring of steps, and again with the memory that an update alternates.
 constexpr std::size_t kReplays = 8;
 
-// Ops that look at numbers which a user or a bad step may have made wrong. A fault of another op is laid to the next of these.
-bool mayFault(int op) {
-  switch (static_cast<Op>(op)) {
-    case Op::guard_:
-    case Op::update_:
-    case Op::take_:
-    case Op::takeScaled_:
-    case Op::gather_:
-    case Op::scatterAdd_:
-    case Op::dynamicSlice_:
-    case Op::dynamicUpdateSlice_:
-    case Op::segmentSum_:
-    case Op::segmentMax_:
-    case Op::crossEntropy_:
-    case Op::crossEntropyBackward_:
-    case Op::linearCrossEntropy_:
-    case Op::linearCrossEntropyBackward_:
-    case Op::linearCrossEntropyWithGradients_:
-    case Op::categorical_:
-    case Op::sampleRows_:
-    case Op::putRecords_:
-    case Op::spmm_:
-    case Op::sddmm_:
-    case Op::cholesky_:
-    case Op::solve_:
-    case Op::triangularSolve_:
-    case Op::slogdet_:
-    case Op::eigh_:
-    case Op::svd_:
-    case Op::qr_:
-    case Op::scan_:
-    case Op::cond_:
-    case Op::revise_:
-    case Op::whileLoop_:
-      return true;
-    default:
-      return false;
-  }
-}
-
 // Kernels take a pool and a fault of the host; on a GPU nothing runs in the one, and only loops use the other.
 Pool& noPool() {
   static Pool pool(1);
@@ -108,7 +68,8 @@ void Loaded::launch(std::size_t i, Queue& queue, const DeviceRun& run, std::atom
   const Instruction& instruction = program_.at(i);
   const Call like{{}, {}, nullptr, noPool(), fault, run.cancel, queue.stream(), queue.fault()};
   program_.step(i, run.arena, run.externals, constants_ ? constants_->data : nullptr, like, views_);
-  if (mayFault(instruction.op) || i + 1 == program_.size()) mark(queue.fault(), static_cast<int>(i), queue.stream());
+  // A fault of an op that the table does not know to have any would be laid to the next that has.
+  if (mayFault(static_cast<Op>(instruction.op)) || i + 1 == program_.size()) mark(queue.fault(), static_cast<int>(i), queue.stream());
 }
 
 void Loaded::launchAll(const Stretch& stretch, Queue& queue, const DeviceRun& run) {
@@ -173,7 +134,9 @@ DeviceOutcome Loaded::run(DeviceQueue& given, const DeviceRun& run) {
     std::atomic<int> fault{0};
     launch(stretch.from, queue, run, fault);
     if (fault) {
-      check(cudaStreamSynchronize(queue.stream()), "cudaStreamSynchronize");
+      // Perhaps of an instruction before, which the device knows.
+      const int* first = queue.readFault();
+      if (fault > 0 && first[0]) return {first[0], first[1] - 1};
       return {fault, static_cast<std::int64_t>(stretch.from)};
     }
   }

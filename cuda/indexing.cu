@@ -257,6 +257,8 @@ class DynamicUpdateSlice final : public Kernel {
 template <class T>
 __global__ void __launch_bounds__(kThreads) putRecords(const std::int32_t* slots, const T* records, T* out, std::int64_t count,
                                                        std::int64_t width, std::int64_t places, int* fault) {
+  // All of a block or none: another one may raise a fault meanwhile.
+  if (__syncthreads_or(faulted(fault))) return;
   for (std::int64_t r = blockIdx.x; r < count; r += gridDim.x) {
     const std::int32_t slot = slots[r];
     int later = 0;

@@ -4,6 +4,7 @@
 #include "attrs/accumulate.gen.h"
 #include "attrs/assign.gen.h"
 #include "attrs/guard.gen.h"
+#include "cuda/transfer.h"
 
 namespace steepest::cuda {
 
@@ -43,14 +44,17 @@ void copyElements(const Call& call, const View& from, const View& to) {
 
 bool wide(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % sizeof(uint4) == 0; }
 
+void copyWide(const Call& call, const void* from, void* to, std::size_t bytes) {
+  const auto n = static_cast<std::int64_t>(bytes / sizeof(uint4));
+  STEEPEST_LAUNCH(copyKernel<uint4>, blocksFor(n, kThreads, kMostBlocks), kThreads, 0, call, static_cast<const uint4*>(from),
+                  static_cast<uint4*>(to), n, call.deviceFault);
+}
+
 void assign(const Call& call, const AssignAttrs&) {
   const View &from = call.in[1], &to = call.out[0];
-  const auto bytes = static_cast<std::int64_t>(to.bytes());
   if (from.data == to.data) return;
-  if (from.contiguous() && wide(from.data) && wide(to.data) && bytes % static_cast<std::int64_t>(sizeof(uint4)) == 0) {
-    const std::int64_t n = bytes / static_cast<std::int64_t>(sizeof(uint4));
-    STEEPEST_LAUNCH(copyKernel<uint4>, blocksFor(n, kThreads, kMostBlocks), kThreads, 0, call, from.as<const uint4>(), to.as<uint4>(), n,
-                    call.deviceFault);
+  if (from.contiguous() && wide(from.data) && wide(to.data) && to.bytes() % sizeof(uint4) == 0) {
+    copyWide(call, from.data, to.data, to.bytes());
     return;
   }
   switch (sizeOf(to.dtype)) {
@@ -97,6 +101,12 @@ void guard(const Call& call, const GuardAttrs&) {
 }
 
 }  // namespace
+
+void move(const Call& call, std::byte* to, const std::byte* from, std::size_t bytes) {
+  if (wide(from) && wide(to) && bytes % sizeof(uint4) == 0) return copyWide(call, from, to, bytes);
+  const auto n = static_cast<std::int64_t>(bytes);
+  STEEPEST_LAUNCH(copyKernel<std::byte>, blocksFor(n, kThreads, kMostBlocks), kThreads, 0, call, from, to, n, call.deviceFault);
+}
 
 std::unique_ptr<Kernel> makeAssign(const Spec& spec) {
   requirePair(spec, "assign");

@@ -9,17 +9,18 @@
 
 namespace steepest::cuda {
 
-void move(const Call& call, std::byte* to, const std::byte* from, std::size_t bytes) {
-  if (bytes == 0) return;
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(call.stream)), "cudaMemcpyAsync");
-}
-
 void fetch(const Call& call, void* to, const std::byte* from, std::size_t bytes) {
   // Pinned, and of this thread: its queue runs one program at a time.
   thread_local const Pinned here = makePinned(64);
-  check(cudaMemcpyAsync(here.get(), from, bytes, cudaMemcpyDeviceToHost, static_cast<cudaStream_t>(call.stream)), "cudaMemcpyAsync");
-  check(cudaStreamSynchronize(static_cast<cudaStream_t>(call.stream)), "cudaStreamSynchronize");
+  const auto stream = static_cast<cudaStream_t>(call.stream);
+  std::byte* const code = static_cast<std::byte*>(here.get()) + 32;
+  check(cudaMemcpyAsync(here.get(), from, bytes, cudaMemcpyDeviceToHost, stream), "cudaMemcpyAsync");
+  check(cudaMemcpyAsync(code, call.deviceFault, sizeof(int), cudaMemcpyDeviceToHost, stream), "cudaMemcpyAsync");
+  check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   std::memcpy(to, here.get(), bytes);
+  int fault = 0, none = 0;
+  std::memcpy(&fault, code, sizeof fault);
+  if (fault) call.fault.compare_exchange_strong(none, fault);
 }
 
 const std::byte* BodyConstants::of(const Program& program) const {

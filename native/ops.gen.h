@@ -208,4 +208,39 @@ constexpr bool mayAlias(Op op, [[maybe_unused]] int output, [[maybe_unused]] int
   }
 }
 
+// Whether its kernel may end a run.
+constexpr bool mayFault(Op op) {
+  switch (op) {
+    case Op::categorical_:
+    case Op::cholesky_:
+    case Op::cond_:
+    case Op::crossEntropy_:
+    case Op::crossEntropyBackward_:
+    case Op::dynamicSlice_:
+    case Op::dynamicUpdateSlice_:
+    case Op::eigh_:
+    case Op::gather_:
+    case Op::guard_:
+    case Op::linearCrossEntropy_:
+    case Op::linearCrossEntropyBackward_:
+    case Op::linearCrossEntropyWithGradients_:
+    case Op::putRecords_:
+    case Op::revise_:
+    case Op::scan_:
+    case Op::scatterAdd_:
+    case Op::segmentMax_:
+    case Op::segmentSum_:
+    case Op::solve_:
+    case Op::svd_:
+    case Op::take_:
+    case Op::takeScaled_:
+    case Op::triangularSolve_:
+    case Op::update_:
+    case Op::whileLoop_:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace steepest

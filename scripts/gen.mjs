@@ -106,6 +106,19 @@ ${kernels.map(aliasCase).filter(Boolean).join('\n')}
   }
 }
 
+// Whether its kernel may end a run.
+constexpr bool mayFault(Op op) {
+  switch (op) {
+${kernels
+  .filter((op) => op.faults)
+  .map((op) => `    case Op::${op.name}_:`)
+  .join('\n')}
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace steepest
 `
 

@@ -64,6 +64,7 @@ export const accumulate = (sum: Tensor, value: Tensor): Tensor => accumulateRow(
 const guardRow = defineOp({
   name: 'guard',
   kind: 'kernel',
+  faults: true,
   doc: 'The same value; a run ends here when it is not finite.',
   attrs: {},
   infer: ([x]) => [{ shape: x.shape, dtype: x.dtype }],

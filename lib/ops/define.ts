@@ -53,6 +53,8 @@ export interface OpDef<A extends Attrs = Attrs> {
   readonly inplace?: readonly (readonly [number, number])[]
   /** Pairs [output, input]: the op is an update; the output replaces the state that the input was. */
   readonly updates?: (attrs: A, inputs: number) => readonly (readonly [number, number])[]
+  /** True where its kernel may end a run: at an index out of range, a factorization that fails, a number that is not finite. */
+  readonly faults?: boolean
   /** True where equal inputs do not mean equal outputs, or the node must not be merged or dropped. */
   readonly impure?: boolean
 }

@@ -11,6 +11,7 @@ const withLength = (shape: Shape, axis: number, n: number): number[] => shape.ma
 const sliceRow = defineOp<SliceAttrs & { size: number }>({
   name: 'dynamicSlice',
   kind: 'kernel',
+  faults: true,
   doc: 'A part of an axis that begins where a tensor says.',
   attrs: { axis: 'int', batchDims: 'int', size: 'int' },
   infer: ([x], { axis, size }) => [{ shape: withLength(x.shape, axis, size), dtype: x.dtype }],
@@ -29,6 +30,7 @@ const sliceRow = defineOp<SliceAttrs & { size: number }>({
 const updateRow = defineOp<SliceAttrs>({
   name: 'dynamicUpdateSlice',
   kind: 'kernel',
+  faults: true,
   doc: 'The values with a part of an axis replaced, from where a tensor says.',
   attrs: { axis: 'int', batchDims: 'int' },
   infer: ([x]) => [{ shape: x.shape, dtype: x.dtype }],

@@ -9,6 +9,7 @@ import { ones, reshape } from './shape.js'
 const segmentMaxRow = defineOp<SliceAttrs & { segments: number }>({
   name: 'segmentMax',
   kind: 'kernel',
+  faults: true,
   doc: 'The greatest of the slices of an axis that have one index.',
   attrs: { axis: 'int', batchDims: 'int', segments: 'int' },
   infer: ([x, indices], { axis, batchDims, segments }) => {

@@ -23,6 +23,7 @@ export type SliceAttrs = { axis: number; batchDims: number }
 export const takeRow = defineOp<SliceAttrs>({
   name: 'take',
   kind: 'kernel',
+  faults: true,
   doc: 'Slices of an axis, by their indices.',
   attrs: { axis: 'int', batchDims: 'int' },
   infer: ([x, indices], { axis, batchDims }) => [
@@ -56,6 +57,7 @@ export type SegmentSumAttrs = SliceAttrs & { segments: number; base: boolean }
 export const segmentSumRow = defineOp<SegmentSumAttrs>({
   name: 'segmentSum',
   kind: 'kernel',
+  faults: true,
   doc: 'Sums of the slices of an axis that have one index, or those sums added to another tensor.',
   attrs: { axis: 'int', batchDims: 'int', segments: 'int', base: 'bool' },
   infer: ([x, indices, base], { axis, batchDims, segments }) => {
@@ -158,6 +160,7 @@ function requireAlong(who: string, x: Aval, indices: Aval, axis: number): void {
 const gatherRow = defineOp<{ axis: number }>({
   name: 'gather',
   kind: 'kernel',
+  faults: true,
   doc: 'One element along an axis per index.',
   attrs: { axis: 'int' },
   infer: ([x, indices], { axis }) => {
@@ -172,6 +175,7 @@ const gatherRow = defineOp<{ axis: number }>({
 const scatterAddRow = defineOp<{ axis: number }>({
   name: 'scatterAdd',
   kind: 'kernel',
+  faults: true,
   doc: 'Adds one element along an axis per index.',
   attrs: { axis: 'int' },
   infer: ([x, indices, updates], { axis }) => {

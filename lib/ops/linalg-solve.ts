@@ -35,6 +35,7 @@ function inferSolve(who: string, [a, b]: readonly Aval[]): Aval[] {
 const choleskyRow = defineOp({
   name: 'cholesky',
   kind: 'kernel',
+  faults: true,
   doc: 'Lower L with L Lᵀ = A, from the lower triangle of A [..., n, n]; fault 3 and NaN where A is not positive definite.',
   attrs: {},
   infer: inferLike('cholesky'),
@@ -57,6 +58,7 @@ type TriangularAttrs = { lower: boolean; transpose: boolean; unit: boolean }
 export const triangularSolveRow = defineOp<TriangularAttrs>({
   name: 'triangularSolve',
   kind: 'kernel',
+  faults: true,
   doc: 'X with op(A) X = B, A triangular [..., n, n], B [..., n, m]; the other triangle is not read. Fault 3 and NaN where the diagonal has a 0.',
   attrs: { lower: 'bool', transpose: 'bool', unit: 'bool' },
   infer: (inputs) => inferSolve('triangularSolve', inputs),
@@ -75,6 +77,7 @@ export const triangularSolveRow = defineOp<TriangularAttrs>({
 const solveRow = defineOp({
   name: 'solve',
   kind: 'kernel',
+  faults: true,
   doc: 'X with A X = B by LU with partial pivoting, A [..., n, n], B [..., n, m]; fault 3 and NaN where A is singular.',
   attrs: {},
   infer: (inputs) => inferSolve('solve', inputs),

@@ -77,6 +77,7 @@ const qrRow = defineOp<{ complete: boolean }>({
 const eighRow = defineOp({
   name: 'eigh',
   kind: 'kernel',
+  faults: true,
   doc: 'Ascending eigenvalues and eigenvectors (columns) of symmetric A [..., n, n], from its lower triangle; fault 3 and NaN where it does not converge. The derivative of the vectors needs distinct eigenvalues.',
   attrs: {},
   infer: ([a]) => {
@@ -129,6 +130,7 @@ function svdGradient(
 const svdRow = defineOp({
   name: 'svd',
   kind: 'kernel',
+  faults: true,
   doc: 'Thin singular value decomposition A [..., m, n] = U diag(s) Vh, s descending; fault 3 and NaN where it does not converge. The derivative of U and Vh needs distinct, non-zero singular values.',
   attrs: {},
   infer: ([a]) => {

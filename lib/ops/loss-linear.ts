@@ -41,6 +41,7 @@ const flopsOf = ([x, weight]: readonly Aval[], products: number): number =>
 export const linearRow: OpRow<LinearAttrs> = defineOp<LinearAttrs>({
   name: 'linearCrossEntropy',
   kind: 'kernel',
+  faults: true,
   doc: 'Cross-entropy of the logits x·Wᵀ + b with their labels, without ever holding all logits; also gives the log-sum-exp of each row.',
   attrs: { ...CROSS_ENTROPY, bias: 'bool' },
   infer: ([x, weight, labels, bias]) => {
@@ -119,6 +120,7 @@ const gradientsOf = ([x, weight]: readonly Aval[], { dx, dweight, dbias }: Linea
 export const linearBackwardRow: OpRow<LinearBackwardAttrs> = defineOp<LinearBackwardAttrs>({
   name: 'linearCrossEntropyBackward',
   kind: 'kernel',
+  faults: true,
   doc: 'Gradients of linearCrossEntropy from x, weight, labels, log-sum-exp and the gradients of the losses; those that are asked for.',
   attrs: LINEAR_BACKWARD,
   infer: gradientsOf,
@@ -142,6 +144,7 @@ export const linearBackwardRow: OpRow<LinearBackwardAttrs> = defineOp<LinearBack
 export const linearWithGradientsRow: OpRow<LinearBackwardAttrs> = defineOp<LinearBackwardAttrs>({
   name: 'linearCrossEntropyWithGradients',
   kind: 'kernel',
+  faults: true,
   doc: 'linearCrossEntropy, and the gradients of what it is given that are asked for, from x, weight, labels and the gradients of the losses.',
   attrs: LINEAR_BACKWARD,
   infer: (inputs, attrs) => [rowValues(inputs[0]), rowValues(inputs[0]), ...gradientsOf(inputs, attrs)],

@@ -27,6 +27,7 @@ export const rowValues = (x: Aval): Aval => ({ shape: x.shape.slice(0, -1), dtyp
 export const crossEntropyRow: OpRow<CrossEntropyAttrs> = defineOp<CrossEntropyAttrs>({
   name: 'crossEntropy',
   kind: 'kernel',
+  faults: true,
   doc: 'Cross-entropy of every row of logits with its label; also gives the log-sum-exp of the row.',
   attrs: CROSS_ENTROPY,
   infer: ([logits, labels]) => {
@@ -47,6 +48,7 @@ export const crossEntropyRow: OpRow<CrossEntropyAttrs> = defineOp<CrossEntropyAt
 export const crossEntropyBackwardRow: OpRow<CrossEntropyAttrs> = defineOp<CrossEntropyAttrs>({
   name: 'crossEntropyBackward',
   kind: 'kernel',
+  faults: true,
   doc: 'Gradient of the logits of crossEntropy, from logits, labels, log-sum-exp and the gradients of the losses.',
   attrs: CROSS_ENTROPY,
   infer: ([logits]) => [{ shape: logits.shape, dtype: logits.dtype }],

@@ -126,6 +126,7 @@ const dropoutRow = defineOp<{ p: number; site: number; ids: boolean }>({
 const categoricalRow = defineOp<{ site: number; ids: boolean }>({
   name: 'categorical',
   kind: 'kernel',
+  faults: true,
   doc: 'For each row of logits [keys..., ..., n] an int32 drawn with probability softmax(row); fault 1 where no logit is above −∞.',
   attrs: { site: 'int', ids: 'bool' },
   infer: ([logits, key, ids]) => {

@@ -131,6 +131,7 @@ export function sampleRows(
 const takeScaledRow = defineOp({
   name: 'takeScaled',
   kind: 'kernel',
+  faults: true,
   doc: 'Rows of x [..., n, d] by their indices [..., k], each times its weight [..., k].',
   attrs: {},
   infer: ([x, indices, weights]) => {
@@ -167,6 +168,7 @@ export const takeScaled = (x: Tensor, indices: Tensor, weights: Tensor): Tensor 
 const putRecordsRow = defineOp({
   name: 'putRecords',
   kind: 'kernel',
+  faults: true,
   doc: 'Writes records [r, width] into a flat state, record i at slots[i] · width.',
   attrs: {},
   infer: ([state, slots, records]) => {

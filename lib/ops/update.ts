@@ -62,6 +62,7 @@ const sizeOfShape = (x: Aval) => x.shape.reduce((n, d) => n * d, 1)
 const updateRow = defineOp<UpdateAttrs>({
   name: 'update',
   kind: 'kernel',
+  faults: true,
   doc: 'One step of an optimizer on any number of parameters: moves weights and their states by an update rule, in one pass over memory.',
   attrs: {
     rule: RULE_NAMES,

@@ -39,6 +39,7 @@ const flopsOf = (graph: Graph): number =>
 const scanRow: Row<ScanAttrs> = defineOp<ScanAttrs>({
   name: 'scan',
   kind: 'kernel',
+  faults: true,
   doc: 'A body that is run once per slice of its inputs, handing a carry on.',
   attrs: { body: 'graph', consts: 'int', carries: 'int', length: 'int', reverse: 'bool', keep: 'bool' },
   flops: (_, __, { body, length }) => length * flopsOf(body),
@@ -239,6 +240,7 @@ type CondAttrs = { yes: Graph; no: Graph }
 const condRow: Row<CondAttrs> = defineOp<CondAttrs>({
   name: 'cond',
   kind: 'kernel',
+  faults: true,
   doc: 'One of two bodies, by a number.',
   attrs: { yes: 'graph', no: 'graph' },
   flops: (_, __, { yes, no }) => Math.max(flopsOf(yes), flopsOf(no)),
@@ -309,6 +311,7 @@ type WhileAttrs = { test: Graph; body: Graph; consts: number }
 const whileRow: Row<WhileAttrs> = defineOp<WhileAttrs>({
   name: 'whileLoop',
   kind: 'kernel',
+  faults: true,
   doc: 'A body that is run again as long as a test of its state holds.',
   attrs: { test: 'graph', body: 'graph', consts: 'int' },
   // How often it runs is not known: one round counts.

@@ -11,6 +11,7 @@ type ReviseAttrs = { body: Graph; windows: number[] }
 const reviseRow = defineOp<ReviseAttrs>({
   name: 'revise',
   kind: 'kernel',
+  faults: true,
   doc: 'States (or windows of them, of so many elements), computed anew by a body where a number is not zero; else they stay where they are, untouched.',
   attrs: { body: 'graph', windows: 'ints' },
   infer: (inputs, { windows }) => inputs.slice(1, windows.length + 1).map(({ shape, dtype }) => ({ shape, dtype })),

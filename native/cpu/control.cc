@@ -111,6 +111,7 @@ class Scan final : public Kernel, public Waiting {
   bool reverse_, keep_;
 };
 
+// What a condition says; on a GPU a fault of an instruction before may come to light here, and then it says nothing.
 bool holds(const Call& call, const View& x) {
   std::uint64_t bits = 0;
   const std::size_t width = sizeOf(x.dtype);
@@ -126,6 +127,7 @@ class Cond final : public Kernel, public Waiting {
 
   void run(const Call& call) const override {
     const Body& body = holds(call, call.in[0]) ? yes_ : no_;
+    if (call.fault.load()) return;
     Body::Frame frame(body);
     for (std::size_t i = 1; i < call.in.size(); ++i) frame.input(i - 1, call.in[i].data);
     for (std::size_t i = 0; i < call.out.size(); ++i) frame.output(i, call.out[i].data);
@@ -159,6 +161,7 @@ class Revise final : public Kernel, public Waiting {
     const auto in = call.in;
     const auto out = call.out;
     const bool due = holds(call, in[0]);
+    if (call.fault.load()) return;
     for (std::size_t i = 0; i < out.size(); ++i) {
       const bool replaced = states_[i].offset == 0 && due;
       if (out[i].data != in[i + 1].data && !replaced) move(call, out[i].data, in[i + 1].data, out[i].bytes());
@@ -170,6 +173,7 @@ class Revise final : public Kernel, public Waiting {
     std::vector<std::int64_t> starts(out.size());
     for (std::size_t i = 0; i < out.size(); ++i) {
       starts[i] = startOf(call, i);
+      if (call.fault.load()) return;
       if (starts[i] < 0) {
         call.fault.store(indexing::kIndexFault);
         return;
@@ -264,7 +268,9 @@ class WhileLoop final : public Kernel, public Waiting {
         next.output(i, there);
       }
       if (!test.run(arena, call)) return;
-      if (!holds(call, holding)) {
+      const bool goesOn = holds(call, holding);
+      if (call.fault.load()) return;
+      if (!goesOn) {
         for (std::size_t i = 0; i < out.size(); ++i)
           move(call, out[i].data, states + offsets_[i] + now * Body::aligned(out[i].bytes()), out[i].bytes());
         return;

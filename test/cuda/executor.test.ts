@@ -9,7 +9,8 @@ import { eagerQueue } from '../../lib/graph/evaluate.js'
 import { build } from '../../lib/graph/executable.js'
 import { assign } from '../../lib/ops/control.js'
 import { placeholder, transpose } from '../../lib/ops/shape.js'
-import { tensor } from '../../lib/index.js'
+import { add, cond, less, max, take, type Tensor, tensor, whileLoop } from '../../lib/index.js'
+import { revise } from '../../lib/transform/revise.js'
 import { inspectDevice } from '../../lib/train/device-check.js'
 import { fibersLibrary, tell } from './library.js'
 
@@ -141,6 +142,63 @@ describe.runIf(library)('the executor of the GPU, on a fake runtime', () => {
       if (error === undefined && n > 60) break
     }
     expect(failed).toBeGreaterThan(25)
+  })
+
+  test.each([
+    ['a chain that writes over it', (s: Tensor, x: Tensor) => assign(s, add(s, x))],
+    ['a revision', (s: Tensor, x: Tensor, flag: Tensor) => revise(flag, [s], (own) => [add(own, x)])[0]],
+    [
+      'a branch',
+      (s: Tensor, x: Tensor, flag: Tensor) =>
+        assign(
+          s,
+          cond(
+            flag,
+            (own: Tensor) => add(own, x),
+            (own: Tensor) => own,
+            s,
+          ),
+        ),
+    ],
+    [
+      'a loop',
+      (s: Tensor, x: Tensor) =>
+        assign(
+          s,
+          whileLoop(
+            (own: Tensor) => less(max(own), 6),
+            (own: Tensor) => add(own, x),
+            s,
+          ),
+        ),
+    ],
+  ] as const)('after a fault %s leaves the state as it was, and the error is of who raised it', async (_, next) => {
+    device('cuda')
+    const [x, index, flag, state] = [
+      placeholder({ shape: [3], dtype: 'float32' }),
+      placeholder({ shape: [1], dtype: 'int32' }),
+      placeholder({ shape: [], dtype: 'float32' }),
+      placeholder({ shape: [5], dtype: 'float32' }),
+    ]
+    const after = next(state, take(x, index), flag)
+    const executable = build({ inputs: [x, index, flag, state], outputs: [after] }, new Set([3]))
+    const bindings = executable.plan.externals.map((e) => new (native().Buffer)(e.bytes))
+    const where = eagerQueue()
+    const out = bindings[executable.plan.outputs[0]]
+    const run = async (at: number) => {
+      const given = [Float32Array.of(1, 2, 4), Int32Array.of(at), Float32Array.of(1), Float32Array.of(1, 2, 3, 4, 5)]
+      given.forEach((numbers, i) => bindings[i].write(numbers))
+      await where.queue.wait(where.queue.submit(executable, bindings, where.arena))
+    }
+    const got = new Float32Array(5)
+    for (let round = 0; round < 3; round++) {
+      await expect(run(7)).rejects.toThrow(/take.*index|index.*out of range/s)
+      out.read(got)
+      expect(got).toEqual(Float32Array.of(1, 2, 3, 4, 5))
+      await run(1)
+      out.read(got)
+      expect(got).toEqual(Float32Array.of(3, 4, 5, 6, 7))
+    }
   })
 
   test('a device without memory says what holds it', () => {
