@@ -211,10 +211,19 @@ export class Budget {
   }
 }
 
-/** One line about what was chosen: `fits into 3 GB (2.41 GB planned): recompute 37 values; about 4% more time`. */
-export function choiceLine(budget: number, { methods, total, slowdown, exact }: BudgetChoice): string {
+/** What a budget leaves for the arena of a run that is set up so. */
+export const arenaWithin = (budget: number, { total, arenaBytes }: BudgetChoice): number =>
+  budget - (total - arenaBytes)
+
+/**
+ * One line about what was chosen: `2.41 GB of 3 GB: recompute 37 values; about 4% more time`.
+ * @param noise expected error of a sampled gradient beside its norm
+ */
+export function choiceLine(budget: number, choice: BudgetChoice, noise?: number): string {
+  const { methods, total, slowdown, exact } = choice
   const what = methods.length > 0 ? methods.join(', ') : 'nothing had to be done'
   const more = slowdown > 1.0005 ? `; about ${((slowdown - 1) * 100).toFixed(slowdown < 1.1 ? 1 : 0)}% more time` : ''
   const numbers = exact ? '' : '; the numbers are not those of the exact run'
-  return `${quantity(total, 'B')} of ${bytes(budget)}: ${what}${more}${numbers}`
+  const error = noise === undefined ? '' : `; gradient noise of about ${(100 * noise).toFixed(noise < 0.1 ? 1 : 0)}%`
+  return `${quantity(total, 'B')} of ${bytes(budget)}: ${what}${more}${numbers}${error}`
 }

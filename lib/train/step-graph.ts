@@ -54,6 +54,8 @@ export interface StepSpec {
   readonly processes: number
   /** Whether the weights to evaluate are others than those that are trained. */
   readonly evaluatesOther: boolean
+  /** Whether what the model writes to its state is left out. */
+  readonly keepsState: boolean
   /** What `predict` gives of the logits; all by default. */
   tell?: (logits: Tensor) => Tensor
 }
@@ -164,7 +166,7 @@ export function traceStep(spec: StepSpec, part: Part, batch: Batch): StepGraph {
   const write = (written: (name: string) => Tensor | undefined) => {
     for (const [k, t] of Object.entries(moduleState)) {
       const value = written(k)
-      if (!value) continue
+      if (!value || spec.keepsState) continue
       // Each process has seen other rows; what a state learned of them is the mean.
       const mean = together && isFloat(value.dtype) ? mul(allReduce(value), 1 / spec.processes) : value
       tracer.output(['state', `m:${k}`], isUpdateOf(value, t) ? value : assign(t, cast(mean, t.dtype)))

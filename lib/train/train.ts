@@ -1,6 +1,6 @@
 import { checkOptions, SteepestError } from '../errors.js'
 import type { Optimizer } from '../optim/index.js'
-import { Budget, allowedFrom, choiceLine } from './budget.js'
+import { allowedFrom, arenaWithin, Budget, choiceLine } from './budget.js'
 import type { Allowed } from './budget-methods.js'
 import { PACKED, type Packed } from '../graph/recompute-pack.js'
 import type { Setup } from './budget-setup.js'
@@ -9,6 +9,7 @@ import { toSource, type StepData, type StepSource } from './data.js'
 import type { TrainEvent } from './events.js'
 import { checkSteps, type LoopOptions, trainWith } from './loop.js'
 import { joinProcesses } from './parallel.js'
+import { gradientNoise } from './noise.js'
 import { Run, type TrainResult } from './run.js'
 import { PeekedSource, splitEvaluation, splitSource } from './split.js'
 import { Trainer, type Trainable } from './trainer.js'
@@ -126,13 +127,12 @@ async function* withinBudget(
   try {
     const first = await source.peek()
     const choice = first && new Budget(setup, first).choose(budget, allow)
-    trainer = new Trainer(choice ? choice.setup.model : setup.model, {
-      ...(choice ? choice.setup : setup),
-      arena: choice ? budget - (choice.total - choice.arenaBytes) : undefined,
-    })
+    const arena = choice ? arenaWithin(budget, choice) : undefined
+    const noise = choice ? await gradientNoise(choice.setup, first, arenaWithin(budget, choice)) : undefined
+    trainer = new Trainer(choice ? choice.setup.model : setup.model, { ...(choice ? choice.setup : setup), arena })
     parts = choice ? choice.setup.split : 1
     finish = choice?.setup.finish
-    plan = choice ? { ...plan, fitted: choiceLine(budget, choice) } : plan
+    plan = choice ? { ...plan, fitted: choiceLine(budget, choice, noise) } : plan
   } catch (error) {
     await source.close()
     throw error

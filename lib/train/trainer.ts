@@ -44,6 +44,8 @@ export interface TrainerOptions {
   processes?: Processes
   /** What activations are kept in between the passes: all of them, or, with `arena`, as many as it asks for. */
   activations?: Packed
+  /** Leaves the model's state as it is, whatever the model writes to it: for a step that is only looked at. */
+  keepsState?: boolean
 }
 
 /** What changes from step to step. */
@@ -158,6 +160,7 @@ export class Trainer {
       moved: optimizer.moved(parameters),
       clip,
       processes: processes?.size ?? 1,
+      keepsState: options.keepsState ?? false,
       evaluatesOther: inTrace(() => optimizer.evalParams(parameters, optimizerState)) !== parameters,
     }
     this.queue = new Queue()

@@ -23,12 +23,13 @@ import { configOf } from '../../models/hf.js'
 import { noDecay, type Optimizer, optimizerNamed, schedule, type ScheduleSpec } from '../../optim/index.js'
 import type { DType } from '../../tensor/dtype.js'
 import { parameters } from '../../nn/module.js'
-import { allowedFrom, Budget, type BudgetChoice, choiceLine } from '../budget.js'
+import { allowedFrom, arenaWithin, Budget, type BudgetChoice, choiceLine } from '../budget.js'
 import type { Setup } from '../budget-setup.js'
 import { bytesFrom } from '../bytes.js'
 import type { Plan, PreparedRun, TrainEvent } from '../events.js'
 import { memoryLimit } from '../machine.js'
 import { planMemory } from '../memory.js'
+import { gradientNoise } from '../noise.js'
 import type { TrainOptions } from '../options.js'
 import { fromFirst, ownShare, type Processes, threadsOfEach } from '../parallel.js'
 import { bytes as showBytes, short } from '../plot-numbers.js'
@@ -264,9 +265,8 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
   const budget = asked ?? deviceMemory() ?? memoryLimit()
   let choice: BudgetChoice | undefined
   const make = (steps: number): Trainer => {
-    const setup = setupOf(steps)
-    const arena = choice && budget - (choice.total - choice.arenaBytes)
-    return new Trainer(model, { ...(choice?.apply(setup) ?? setup), arena, processes })
+    const setup = choice?.apply(setupOf(steps)) ?? setupOf(steps)
+    return new Trainer(setup.model, { ...setup, arena: choice && arenaWithin(budget, choice), processes })
   }
   const parts = () => choice?.setup.split ?? 1
   const share = processes ? ownShare(first, processes) : first
@@ -279,6 +279,7 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
     draft = make(options.steps ?? 1)
     planned = planOf(draft)
   }
+  const noise = choice ? await gradientNoise(choice.setup, share, arenaWithin(budget, choice)) : undefined
   const { memory, flops } = planned
   const peakFlops = await measurePeak(dtype as DType)
   const secondsPerStep = fromFirst(processes, ((choice?.slowdown ?? 1) * flops) / (peakFlops * EFFICIENCY))
@@ -352,7 +353,7 @@ export async function prepareTraining(given: TrainOptions, context: PrepareConte
     flopsPerStep: flops,
     peakFlops,
     memory,
-    ...(choice ? { fitted: choiceLine(budget, choice) } : {}),
+    ...(choice ? { fitted: choiceLine(budget, choice, noise) } : {}),
     secondsExpected: (total - (resumed?.step ?? 0) + evals) * secondsPerStep,
     out,
     chosen: resumed ? passedOver(resumed) : chosen,
