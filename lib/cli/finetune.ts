@@ -2,10 +2,13 @@ import { type FinetuneOptions, finetuneOptions } from '../train/finetune/options
 import type { PreparedFinetune } from '../train/finetune/prepare.js'
 import { requireOneProcess } from '../train/parallel.js'
 import { type Command, jsonFlag } from './support/command.js'
-import { showRun } from './train.js'
+import { showPreparing, showRun } from './train.js'
 
 /** Plans the fine-tuning of a model; that of the library, or a false one in tests. */
-export type PrepareFinetune = (options: FinetuneOptions, context?: { cwd?: string }) => Promise<PreparedFinetune>
+export type PrepareFinetune = (
+  options: FinetuneOptions,
+  context?: { cwd?: string; onProgress?: (what: string, done: number) => void },
+) => Promise<PreparedFinetune>
 
 /** `steepest finetune`. */
 export function finetuneCommand(load: () => Promise<PrepareFinetune>): Command {
@@ -28,7 +31,10 @@ export function finetuneCommand(load: () => Promise<PrepareFinetune>): Command {
         ...(args[0] === undefined ? {} : { model: args[0] }),
         ...(args[1] === undefined ? {} : { data: args[1] }),
       } as FinetuneOptions
-      const planned = await (await load())(options, { cwd: io.cwd })
+      const preparing = showPreparing(flags.json ? { ...io, err: { write() {} } } : io)
+      const planned = await (await load())(options, { cwd: io.cwd, onProgress: preparing.onProgress }).finally(
+        preparing.end,
+      )
       if (options.showData) {
         for (const text of planned.preview()) io.out.write(flags.json ? `${JSON.stringify({ text })}\n` : `${text}\n\n`)
         await planned.close()

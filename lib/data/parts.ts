@@ -33,7 +33,12 @@ export interface PartsOptions {
   /** Share that is held back, above 0 and at most 0.5. */
   readonly validation: number
   readonly seed: number
+  /** Called now and then with what is being done and the share that is done, 0 to 1. */
+  readonly onProgress?: (what: string, done: number) => void
 }
+
+/** Rows between two calls of `onProgress`. */
+const OFTEN = 1000
 
 /** The examples of one file or two, which are read anew whenever they are asked for, one at a time. */
 export interface Parts {
@@ -50,7 +55,7 @@ export interface Parts {
  * @throws SteepestError DATA that names the line of the first bad row, or where a part has no rows
  */
 export async function readParts(options: PartsOptions, see: (parted: Parted) => void): Promise<Parts> {
-  const { data, validationData, validation, seed } = options
+  const { data, validationData, validation, seed, onProgress } = options
   let kind: Example['kind'] | undefined
   let [learned, other] = [0, 0]
   const parted = async function* (held: (row: number) => boolean): AsyncGenerator<Parted> {
@@ -85,8 +90,10 @@ export async function readParts(options: PartsOptions, see: (parted: Parted) => 
     data,
     async *all() {
       let left = learned + other
+      const all = left
       for await (const one of parted(held)) {
         left--
+        if (left % OFTEN === 0) onProgress?.('reading the data', 1 - left / all)
         yield one
       }
       if (left !== 0) throw changed()

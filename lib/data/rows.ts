@@ -71,10 +71,22 @@ async function* jsonLines(path: string): AsyncGenerator<Row> {
   }
 }
 
+function distinct(path: string, names: string[]): string[] {
+  const twice = names.find((name, i) => names.indexOf(name) !== i)
+  if (twice === undefined) return names
+  return fail(path, 1, 'every column must have a name of its own', `two of the name ${JSON.stringify(twice)}`)
+}
+
 async function* separated(path: string, delimiter: string): AsyncGenerator<Row> {
   const { parse } = await import('csv-parse')
   const parser = createReadStream(path).pipe(
-    parse({ columns: true, info: true, bom: true, delimiter, skip_empty_lines: true }),
+    parse({
+      columns: (names: string[]) => distinct(path, names),
+      info: true,
+      bom: true,
+      delimiter,
+      skip_empty_lines: true,
+    }),
   )
   try {
     for await (const { record, info } of parser as AsyncIterable<{ record: Row['fields']; info: { lines: number } }>)
@@ -85,6 +97,10 @@ async function* separated(path: string, delimiter: string): AsyncGenerator<Row> 
     fail(path, line ?? 1, 'every row must have the columns of the first line', message.slice(0, 120))
   }
 }
+
+/** What of a group of rows is in memory at once. */
+const PART_BYTES = 64e6
+const PART_ROWS = 1 << 16
 
 async function* parquet(path: string): AsyncGenerator<Row> {
   const { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } = await import('hyparquet')
@@ -99,15 +115,26 @@ async function* parquet(path: string): AsyncGenerator<Row> {
       { cause: error },
     )
   }
-  let rowStart = 0
+  let row = 0
   for (const group of metadata.row_groups) {
-    const rowEnd = rowStart + Number(group.num_rows)
-    for (const fields of await parquetReadObjects({ file, metadata, rowStart, rowEnd })) {
-      rowStart++
-      const plain = Object.entries(fields).map(([k, v]) => [k, typeof v === 'bigint' ? Number(v) : v])
-      yield { fields: Object.fromEntries(plain), line: rowStart }
+    const end = row + Number(group.num_rows)
+    // A group has a million rows as some write it: so many at a time as memory is nothing to.
+    const parts = Math.ceil(Math.max(Number(group.total_byte_size) / PART_BYTES, Number(group.num_rows) / PART_ROWS))
+    const step = Math.ceil(Number(group.num_rows) / Math.max(1, parts))
+    while (row < end) {
+      const rowEnd = Math.min(end, row + step)
+      for (const fields of await parquetReadObjects({ file, metadata, rowStart: row, rowEnd })) {
+        row++
+        const plain = Object.entries(fields).map(([k, v]) => [k, typeof v === 'bigint' ? Number(v) : v])
+        yield { fields: Object.fromEntries(plain), line: row }
+      }
+      if (row !== rowEnd)
+        throw new SteepestError('FORMAT', {
+          who: path,
+          rule: 'every group must have the rows that the file says it has',
+          got: `${row} rows for ${rowEnd}`,
+        })
     }
-    rowStart = rowEnd
   }
 }
 

@@ -1,7 +1,9 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { createWriteStream, mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { afterAll, describe, expect, test } from 'vitest'
 import { packing } from '../../lib/data/batchers.js'
 import { TextPieces, textPieces } from '../../lib/data/bytelevel.js'
@@ -19,7 +21,9 @@ import { RowStore } from '../../lib/data/row-store.js'
 import { byteTokenizer } from '../../lib/data/tokenizers.js'
 import { TOKEN_ROW, TokenRows, type TokenRow } from '../../lib/data/token-rows.js'
 import { nodeFileSystem } from '../../lib/io/files.js'
+import { GPT2, saveModel } from '../../lib/models/index.js'
 import { collected } from '../collected.js'
+import { root } from '../house/scan.js'
 import { faulty } from '../io/faults.js'
 
 const dir = mkdtempSync(join(tmpdir(), 'steepest-stored-'))
@@ -29,6 +33,7 @@ const file = (name: string, content: string): string => {
   writeFileSync(join(dir, name), content)
   return join(dir, name)
 }
+const dist = (name: string) => pathToFileURL(join(root, 'dist', name)).href
 const onLinux = process.platform === 'linux'
 /** Files without a name that this process has open in the folder of this test. */
 const nameless = () =>
@@ -96,7 +101,7 @@ describe('rows that do not fit into memory', () => {
 
   test.runIf(onLinux)('leave nothing behind when the process is killed', () => {
     const code = `
-      import { Spill } from '${join(import.meta.dirname, '../../dist/io/spill.js')}'
+      import { Spill } from '${dist('io/spill.js')}'
       const spill = await Spill.open({ folder: '${folder}' })
       await spill.append(new Uint8Array(9e6)); await spill.flush()
       process.kill(process.pid, 'SIGKILL')`
@@ -131,6 +136,58 @@ describe('rows that do not fit into memory', () => {
     file('growing.jsonl', '{"text":"a b"}\n{"text":"c d"}\n{"text":"e"}\n')
     await expect(collected(parts.all())).rejects.toThrow(/must not change while they are read/)
   })
+
+  // Some hundreds of megabytes: `npm run test:long`.
+  test.runIf(process.env.STEEPEST_LONG).each([
+    ['jsonl', 'finetune'],
+    ['csv', 'finetune'],
+    ['txt', 'finetune'],
+    ['txt', 'train'],
+  ])(
+    'train from a large .%s by %s in little memory',
+    async (kind, command) => {
+      const from = join(dir, `large.${kind}`)
+      const words = ['alpha', 'beta', 'gamma', 'delta', 'river', 'stone', 'light', 'cloud']
+      const out = createWriteStream(from)
+      if (kind === 'csv') out.write('prompt,completion\n')
+      for (let row = 0; row < 600_000; row++) {
+        const text = Array.from({ length: 60 }, (_, i) => words[(row * 7 + i * i) % 8]).join(' ')
+        const answer = words[row % 8]
+        const line =
+          kind === 'jsonl'
+            ? JSON.stringify({ prompt: text, completion: answer })
+            : kind === 'csv'
+              ? `${text},${answer}`
+              : text
+        if (!out.write(`${line}\n`)) await once(out, 'drain')
+      }
+      out.end()
+      await once(out, 'finish')
+      const sizes = { vocabSize: 257, context: 512, layers: 1, heads: 2, width: 16 }
+      await saveModel(join(dir, 'gpt'), new GPT2(sizes), byteTokenizer())
+      const code = `
+      import { ${command === 'train' ? 'prepareTraining' : 'prepareFinetune'} as prepare } from '${dist(command === 'train' ? 'train/gpt/prepare.js' : 'train/finetune/prepare.js')}'
+      const planned = await prepare(${JSON.stringify({
+        ...(command === 'train'
+          ? { file: from, tokenizer: 'bytes', layers: 1, width: 16, heads: 2, context: 64 }
+          : { model: join(dir, 'gpt'), data: from, validation: 0.001 }),
+        batch: 2,
+        steps: 3,
+        evalEvery: 3,
+        threads: 1,
+        out: join(dir, `run-${kind}-${command}`),
+      })})
+      for await (const event of planned.run()) if (event.type === 'stop') console.log(event.reason)
+      console.log(process.resourceUsage().maxRSS * 1024)`
+      const args = ['--max-old-space-size=150', '--input-type=module', '-e', code]
+      const [reason, most] = execFileSync(process.execPath, args, { encoding: 'utf8' }).trim().split('\n')
+      expect(reason).toBe('done')
+      // The rows of tokens take 1 GB and more.
+      expect(Number(most)).toBeLessThan(600e6)
+      rmSync(from)
+    },
+    600_000,
+  )
 
   test('a share is held back, spread over all', () => {
     const held = heldBack(1000, 0.1, 4)

@@ -179,6 +179,21 @@ test.each<[string, () => Promise<FinetuneOptions>, RegExp]>([
     },
     /other.jsonl, line 2\] the label must be one of the 2 classes.*got z/,
   ],
+  [
+    'numbers of which one is none',
+    data('text,label\na,1.5\nb,NaN\nc,2.5\n', 'data.csv'),
+    /data.csv, line 3\] a label that is a number must be a finite one; got NaN/,
+  ],
+  [
+    'one class',
+    data('{"text": "a", "label": "x"}\n{"text": "b", "label": "x"}'),
+    /data.jsonl\] there must be two classes to tell apart; got x alone/,
+  ],
+  [
+    'two columns of one name',
+    data('text,text\na,1\nb,2\n', 'data.csv'),
+    /data.csv, line 1\] every column must have a name of its own; got two of the name "text"/,
+  ],
   ['one row', data('{"prompt": "a", "completion": "b"}'), /rows to learn and rows to validate on; got 1 row\./],
   [
     'a label below zero',

@@ -23,6 +23,7 @@ const listed = (label: Label): (string | number)[] => (Array.isArray(label) ? [.
 const isWhole = (x: string | number) => /^-?\d+$/.test(String(x))
 const isNumber = (x: string | number) => String(x).trim() !== '' && Number.isFinite(Number(x))
 
+const NOT_FINITE = /^[-+]?(nan|inf(inity)?)$/i
 /** Classes that a head has at most; with more, labels are something else. */
 const MOST_CLASSES = 100_000
 
@@ -30,27 +31,31 @@ const MOST_CLASSES = 100_000
 export class Labels {
   private readonly names = new Set<string>()
   private seen = false
+  private from = ''
   private tags = false
   private several = false
   private numbers = true
   private whole = true
+  /** The first label that says of a number that it is none. */
+  private strange: { text: string; line: number; path: string } | undefined
   private largest = { n: 0, line: 0, path: '' }
 
   see(example: Placed, path: string): void {
     if (example.kind !== 'label' && example.kind !== 'tags') return
     const { line } = example
     this.seen = true
+    this.from = path
     this.tags ||= example.kind === 'tags'
     if (example.kind === 'label') this.several ||= Array.isArray(example.label)
     for (const label of example.kind === 'tags' ? example.tags : listed(example.label)) {
-      this.numbers &&= isNumber(label)
+      if (!isNumber(label) && NOT_FINITE.test(String(label))) this.strange ??= { text: String(label), line, path }
+      else this.numbers &&= isNumber(label)
       this.whole &&= isWhole(label)
       if (isWhole(label) && Number(label) > this.largest.n) this.largest = { n: Number(label), line, path }
       // Numbers that are not whole are not classes, however many they are.
-      if (this.isRegression) continue
       const name = String(label)
       if (this.names.size < MOST_CLASSES) this.names.add(name)
-      else if (!this.names.has(name))
+      else if (!this.names.has(name) && !this.isRegression)
         throw new SteepestError('DATA', {
           who: rowName(path, line),
           rule: `there are at most ${MOST_CLASSES} classes`,
@@ -67,6 +72,12 @@ export class Labels {
   /** @throws SteepestError DATA where a class has too large a number */
   classes(): Classes | undefined {
     if (!this.seen) return undefined
+    if (this.isRegression && this.strange && [...this.names].some((name) => isNumber(name)))
+      throw new SteepestError('DATA', {
+        who: rowName(this.strange.path, this.strange.line),
+        rule: 'a label that is a number must be a finite one',
+        got: this.strange.text,
+      })
     if (this.isRegression) return { task: 'sequence', problem: 'regression', names: ['value'] }
     const { n, line, path } = this.largest
     if (this.whole && n >= MOST_CLASSES)
@@ -77,6 +88,12 @@ export class Labels {
         fix: `Write numbers that are to be learned with a point: ${n}.0`,
       })
     const names = this.whole ? Array.from({ length: n + 1 }, (_, i) => `LABEL_${i}`) : [...this.names].sort()
+    if (names.length < 2 && !this.several)
+      throw new SteepestError('DATA', {
+        who: this.from,
+        rule: 'there must be two classes to tell apart',
+        got: `${names[0]} alone`,
+      })
     if (this.tags) return { task: 'token', problem: 'single', names }
     return { task: 'sequence', problem: this.several ? 'multi' : 'single', names }
   }

@@ -23,6 +23,14 @@ export interface Loaded {
   readonly classes?: Classes
 }
 
+/** What the loading may be given beside the options. */
+export interface LoadContext {
+  /** Where rows go that are too many for memory. */
+  storage?: StoreOptions
+  /** Called now and then with what is being done and the share that is done, 0 to 1. */
+  onProgress?: (what: string, done: number) => void
+}
+
 /** Options of a run whose model and data are named. */
 type Named = FinetuneOptions & { model: string; data: string }
 
@@ -65,10 +73,9 @@ async function loadImages(options: Named): Promise<Loaded> {
 /**
  * Loads what a run of `steepest finetune` needs.
  *
- * @param storage where rows go that are too many for memory
  * @throws SteepestError with the option, file or line that is wrong
  */
-export async function load(options: Named, storage?: StoreOptions): Promise<Loaded> {
+export async function load(options: Named, { storage, onProgress }: LoadContext = {}): Promise<Loaded> {
   const { dtype, dropout, context, learnPrompts, model: folder, data: path } = options
   if (await isFolder(path)) return loadImages(options)
   const reads = (name: string) => existsSync(join(folder, name))
@@ -82,7 +89,8 @@ export async function load(options: Named, storage?: StoreOptions): Promise<Load
   const labels = new Labels()
   const { validationData, validation = 0.1, seed = 1 } = options
   // Classes are those that are learned.
-  const parts = await readParts({ data: path, validationData, validation, seed }, ({ example, path: from }) => {
+  const files = { data: path, validationData, validation, seed, onProgress }
+  const parts = await readParts(files, ({ example, path: from }) => {
     if (from === path) labels.see(example, from)
   })
   const classes = labels.classes()

@@ -3,7 +3,6 @@ import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path
 import { native } from '../../addon.js'
 import { prefetch } from '../../data/index.js'
 import { useDevice } from '../../device.js'
-import type { StoreOptions } from '../../data/row-store.js'
 import { SteepestError } from '../../errors.js'
 import { checkpointSteps, loadCheckpoint } from '../../io/checkpoint.js'
 import { atomicFolder, atomicWriteFile, nodeFileSystem } from '../../io/files.js'
@@ -25,7 +24,7 @@ import type { Metrics } from '../loop.js'
 import { train } from '../train.js'
 import type { Trainable } from '../trainer.js'
 import type { Classes } from './classes.js'
-import { load } from './load.js'
+import { load, type LoadContext } from './load.js'
 import { ClassMetrics, MultiLabelMetrics, NumberMetrics } from './metrics.js'
 import type { FinetuneOptions } from './options.js'
 import { TagMetrics, TokenMetrics } from './token-metrics.js'
@@ -123,7 +122,7 @@ async function writeAdapted(
  */
 export async function prepareFinetune(
   given: FinetuneOptions,
-  context: { cwd?: string; storage?: StoreOptions } = {},
+  context: LoadContext & { cwd?: string } = {},
 ): Promise<PreparedFinetune> {
   const cwd = context.cwd ?? process.cwd()
   const path = (p: string) => (isAbsolute(p) ? p : resolve(cwd, p))
@@ -141,10 +140,7 @@ export async function prepareFinetune(
   const threads = native().threads(options.threads)
   const [folder, file] = [path(options.model!), path(options.data!)]
   const validationData = options.validationData && path(options.validationData)
-  const { model, rows, classes } = await load(
-    { ...options, model: folder, data: file, validationData },
-    context.storage,
-  )
+  const { model, rows, classes } = await load({ ...options, model: folder, data: file, validationData }, context)
   const { batch = 8, accumulate = 1, seed = 1, epochs = 3, lr = 5e-5, weightDecay = 0.01 } = options
   const loader = rows.loader({ batch, accumulate, seed })
   // Packing decides how many rows a step takes: an epoch is measured.

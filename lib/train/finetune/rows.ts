@@ -63,13 +63,16 @@ async function classifierRows(options: RowsOptions, classes: Classes, context: n
     return [made.row]
   }
   const rows = await storeRows(parts, CLASS_ROW, sizeOf, rowsOf, options.storage)
-  const single = classes.problem === 'single'
+  const { problem, names } = classes
+  const single = problem === 'single'
+  const told = (label: readonly number[]) =>
+    problem === 'regression' ? label[0] : (single ? [names[label[0]]] : names.filter((_, i) => label[i])).join(', ')
   return storedRows(options, rows, {
     context,
     unit: 'rows',
     notes: note(cut, context),
     batcher: (batch) => padding(batch, padId, !single),
-    show: ({ ids, label }) => `${tokenizer.decode(ids)} → ⟦${single ? classes.names[label[0]] : label.join(' ')}⟧`,
+    show: ({ ids, label }) => `${tokenizer.decode(ids)} → ⟦${told(label)}⟧`,
   })
 }
 
