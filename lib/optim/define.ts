@@ -1,4 +1,5 @@
 import { checkOptions, SteepestError } from '../errors.js'
+import { quantizeBlockwise } from '../ops/blockwise.js'
 import { assign, guard } from '../ops/control.js'
 import { cast, mul } from '../ops/elementwise.js'
 import { contiguous, full } from '../ops/shape.js'
@@ -14,6 +15,15 @@ import {
   roundStochastically,
   slotsInOrder,
 } from './base.js'
+import {
+  eightBitsFrom,
+  type FusedOptions,
+  isBlockwise,
+  opened,
+  type StateSign,
+  STORAGE,
+  unitsOf,
+} from './eight-bits.js'
 import { checkHyper } from './options.js'
 import type { Optimizer, RuleOptions } from './optimizer.js'
 
@@ -60,6 +70,11 @@ export interface OwnRule<H extends OwnHyper, S extends string, C extends Record<
   ranges?: Partial<Record<keyof H, string>>
   /** States of each parameter. */
   slots?: Record<S, Initial>
+  /**
+   * States of the parameter's shape that may be kept in eight bits, and whether their numbers have either sign or are never negative. Where
+   * some are named, the optimizer takes `states` and `min8bitSize`, as the built-in ones do.
+   */
+  moments?: Partial<Record<S, StateSign>>
   /** Coefficients: computed once a step in float64 (bias corrections lose digits in float32). */
   prepare?: (step: OwnStep<H>) => C
   /** New parameter and states, by name (those that the parameter has). */
@@ -79,9 +94,14 @@ function rangeOf(who: string, interval: string): NonNullable<HyperInfo['range']>
 /** The float32 weight that a bfloat16 weight is rounded from. */
 const MASTER = 'master'
 
-function checkRule(who: string, { hyper, slots, step }: OwnRule<OwnHyper, string, Record<string, Tensor>>): void {
+function checkRule(
+  who: string,
+  { hyper, slots, moments = {}, step }: OwnRule<OwnHyper, string, Record<string, Tensor>>,
+): void {
+  const unit = Object.keys(slots ?? {}).find((k) => Object.keys(moments).some((m) => unitsOf(m) === k))
   const taken = [
-    ...Object.keys(hyper ?? {}).filter((k) => (COMMON as readonly string[]).includes(k)),
+    ...(unit ? [unit] : []),
+    ...Object.keys(hyper ?? {}).filter((k) => ([...COMMON, ...STORAGE] as readonly string[]).includes(k)),
     ...Object.keys(slots ?? {}).filter((k) => ['p', MASTER].includes(k)),
   ]
   if (taken.length > 0)
@@ -117,11 +137,13 @@ export function defineOptimizer<
   H extends OwnHyper = Record<never, never>,
   S extends string = never,
   C extends Record<string, Tensor> = Record<never, never>,
->(rule: OwnRule<H, S, C>): (options?: RuleOptions & Partial<Record<keyof H, number | boolean>>) => Optimizer {
+>(rule: OwnRule<H, S, C>): (options?: FusedOptions & Partial<Record<keyof H, number | boolean>>) => Optimizer {
   const who = `optim.${rule.name}`
   const slots = Object.entries(rule.slots ?? {}) as [S, Initial][]
   const defaults = rule.hyper ?? ({} as H)
   checkRule(who, rule as unknown as OwnRule<OwnHyper, string, Record<string, Tensor>>)
+  const moments = (rule.moments ?? {}) as Readonly<Record<string, StateSign | undefined>>
+  const storage = Object.keys(moments).length > 0 ? STORAGE : []
   const keys = Object.keys(defaults)
   const ranges = Object.fromEntries(keys.map((key) => [key, rangeOf(who, rule.ranges?.[key] ?? '(-inf, inf)')]))
 
@@ -142,8 +164,8 @@ export function defineOptimizer<
     return all as unknown as H
   }
 
-  return (options = {}) => {
-    checkOptions(who, options, [...COMMON, ...keys])
+  const make = (options: FusedOptions & Partial<Record<keyof H, number | boolean>> = {}): Optimizer => {
+    checkOptions(who, options, [...COMMON, ...storage, ...keys])
     const {
       lr: _lr,
       groups: _groups,
@@ -155,15 +177,26 @@ export function defineOptimizer<
     const wide = (p: Tensor) => cast(p, p.dtype === 'float64' ? 'float64' : 'float32')
 
     const mover = (group: Readonly<Record<string, unknown>>): Mover => {
-      const hyper = withDefaults({ ...given, ...group })
+      const merged = { ...given, ...group }
+      const hyper = withDefaults(merged)
+      const from = eightBitsFrom(who, merged)
+      /** How a state of a parameter is kept where it is in eight bits. */
+      const signOf = (p: Tensor, name: string) => (isBlockwise(p, from) ? moments[name] : undefined)
       return {
         init(p) {
           const p32 = wide(p)
           const out: Record<string, Tensor> = keepsMaster(p) ? { [MASTER]: p32 } : {}
           for (const [name, initial] of slots) {
+            const sign = signOf(p, name)
             const first = typeof initial === 'number' ? full(p.shape, initial, p32.dtype) : initial(p32)
-            // A state has memory of its own: a step writes over it.
-            if (first) out[name] = first === p ? contiguous(first) : first
+            if (first && sign) {
+              const { codes, units } = quantizeBlockwise(first, { signed: sign === 'either' })
+              out[name] = codes
+              out[unitsOf(name)] = units
+            } else if (first) {
+              // A state has memory of its own: a step writes over it, and over the float32 weight.
+              out[name] = first === p || first === p32 ? contiguous(first) : first
+            }
           }
           return out
         },
@@ -174,7 +207,10 @@ export function defineOptimizer<
             )
             .map(([name]) => name)
           const [master] = slotsInOrder(who, operands, keepsMaster(operands.p) ? [MASTER] : [])
-          const old = slotsInOrder(who, operands, names)
+          const signs = names.map((name) => signOf(operands.p, name))
+          const held = slotsInOrder(who, operands, names)
+          const units = names.map((name, i) => (signs[i] ? slotsInOrder(who, operands, [unitsOf(name)])[0] : undefined))
+          const old = held.map((t, i) => (units[i] ? opened({ codes: t, units: units[i] }, signs[i]!) : t))
           const p = master ?? wide(operands.p)
           const next = formula(
             operands,
@@ -192,6 +228,12 @@ export function defineOptimizer<
           }
           const put = (before: Tensor, after: Tensor | undefined, name: string): Tensor =>
             assign(before, cast(checked(before, after, name), before.dtype))
+          const kept = (name: S, i: number): Record<string, Tensor> => {
+            if (!units[i]) return { [name]: put(held[i], next[name], name) }
+            const wide = cast(checked(held[i], next[name], name), 'float32')
+            const blocks = quantizeBlockwise(wide, { signed: signs[i] === 'either' })
+            return { [name]: assign(held[i], blocks.codes), [unitsOf(name)]: assign(units[i], blocks.units) }
+          }
           const stochastic = rounding === 'stochastic' && operands.p.dtype === 'bfloat16'
           return {
             p: stochastic
@@ -199,7 +241,7 @@ export function defineOptimizer<
               : put(operands.p, next.p, 'p'),
             slots: {
               ...(master ? { [MASTER]: put(master, next.p, 'p') } : {}),
-              ...Object.fromEntries(names.map((name, i) => [name, put(old[i], next[name], name)])),
+              ...Object.assign({}, ...names.map(kept)),
             },
           }
         },
@@ -237,9 +279,11 @@ export function defineOptimizer<
       hyper,
       options,
       defaultLr: rule.lr ?? 1e-3,
-      groupKeys: keys,
+      groupKeys: [...storage, ...keys],
       normalize,
       mover,
+      in8bits: storage.length > 0 && options.states !== '8bit' ? () => make({ ...options, states: '8bit' }) : undefined,
     })
   }
+  return make
 }

@@ -1,5 +1,4 @@
 import { checkOptions, SteepestError } from '../errors.js'
-import { CODES, quantBlocks } from '../ops/blockwise.js'
 import { RULES } from '../ops/rules.gen.js'
 import { type RuleInfo, ruleNamed } from '../ops/rules.js'
 import { update } from '../ops/update.js'
@@ -7,19 +6,9 @@ import { cast, div, maximum, reciprocal } from '../ops/elementwise.js'
 import { full, zeros } from '../ops/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { COMMON, makeOptimizer, type Mover, slotsInOrder } from './base.js'
+import { blocksOf, eightBitsFrom, type FusedOptions, isBlockwise, STORAGE, unitsOf } from './eight-bits.js'
 import { checkHyper } from './options.js'
 import type { Optimizer, RuleOptions } from './optimizer.js'
-
-/** Options of the optimizers that are rules. */
-export interface FusedOptions extends RuleOptions {
-  /**
-   * How states are kept: `8bit` in a quarter of the memory, as bitsandbytes does (blocks of 256 numbers share a unit; a float64 weight keeps
-   * float64 states). A group may differ. Default `32bit`.
-   */
-  states?: '32bit' | '8bit'
-  /** Tensors with fewer elements keep 32-bit states, in [0, ∞). Default 4096. */
-  min8bitSize?: number
-}
 
 /** The 16 low bits of the float32 weight that a bfloat16 weight stands for. */
 const LOW = 'low'
@@ -105,16 +94,6 @@ function hyperOf(who: string, family: Family, rule: RuleInfo, given: Given): Rec
   )
 }
 
-/** @internal From how many elements on the options ask for states in eight bits. */
-export function eightBitsFrom(who: string, given: Given): number {
-  const { states = '32bit', min8bitSize = 4096 } = given
-  if (states !== '32bit' && states !== '8bit')
-    throw new SteepestError('OPTION', { who, rule: '`states` must be 32bit or 8bit', got: String(states) })
-  if (typeof min8bitSize !== 'number' || !(min8bitSize >= 0))
-    throw new SteepestError('OPTION', { who, rule: '`min8bitSize` must be 0 or more', got: String(min8bitSize) })
-  return states === '8bit' ? min8bitSize : Infinity
-}
-
 /** @internal Moves parameters by a native rule: one pass over memory each. States of `from8bit` elements or more are kept in eight bits. */
 export function moverOf(
   who: string,
@@ -124,8 +103,7 @@ export function moverOf(
   from8bit = Infinity,
 ): Mover {
   const words = Object.values(hyper).map(Number)
-  const unitsOf = (slot: string) => `${slot}Units`
-  const blockwise = (p: Tensor) => p.dtype !== 'float64' && p.size >= from8bit
+  const blockwise = (p: Tensor) => isBlockwise(p, from8bit)
   const namesFor = (p: Tensor) => rule.slots.flatMap(({ name }) => (blockwise(p) ? [name, unitsOf(name)] : [name]))
   const keepsLow = (p: Tensor) => p.dtype === 'bfloat16' && (rounding ?? 'master') === 'master'
   return {
@@ -136,8 +114,9 @@ export function moverOf(
         const own = hyper[`initial${name[0].toUpperCase()}${name.slice(1)}`]
         const value = typeof own === 'number' ? own : initial
         if (blockwise(p)) {
-          slots[name] = full(p.shape, value ? CODES.one : CODES.zero[positive ? 'positive' : 'either'], 'uint8')
-          slots[unitsOf(name)] = full([quantBlocks(p.shape)], value, 'float32')
+          const { codes, units } = blocksOf(p.shape, value, positive ? 'positive' : 'either')
+          slots[name] = codes
+          slots[unitsOf(name)] = units
         } else slots[name] = full(p.shape, value, dtype)
       }
       return slots
@@ -176,8 +155,6 @@ export function moverOf(
     },
   }
 }
-
-const STORAGE = ['states', 'min8bitSize']
 
 /** @internal The optimizer of a rule, from the options that people write. */
 export function fromRule(name: string, options: FusedOptions): Optimizer {

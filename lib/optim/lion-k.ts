@@ -26,7 +26,8 @@ import type { Tensor } from '../tensor/tensor.js'
 import { grad } from '../transform/grad.js'
 import { defineOptimizer } from './define.js'
 import { checkPositive } from './options.js'
-import type { Optimizer, RuleOptions } from './optimizer.js'
+import type { FusedOptions } from './eight-bits.js'
+import type { Optimizer } from './optimizer.js'
 
 /** A convex function by a subgradient of it, 0 at 0. */
 export interface Convex {
@@ -124,7 +125,7 @@ export const convex = {
 }
 
 /** Hyper-parameters of `lionK`. */
-export interface LionKOptions extends RuleOptions {
+export interface LionKOptions extends FusedOptions {
   /** The convex function; default `convex.l1()`, which is Lion. */
   K?: Convex
   /** Share of the old mean in the direction, in [0, 1); default 0.9. */
@@ -158,6 +159,7 @@ export function lionK(options: LionKOptions = {}): Optimizer {
     hyper: { beta1: betas?.[0] ?? 0.9, beta2: betas?.[1] ?? 0.99, weightDecay: 0 },
     ranges: { beta1: '[0, 1)', beta2: '[0, 1)', weightDecay: '[0, inf)' },
     slots: { m: 0 },
+    moments: { m: 'either' },
     prepare: ({ lr, hyper }) => ({ shrink: sub(1, mul(lr, hyper.weightDecay)) }),
     step({ p, g, slots: { m }, lr, c: { shrink }, hyper: { beta1, beta2 } }) {
       const u = add(mul(m, beta1), mul(g, 1 - beta1))

@@ -7,9 +7,10 @@ import type { Tensor } from '../tensor/tensor.js'
 import { COMMON } from './base.js'
 import { checkClip } from './clip.js'
 import { defineOptimizer } from './define.js'
+import { type FusedOptions, STORAGE } from './eight-bits.js'
 import { newtonSchulz } from './newton-schulz.js'
 import { checkGroups, groupOf } from './options.js'
-import type { LearningRate, Optimizer, ParameterGroup, RuleOptions } from './optimizer.js'
+import type { LearningRate, Optimizer, ParameterGroup } from './optimizer.js'
 import { routed } from './route.js'
 import { adamw } from './rules.gen.js'
 
@@ -29,7 +30,7 @@ export interface MuonAuxiliary {
 }
 
 /** Hyper-parameters of `muon`. */
-export interface MuonOptions extends RuleOptions {
+export interface MuonOptions extends FusedOptions {
   /**
    * `keller`, the authors' code: eps is added to the norm; kernels [out, in, kh, kw] are matrices [out, in·kh·kw]; no decay unless asked for.
    * `torch`, as `torch.optim.Muon` runs it: eps is the least norm, matrices only, learning rate 1e-3 and decay 0.1. Default `keller`.
@@ -64,8 +65,8 @@ export interface MuonOptions extends RuleOptions {
 }
 
 const TABLES = /(^|\.)(wte|wpe|embed(ding|dings|_tokens)?|shared|lm_head)(\.|$)/
-const CORE = ['momentum', 'nesterov', 'weightDecay'] as const
-const AUXILIARY = ['beta1', 'beta2', 'betas', 'eps', 'weightDecay'] as const
+const CORE = [...STORAGE, 'momentum', 'nesterov', 'weightDecay'] as const
+const AUXILIARY = [...STORAGE, 'beta1', 'beta2', 'betas', 'eps', 'weightDecay'] as const
 const SCALES: Readonly<Record<MuonScale, (a: number, b: number) => number>> = {
   original: (a, b) => Math.sqrt(Math.max(1, a / b)),
   matchRmsAdamw: (a, b) => 0.2 * Math.sqrt(Math.max(a, b)),
@@ -92,6 +93,7 @@ export function muon(options: MuonOptions = {}): Optimizer {
   const who = 'optim.muon'
   checkOptions(who, options, [
     ...COMMON,
+    ...STORAGE,
     ...['variant', 'momentum', 'nesterov', 'weightDecay', 'scale', 'steps', 'coefficients', 'eps', 'dtype'],
     ...['auxiliary', 'auxiliaryMatch'],
   ])
@@ -100,6 +102,8 @@ export function muon(options: MuonOptions = {}): Optimizer {
     groups = [],
     clip,
     rounding,
+    states,
+    min8bitSize,
     scale = 'original',
     steps,
     coefficients,
@@ -130,6 +134,7 @@ export function muon(options: MuonOptions = {}): Optimizer {
     hyper: { momentum: 0.95, nesterov: true, weightDecay: torch ? 0.1 : 0 },
     ranges: { momentum: '[0, 1)', weightDecay: '[0, inf)' },
     slots: { m: 0 },
+    moments: { m: 'either' },
     prepare: ({ lr: rate, hyper }) => ({ shrink: sub(1, mul(rate, hyper.weightDecay)) }),
     step({ p, g, slots, lr: rate, c: { shrink }, hyper }) {
       const m = blend(slots.m, g, 1 - hyper.momentum)
@@ -148,6 +153,8 @@ export function muon(options: MuonOptions = {}): Optimizer {
     nesterov,
     weightDecay: options.weightDecay,
     rounding,
+    states,
+    min8bitSize,
     groups: [...groups.map((g) => only(g, CORE)), { match: goesToAuxiliary, frozen: true }],
   })
   const own = auxiliary.lr ?? 3e-4
@@ -159,13 +166,16 @@ export function muon(options: MuonOptions = {}): Optimizer {
     ...auxiliary,
     lr: times(lr, ratio),
     rounding,
+    states,
+    min8bitSize,
     groups: [...groups.map((g) => only(g, AUXILIARY)), { match: (name, p) => !goesToAuxiliary(name, p), frozen: true }],
   })
-  return routed(
+  const whole = routed(
     { name: 'muon', rule: 'muon', hyper: { ...main.hyper, auxiliaryLr: own }, clip: clip && checkClip(who, clip) },
     [
       { optimizer: main, lrRatio: 1 },
       { optimizer: rest, lrRatio: ratio },
     ],
   )
+  return { ...whole, in8bits: states === '8bit' ? undefined : () => muon({ ...options, states: '8bit' }) }
 }

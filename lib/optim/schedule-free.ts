@@ -4,10 +4,11 @@ import { zeros } from '../ops/shape.js'
 import { withTensors, parameters } from '../nn/module.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { defineOptimizer } from './define.js'
-import type { Optimizer, OptimizerState, RuleOptions } from './optimizer.js'
+import type { FusedOptions } from './eight-bits.js'
+import type { Optimizer, OptimizerState } from './optimizer.js'
 
 /** Hyper-parameters of `scheduleFreeAdamw`. */
-export interface ScheduleFreeOptions extends RuleOptions {
+export interface ScheduleFreeOptions extends FusedOptions {
   /** Share of the average in the point where gradients are taken, in (0, 1); default 0.9. */
   beta1?: number
   /** Share of the old mean square, in [0, 1); default 0.999. */
@@ -72,6 +73,7 @@ export function scheduleFreeAdamw(options: ScheduleFreeOptions = {}): Optimizer 
       lrMax: () => zeros([], 'float64'),
       weightSum: () => zeros([], 'float64'),
     },
+    moments: { m: 'either', v: 'positive' },
     prepare: ({ lr, t, hyper: { beta2, warmupSteps } }) => ({
       rate: warmupSteps > 0 ? mul(lr, minimum(div(t, warmupSteps), 1)) : lr,
       bias: sub(1, pow(beta2, t)),
@@ -107,5 +109,10 @@ export function scheduleFreeAdamw(options: ScheduleFreeOptions = {}): Optimizer 
     })
     return withTensors(params, Object.fromEntries(x))
   }
-  return { ...inner, evalParams }
+  const { in8bits } = inner
+  return {
+    ...inner,
+    evalParams,
+    ...(in8bits ? { in8bits: () => scheduleFreeAdamw({ ...options, states: '8bit' }) } : {}),
+  }
 }

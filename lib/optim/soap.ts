@@ -27,10 +27,11 @@ import { type Shape, sizeOf } from '../tensor/shape.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { cond } from '../transform/loop.js'
 import { defineOptimizer, type Initial } from './define.js'
-import type { Optimizer, RuleOptions } from './optimizer.js'
+import type { FusedOptions } from './eight-bits.js'
+import type { Optimizer } from './optimizer.js'
 
 /** Hyper-parameters of `soap`. */
-export interface SoapOptions extends RuleOptions {
+export interface SoapOptions extends FusedOptions {
   /** Share of the old mean of the gradient, in [0, 1). Default 0.95. */
   beta1?: number
   /** Share of the old mean of its square, in [0, 1). Default 0.95. */
@@ -152,6 +153,7 @@ export function soap(options: SoapOptions = {}): Optimizer {
       preconditionFrequency: '[1, inf)',
     },
     slots: { m: 0, v: 0, ...perAxis('factor'), ...perAxis('basis') } as Record<string, Initial>,
+    moments: { m: 'either', v: 'positive' },
     prepare({ lr, t, hyper: { beta1, beta2, weightDecay, correctBias } }) {
       // The first step counts for nothing.
       const k = maximum(sub(t, 1), 1)

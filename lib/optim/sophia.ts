@@ -1,4 +1,5 @@
 import { checkOptions, SteepestError } from '../errors.js'
+import { quantizeBlockwise } from '../ops/blockwise.js'
 import { assign } from '../ops/control.js'
 import { abs, add, cast, div, equal, maximum, minimum, mul, remainder, sign, sub } from '../ops/elementwise.js'
 import { random } from '../ops/random.js'
@@ -10,13 +11,22 @@ import { argsOf, argument, COMMON, gradsByName } from './base.js'
 import { type Curvature, gaussNewton, hutchinson } from './curvature.js'
 import { defineOptimizer } from './define.js'
 import type { Objective } from './objective.js'
-import { checkPositive } from './options.js'
-import type { Optimizer, OptimizerState, RuleOptions, StepContext, Stepped } from './optimizer.js'
+import {
+  blocksOf,
+  eightBitsFrom,
+  type FusedOptions,
+  isBlockwise,
+  opened,
+  type StateSign,
+  STORAGE,
+} from './eight-bits.js'
+import { checkPositive, groupOf } from './options.js'
+import type { Optimizer, OptimizerState, StepContext, Stepped } from './optimizer.js'
 import { needsObjective } from './sam.js'
 import { movedOf, seedKey, wideOf } from './wrap.js'
 
 /** Hyper-parameters that both Sophias have. */
-interface SophiaOptions extends RuleOptions {
+interface SophiaOptions extends FusedOptions {
   /** Share of the old mean of the gradient, in [0, 1). Default 0.965, Sophia-H 0.96. */
   beta1?: number
   /** Share of the old curvature when it is estimated anew, in [0, 1). Default 0.99. */
@@ -52,12 +62,20 @@ export interface SophiaHOptions extends SophiaOptions {
   clipAt?: number
 }
 
+/** Curvatures by parameter: numbers, or codes with the units of their blocks. */
+interface Held {
+  h: Record<string, Tensor>
+  hUnits: Record<string, Tensor>
+}
+
 interface Variant {
   readonly name: 'sophiaG' | 'sophiaH'
   readonly options: SophiaOptions
   readonly betas: readonly [number, number]
   readonly eps: number
   readonly curvature: Curvature
+  /** Whether it can be negative. */
+  readonly sign: StateSign
   /** When the curvature is estimated: after every k-th step where it led to, or before steps 1, k + 1, …. */
   readonly after: boolean
   readonly hyper: Readonly<Record<string, number>>
@@ -67,7 +85,7 @@ interface Variant {
 }
 
 function make(variant: Variant): Optimizer {
-  const { name, options, curvature, after, longest, denominator } = variant
+  const { name, options, curvature, sign: curvatureSign, after, longest, denominator } = variant
   const who = `optim.${name}`
   const { every = 10, betas, curvature: _, ...rest } = options
   if (!Number.isSafeInteger(every) || every < 1)
@@ -85,6 +103,7 @@ function make(variant: Variant): Optimizer {
       hyper: { beta1: variant.betas[0], beta2: 0.99, eps: variant.eps, weightDecay: 0.1 },
       ranges: { beta1: '[0, 1)', beta2: '[0, 1)', eps: '[0, inf)', weightDecay: '[0, inf)' },
       slots: { m: 0 },
+      moments: { m: 'either' },
       prepare: ({ lr, hyper }) => ({ shrink: sub(1, mul(lr, hyper.weightDecay)) }),
       step({ p, g, slots, lr, c: { shrink }, hyper, name: path }) {
         const m = add(mul(slots.m, hyper.beta1), mul(g, 1 - hyper.beta1))
@@ -93,11 +112,29 @@ function make(variant: Variant): Optimizer {
       },
     })({ ...rest, beta1, beta2 })
   const base = moving({})
-  const firstOf = (params: unknown): Record<string, Tensor> =>
-    Object.fromEntries(movedOf(base, params).map(({ name: path, p }) => [path, zeros(p.shape, wideOf(p))]))
+  /** Curvatures as they are kept: numbers, or codes with their units. */
+  const firstOf = (params: unknown): Held => {
+    const held: { h: Record<string, Tensor>; hUnits: Record<string, Tensor> } = { h: {}, hUnits: {} }
+    for (const { name: path, p } of movedOf(base, params)) {
+      const from = eightBitsFrom(who, { ...options, ...groupOf(options.groups ?? [], path, p).hyper })
+      if (!isBlockwise(p, from)) {
+        held.h[path] = zeros(p.shape, wideOf(p))
+        continue
+      }
+      const { codes, units } = blocksOf(p.shape, 0, curvatureSign)
+      held.h[path] = codes
+      held.hUnits[path] = units
+    }
+    return held
+  }
+  const numbersOf = ({ h, hUnits }: Held): Record<string, Tensor> =>
+    Object.fromEntries(
+      Object.entries(h).map(([k, t]) => [k, k in hUnits ? opened({ codes: t, units: hUnits[k] }, curvatureSign) : t]),
+    )
   const init = (params: unknown): OptimizerState => {
     const { step, slots } = base.init(params)
-    return { step, slots: { ...slots, h: firstOf(params) } }
+    const { h, hUnits } = firstOf(params)
+    return { step, slots: { ...slots, h, ...(Object.keys(hUnits).length > 0 ? { hUnits } : {}) } }
   }
 
   const step = <P>(
@@ -107,7 +144,8 @@ function make(variant: Variant): Optimizer {
     context: StepContext = {},
   ): Stepped<P> => {
     const { scaleOf, clipNorm, ...others } = context
-    const { h: held, ...slots } = state.slots
+    const { h, hUnits = {}, ...slots } = state.slots
+    const held: Held = { h, hUnits }
     const args = argsOf(who, base.lr, state, context)
     const t = argument(args, 1)
     const key = random.foldIn(context.key ?? objective.key ?? seedKey(0), cast(t, 'int32'))
@@ -115,7 +153,7 @@ function make(variant: Variant): Optimizer {
     const moved = movedOf(base, params)
     const byName = Object.fromEntries(gradsByName(who, params, grads, new Map(moved.map((m) => [m.p, m.name]))))
     /** The curvature where `at` is, when it is time for it. */
-    const renewed = (at: P, due: Tensor): Record<string, Tensor> => {
+    const renewed = (at: P, due: Tensor): Held => {
       const request = {
         objective: objective as Objective<unknown>,
         params: at,
@@ -124,25 +162,37 @@ function make(variant: Variant): Optimizer {
         t,
         clipNorm: clip?.globalNorm ?? clipNorm,
       }
-      const blended = (old: Record<string, Tensor>): Record<string, Tensor> => {
+      const blended = (old: Held): Held => {
         const fresh = curvature.estimate(request)
-        return Object.fromEntries(
-          Object.entries(old).map(([k, h]) => [k, add(mul(h, beta2), mul(cast(fresh[k], h.dtype), 1 - beta2))]),
-        )
+        const next: Held = { h: {}, hUnits: {} }
+        for (const [k, x] of Object.entries(numbersOf(old))) {
+          const mean = add(mul(x, beta2), mul(cast(fresh[k], x.dtype), 1 - beta2))
+          if (!(k in old.hUnits)) {
+            next.h[k] = mean
+            continue
+          }
+          const { codes, units } = quantizeBlockwise(mean, { signed: curvatureSign === 'either' })
+          next.h[k] = codes
+          next.hUnits[k] = units
+        }
+        return next
       }
-      const next = cond(due, blended, (old: Record<string, Tensor>) => old, { ...held })
-      return Object.fromEntries(Object.entries(held).map(([k, h]) => [k, assign(h, next[k])]))
+      const next = cond(due, blended, (old: Held) => old, { h: { ...h }, hUnits: { ...hUnits } })
+      const put = (to: Held['h'], from: Held['h']) =>
+        Object.fromEntries(Object.entries(to).map(([k, t]) => [k, assign(t, from[k])]))
+      return { h: put(h, next.h), hUnits: put(hUnits, next.hUnits) }
     }
     const due = equal(remainder(after ? t : sub(t, 1), every), 0)
     const before = after ? held : renewed(params, due)
-    const next = moving(before).update(
+    const next = moving(numbersOf(before)).update(
       params,
       byName,
       { step: state.step, slots },
       { ...others, args, scale: scaleOf?.(byName) },
     )
-    const h = after ? renewed(next.params, due) : before
-    return { ...next, state: { step: next.state.step, slots: { ...next.state.slots, h } }, loss }
+    const now = after ? renewed(next.params, due) : before
+    const kept = { h: now.h, ...(Object.keys(now.hUnits).length > 0 ? { hUnits: now.hUnits } : {}) }
+    return { ...next, state: { step: next.state.step, slots: { ...next.state.slots, ...kept } }, loss }
   }
   return {
     ...base,
@@ -150,14 +200,19 @@ function make(variant: Variant): Optimizer {
     init,
     update: () => needsObjective(name),
     step,
-    stateBytes: (params) => ({
-      ...base.stateBytes(params),
-      h: Object.values(firstOf(params)).reduce((n, t) => n + t.size * bytesOf(t.dtype), 0),
-    }),
+    in8bits:
+      options.states === '8bit' ? undefined : () => make({ ...variant, options: { ...options, states: '8bit' } }),
+    stateBytes: (params) =>
+      Object.fromEntries(
+        Object.entries(init(params).slots).map(([slot, by]) => [
+          slot,
+          Object.values(by).reduce((n, t) => n + t.size * bytesOf(t.dtype), 0),
+        ]),
+      ),
   }
 }
 
-const SHARED = [...COMMON, 'beta1', 'beta2', 'betas', 'weightDecay', 'eps', 'every', 'curvature']
+const SHARED = [...COMMON, ...STORAGE, 'beta1', 'beta2', 'betas', 'weightDecay', 'eps', 'every', 'curvature']
 
 /**
  * Sophia-G: the mean gradient over the diagonal of the Gauss–Newton matrix, no number of a step longer than lr. The curvature is estimated
@@ -178,6 +233,7 @@ export function sophiaG(options: SophiaGOptions = {}): Optimizer {
     betas: [0.965, 0.99],
     eps: 1e-15,
     curvature: options.curvature ?? gaussNewton(batch === undefined ? {} : { factor: 1 }),
+    sign: options.curvature ? 'either' : 'positive',
     after: true,
     hyper: { rho, ...(batch === undefined ? {} : { batch }) },
     longest: 1,
@@ -203,6 +259,7 @@ export function sophiaH(options: SophiaHOptions = {}): Optimizer {
     betas: [0.96, 0.99],
     eps: 1e-12,
     curvature: options.curvature ?? hutchinson(),
+    sign: 'either',
     after: false,
     hyper: { gamma, clipAt },
     longest: clipAt,
