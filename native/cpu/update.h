@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "ahead.h"
 #include "rules/info.h"
 
 namespace steepest::STEEPEST_LEVEL {
@@ -61,16 +62,8 @@ STEEPEST_RULE void put(T* to, V v) {
   }
 }
 
-// A core waits for memory here: what helps is to ask early and to have much under way. Of AdamW over 100 M parameters on two cores of a
-// Zen 5 EPYC: 25.2 ms by one vector at a time, 24.7 by two, 23.0 by two with lines asked for 1,280 bytes ahead (768 ahead: 23.8, 512 ahead:
-// 25.2, 2,048 ahead: 23.7); four vectors, or stores past the cache, are not faster.
+// Vectors at a time (ahead.h says what that gives).
 constexpr int kUnroll = 2;
-constexpr std::int64_t kAhead = 1280;
-
-template <class T>
-STEEPEST_RULE void ask(const T* from) {
-  __builtin_prefetch(reinterpret_cast<const char*>(from) + kAhead);
-}
 
 // U vectors next to each other, each of one cache line.
 template <class Rule, int U, class V, class T>
@@ -97,30 +90,53 @@ STEEPEST_RULE void stepAt(const Arrays<T>& a, std::int64_t i, T scale, const typ
   }
 }
 
-template <class Rule, class V, class T>
+template <class Rule, int U, class V, class T>
 STEEPEST_RULE void reduceAt(const Arrays<T>& a, std::int64_t i, T scale, const typename Rule::template Coef<T>& coef, V* sums) {
   constexpr int n = slotsOf<Rule>();
   constexpr bool leaves = reduceLeaves<Rule, V, T>;
-  V s[n + 1];
-  if constexpr (!leaves) {
-    for (int k = 0; k < n; ++k) s[k] = fetch<V>(a.s[k] + i);
+  constexpr std::int64_t width = sizeof(V) / sizeof(T);
+  V p[U], g[U], s[U][n + 1];
+  for (int u = 0; u < U; ++u) {
+    const std::int64_t at = i + u * width;
+    p[u] = fetch<V>(a.p + at);
+    g[u] = fetch<V>(a.g + at) * V(scale);
+    for (int k = 0; k < n && !leaves; ++k) s[u][k] = fetch<V>(a.s[k] + at);
+    if constexpr (U > 1) {
+      ask(a.p + at);
+      ask(a.g + at);
+      for (int k = 0; k < n && !leaves; ++k) ask(a.s[k] + at);
+    }
   }
-  Rule::reduce(fetch<V>(a.p + i), fetch<V>(a.g + i) * V(scale), s, coef, sums);
-  if constexpr (!leaves) {
-    for (int k = 0; k < n; ++k) put(a.sOut[k] + i, s[k]);
+  // One after the other: the sums have the same order at every width.
+  for (int u = 0; u < U; ++u) Rule::reduce(p[u], g[u], s[u], coef, sums);
+  for (int u = 0; u < U && !leaves; ++u) {
+    for (int k = 0; k < n; ++k) put(a.sOut[k] + i + u * width, s[u][k]);
   }
 }
 
-template <class Rule, class V, class T>
+template <class Rule, int U, class V, class T>
 STEEPEST_RULE void applyAt(const Arrays<T>& a, std::int64_t i, T scale, const typename Rule::template Coef<T>& coef, const V* factors) {
   constexpr int n = slotsOf<Rule>();
-  V s[n + 1];
-  for (int k = 0; k < n; ++k) s[k] = fetch<V>((reduceLeaves<Rule, V, T> ? a.s[k] : a.sOut[k]) + i);
-  V p = fetch<V>(a.p + i);
-  Rule::apply(p, fetch<V>(a.g + i) * V(scale), s, coef, factors);
-  put(a.pOut + i, p);
-  if constexpr (!applyLeaves<Rule, V, T>) {
-    for (int k = 0; k < n; ++k) put(a.sOut[k] + i, s[k]);
+  constexpr bool leaves = applyLeaves<Rule, V, T>;
+  constexpr std::int64_t width = sizeof(V) / sizeof(T);
+  const auto slot = [&](int k) -> const T* { return reduceLeaves<Rule, V, T> ? a.s[k] : a.sOut[k]; };
+  V p[U], g[U], s[U][n + 1];
+  for (int u = 0; u < U; ++u) {
+    const std::int64_t at = i + u * width;
+    p[u] = fetch<V>(a.p + at);
+    g[u] = applyReads<Rule> ? fetch<V>(a.g + at) * V(scale) : V(0);
+    for (int k = 0; k < n; ++k) s[u][k] = fetch<V>(slot(k) + at);
+    if constexpr (U > 1) {
+      ask(a.p + at);
+      if constexpr (applyReads<Rule>) ask(a.g + at);
+      for (int k = 0; k < n; ++k) ask(slot(k) + at);
+    }
+  }
+  for (int u = 0; u < U; ++u) Rule::apply(p[u], g[u], s[u], coef, factors);
+  for (int u = 0; u < U; ++u) {
+    const std::int64_t at = i + u * width;
+    put(a.pOut + at, p[u]);
+    for (int k = 0; k < n && !leaves; ++k) put(a.sOut[k] + at, s[u][k]);
   }
 }
 
@@ -162,11 +178,12 @@ struct Loops {
       V part[Rule::kSums];
       for (V& x : part) x = V(0);
       const std::int64_t end = i + piece < n ? i + piece : n;
-      for (; i + V::kLanes <= end; i += V::kLanes) reduceAt<Rule, V, T>(a, i, scale, c, part);
+      for (; i + kUnroll * V::kLanes <= end; i += kUnroll * V::kLanes) reduceAt<Rule, kUnroll, V, T>(a, i, scale, c, part);
+      for (; i + V::kLanes <= end; i += V::kLanes) reduceAt<Rule, 1, V, T>(a, i, scale, c, part);
       for (int k = 0; k < Rule::kSums; ++k) sums[k] += total(part[k]);
     }
     T part[Rule::kSums] = {};
-    for (; i < n; ++i) reduceAt<Rule, T, T>(a, i, scale, c, part);
+    for (; i < n; ++i) reduceAt<Rule, 1, T, T>(a, i, scale, c, part);
     for (int k = 0; k < Rule::kSums; ++k) sums[k] += static_cast<double>(part[k]);
   }
 
@@ -177,8 +194,9 @@ struct Loops {
     V wide[Rule::kFactors];
     for (int k = 0; k < Rule::kFactors; ++k) wide[k] = V(one[k] = static_cast<T>(factors[k]));
     std::int64_t i = 0;
-    for (; i + V::kLanes <= n; i += V::kLanes) applyAt<Rule, V, T>(a, i, scale, c, wide);
-    for (; i < n; ++i) applyAt<Rule, T, T>(a, i, scale, c, one);
+    for (; i + kUnroll * V::kLanes <= n; i += kUnroll * V::kLanes) applyAt<Rule, kUnroll, V, T>(a, i, scale, c, wide);
+    for (; i + V::kLanes <= n; i += V::kLanes) applyAt<Rule, 1, V, T>(a, i, scale, c, wide);
+    for (; i < n; ++i) applyAt<Rule, 1, T, T>(a, i, scale, c, one);
   }
 };
 

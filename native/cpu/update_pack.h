@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "ahead.h"
 #include "math/vec.h"
 #include "runtime/philox.h"
 
@@ -26,6 +27,7 @@ inline int lanesLeft(std::int64_t i, std::int64_t n) { return static_cast<int>(s
 
 inline void unpack(const bf16* from, float* to, std::int64_t n) {
   for (std::int64_t i = 0; i < n; i += kLanes) {
+    ask(from + i);
     const int k = lanesLeft(i, n);
     store(to + i, vf::load(from + i, k), k);
   }
@@ -40,6 +42,9 @@ inline void packNearest(const float* from, bf16* to, std::int64_t n) {
 
 inline void unpackMaster(const bf16* high, const std::uint8_t* low0, const std::uint8_t* low1, float* to, std::int64_t n) {
   for (std::int64_t i = 0; i < n; i += kLanes) {
+    ask(high + i);
+    ask(low0 + i);
+    ask(low1 + i);
     const int k = lanesLeft(i, n);
     const vi low = vi::load(low0 + i, k) | vi::load(low1 + i, k) << 8;
     store(to + i, fromBits(toBits(vf::load(high + i, k)) + (low << 16 >> 16)), k);

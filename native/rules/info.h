@@ -72,4 +72,8 @@ constexpr bool reduceLeaves = requires(V x, const V* s, const typename Rule::tem
 template <class Rule, class V, class T>
 constexpr bool applyLeaves = requires(V x, const V* s, const typename Rule::template Coef<T>& c) { Rule::apply(x, x, s, c, &x); };
 
+// Whether the second phase looks at the gradient, which must be in memory then.
+template <class Rule>
+constexpr bool applyReads = !requires { Rule::kApplyWithoutGradient; };
+
 }  // namespace steepest::STEEPEST_LEVEL

@@ -33,6 +33,7 @@ struct Lamb {
 
   static constexpr Scope kScope = Scope::tensor;
   static constexpr int kSums = 2, kFactors = 1;
+  static constexpr bool kApplyWithoutGradient = true;
 
   template <class T>
   struct Coef {

@@ -22,6 +22,7 @@
 //   finish           (Hyper, RuleShape, lr, t, sums, factors): factors of every row from the sums of all rows, in double
 //   apply            (p, g, slots, Coef, factors): moves the weight; may change slots
 //
+// `kApplyWithoutGradient` says that `apply` does not look at its gradient, so that nobody asks memory for it.
 // One of these that takes the slots as `const V*` leaves them as they are, and they are not written back to memory.
 //
 // Contraction is off everywhere: a formula says `fma` where it means it, and gives the same bits at every width and level.
