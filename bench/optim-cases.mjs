@@ -65,7 +65,8 @@ const KNOWN = {
     peers: [...author('schedulefree', 'AdamWScheduleFree'), ...optax('contrib.schedule_free_adamw(1e-4)')],
   },
   muon: { matrices: true, peers: [...author('muon', 'SingleDeviceMuon'), ...optax('contrib.muon(1e-4)')] },
-  soap: { matrices: true, peers: author('heavyball', 'SOAP') },
+  // Its first step takes the eigenvectors of every axis, of 3,072 numbers too.
+  soap: { matrices: true, layer: true, peers: author('heavyball', 'SOAP') },
 }
 
 /** The cases for optimizers of these names; those that nobody wrote a line for come without peers. */
@@ -82,10 +83,9 @@ export function casesOf(names) {
   })
 }
 
-/** GPT-2's 148 tensors. */
-export function gpt2Shapes() {
-  const width = 768
-  const layer = [
+/** The twelve tensors of a layer of GPT-2. */
+export function layerShapes(width = 768) {
+  return [
     [width],
     [width],
     [width, 3 * width],
@@ -99,5 +99,10 @@ export function gpt2Shapes() {
     [4 * width, width],
     [width],
   ]
-  return [[50257, width], [1024, width], ...Array.from({ length: 12 }, () => layer).flat(), [width], [width]]
+}
+
+/** GPT-2's 148 tensors. */
+export function gpt2Shapes(width = 768) {
+  const layers = Array.from({ length: 12 }, () => layerShapes(width)).flat()
+  return [[50257, width], [1024, width], ...layers, [width], [width]]
 }

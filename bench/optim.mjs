@@ -1,6 +1,6 @@
 // Every optimizer's step alone, over GPT-2's 148 tensors and over as many parameters as memory speed shows in one tensor, beside a plain loop over as many
-// arrays and beside its peers. `node bench/optim.mjs [--rounds N] [--only NAME,…] [--work gpt2,one,hundred] [--size N] [--without compiled,…] [--record FILE]`;
-// the work `hundred` is as many parameters in a hundred tensors.
+// arrays and beside its peers. `node bench/optim.mjs [--rounds N] [--only NAME,…] [--work gpt2,one,hundred] [--size N] [--width N] [--without compiled,…] [--record FILE]`;
+// the work `hundred` is as many parameters in a hundred tensors; `--size` and `--width` (of GPT-2) make it small enough to see that every row runs.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { optim } from '../dist/index.js'
 import { compare, peerPython, root } from './harness.mjs'
-import { casesOf, gpt2Shapes } from './optim-cases.mjs'
+import { casesOf, gpt2Shapes, layerShapes } from './optim-cases.mjs'
 
 const { values: args } = parseArgs({
   options: {
@@ -16,6 +16,7 @@ const { values: args } = parseArgs({
     only: { type: 'string' },
     work: { type: 'string', default: 'gpt2,one' },
     size: { type: 'string', default: '100000000' },
+    width: { type: 'string', default: '768' },
     without: { type: 'string', default: '' },
     record: { type: 'string' },
   },
@@ -24,6 +25,7 @@ const threads = availableParallelism()
 const only = args.only?.split(',')
 const without = args.without.split(',').filter(Boolean)
 const wide = Number(args.size)
+const width = Number(args.width)
 const hundred = Array.from({ length: 100 }, () => [wide / 100])
 
 const folder = mkdtempSync(join(tmpdir(), 'steepest-bench-'))
@@ -110,7 +112,8 @@ console.log(`${needs.join(', ')}: they look at the objective too, so their step 
 for (const c of casesOf(optim.OPTIMIZERS.filter((name) => !needs.includes(name)))) {
   if (only && !only.includes(c.label) && !only.includes(c.name)) continue
   for (const work of args.work.split(',')) {
-    if (work === 'gpt2') await time(c, "GPT-2's 148 tensors", gpt2Shapes())
+    if (work === 'gpt2' && c.layer) await time(c, 'the 12 tensors of a layer of GPT-2', layerShapes(width))
+    else if (work === 'gpt2') await time(c, "GPT-2's 148 tensors", gpt2Shapes(width))
     else if (work === 'hundred') await time(c, `${wide.toLocaleString('en')} parameters in a hundred tensors`, hundred)
     else if (!c.matrices) await time(c, `${wide.toLocaleString('en')} parameters in one tensor`, [[wide]])
   }

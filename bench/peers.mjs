@@ -14,23 +14,27 @@ const TRANSFORMERS = [
   ['transformers==5.24.0', 'transformers'],
   ['safetensors', 'safetensors'],
 ]
+const JAX = [
+  ['jax==0.10.2', 'jax'],
+  ['optax==0.2.8', 'optax'],
+]
 const PACKAGES = {
-  training: [...TORCH, ...TRANSFORMERS, ['jax==0.10.2', 'jax'], ['optax==0.2.8', 'optax']],
+  training: [...TORCH, ...TRANSFORMERS, ...JAX],
   conv: TORCH,
   memory: [...TORCH, ...TRANSFORMERS, ['peft', 'peft']],
   finetune: [...TORCH, ...TRANSFORMERS, ['peft', 'peft']],
   optim: [
     ...TORCH,
-    ['optax', 'optax'],
-    ['lion-pytorch', 'lion_pytorch'],
-    ['adabelief-pytorch', 'adabelief_pytorch'],
-    ['adamp', 'adamp'],
-    ['schedulefree', 'schedulefree'],
-    ['bitsandbytes', 'bitsandbytes'],
-    ['timm', 'timm'],
-    ['torch_optimizer', 'torch_optimizer'],
-    ['muon-optimizer', 'muon'],
-    ['heavyball', 'heavyball'],
+    ...JAX,
+    ['lion-pytorch==0.2.5', 'lion_pytorch'],
+    ['adabelief-pytorch==0.2.1', 'adabelief_pytorch'],
+    ['adamp==0.3.0', 'adamp'],
+    ['schedulefree==1.4.1', 'schedulefree'],
+    ['bitsandbytes==0.50.2', 'bitsandbytes'],
+    ['timm==1.0.31', 'timm'],
+    ['torch_optimizer==0.3.0', 'torch_optimizer'],
+    ['muon-optimizer==0.1.0', 'muon'],
+    ['heavyball==3.2.1', 'heavyball'],
   ],
 }
 const benches = process.argv.slice(2).filter((name) => name in PACKAGES)
