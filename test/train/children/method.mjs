@@ -27,7 +27,8 @@ const way = METHODS.find((m) => m.label === method)
 const setup = way ? way.apply(exact) : exact
 /** Bytes of an arena between the least and the most. */
 function between() {
-  const [most, least = most] = new Candidate(setup, [], data).ends()
+  const all = new Candidate(setup, [], data).ends()
+  const [most, least] = [all[0], all.at(-1)]
   return Math.ceil(least.arenaBytes + share * (most.arenaBytes - least.arenaBytes))
 }
 const given = share < 1 ? between() : Infinity
