@@ -14,7 +14,7 @@ import { type AdaptiveBatchOptions, checkAdaptiveBatch } from './batch-tests.js'
 import type { Examples, Objective, ObjectivePart } from './objective.js'
 import type { Optimizer, OptimizerState, StepContext, Stepped } from './optimizer.js'
 import { needsObjective } from './sam.js'
-import { stepOn } from './through.js'
+import { smaller, stepOn } from './through.js'
 import { movedOf } from './wrap.js'
 
 type Named = Record<string, Tensor>
@@ -165,6 +165,7 @@ export function adaptiveBatch(base: Optimizer, options: AdaptiveBatchOptions = {
     ...base,
     name: `adaptiveBatch(${base.name})`,
     hyper: { ...base.hyper, eta },
+    ...smaller(base, (o) => adaptiveBatch(o, options)),
     update: () => needsObjective('adaptiveBatch'),
     step,
   }

@@ -14,6 +14,7 @@ import { argsOf, argument, gradsByName } from './base.js'
 import { type Objective, withGradient } from './objective.js'
 import type { Optimizer, OptimizerState, StepContext, Stepped, Updated } from './optimizer.js'
 import { needsObjective } from './sam.js'
+import { smaller } from './through.js'
 import { clipOf, movedOf, seedKey, stateTwice, wideOf } from './wrap.js'
 
 /** Hyper-parameters of `blockwise`. */
@@ -226,6 +227,7 @@ export function blockwise(base: Optimizer, options: BlockwiseOptions = {}): Opti
     name: `blockwise(${base.name})`,
     hyper: { ...base.hyper, every },
     init,
+    ...smaller(base, (o) => blockwise(o, options)),
     update: () => needsObjective('blockwise'),
     step,
     stateBytes: (params) =>

@@ -5,6 +5,7 @@ import type { Tensor } from '../tensor/tensor.js'
 import { checkPositive } from './options.js'
 import type { ClipOptions, Optimizer } from './optimizer.js'
 import { checkClip, clipped } from './clip.js'
+import { smaller } from './through.js'
 import { seedKey, wrapGradients } from './wrap.js'
 
 /** Hyper-parameters of `gradientNoise`. */
@@ -45,7 +46,8 @@ export function gradientNoise(base: Optimizer, options: GradientNoiseOptions = {
   const clip: ClipOptions | undefined = first === 'noise' && base.clip ? checkClip(who, base.clip) : undefined
   if (!Number.isSafeInteger(seed) || seed < 0)
     throw new SteepestError('OPTION', { who, rule: '`seed` must be a whole number in [0, 2^53)', got: String(seed) })
-  return wrapGradients(clip ? { ...base, clip: undefined } : base, {
+  const inside = clip ? { ...base, clip: undefined, ...smaller(base, (o) => ({ ...o, clip: undefined })) } : base
+  return wrapGradients(inside, {
     who,
     name: 'gradientNoise',
     hyper: { eta, gamma, seed },

@@ -12,7 +12,7 @@ import { checkCombiner, combine, type Combiner } from './combine.js'
 import { type Objective, type ObjectivePart, ofParts } from './objective.js'
 import type { Optimizer, ParameterGroup } from './optimizer.js'
 import { needsObjective } from './sam.js'
-import { stepOn } from './through.js'
+import { smaller, stepOn } from './through.js'
 import { movedOf, seedKey, wideOf } from './wrap.js'
 
 type Named = Record<string, Tensor>
@@ -144,6 +144,7 @@ export function multiTask(base: Optimizer, options: MultiTaskOptions = {}): Opti
     ...base,
     name: `multiTask(${base.name})`,
     hyper: { ...base.hyper, rho, split },
+    ...smaller(base, (o) => multiTask(o, options)),
     update: () => needsObjective('multiTask'),
     step: (objective, params, state, context = {}) =>
       stepOn(who, base, ofParts(who, objective, combined), params, state, context),

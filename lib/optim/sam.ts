@@ -7,7 +7,7 @@ import { globalNorm } from './clip.js'
 import { type Objective, withGradient } from './objective.js'
 import { checkPositive } from './options.js'
 import type { Optimizer, OptimizerState, StepContext, Stepped } from './optimizer.js'
-import { stepOn } from './through.js'
+import { smaller, stepOn } from './through.js'
 
 /** Hyper-parameters of `sam`. */
 export interface SamOptions {
@@ -69,6 +69,7 @@ function wrap(base: Optimizer, name: string, options: Required<SamOptions>, tiny
     ...base,
     name: `${name}(${base.name})`,
     hyper: { ...base.hyper, rho, adaptive, eta },
+    ...smaller(base, (o) => wrap(o, name, options, tiny)),
     update: () => needsObjective(name),
     step,
   }

@@ -14,7 +14,7 @@ import { type Objective, objectiveOf, type ObjectivePart, ofParts } from './obje
 import { checkPositive } from './options.js'
 import type { Optimizer, OptimizerState, StepContext, Stepped } from './optimizer.js'
 import { needsObjective } from './sam.js'
-import { stepOn } from './through.js'
+import { smaller, stepOn } from './through.js'
 
 /** Hyper-parameters of `surrogate`. */
 export interface SurrogateOptions {
@@ -155,6 +155,7 @@ export function surrogate(base: Optimizer, options: SurrogateOptions = {}): Opti
     ...base,
     name: `surrogate(${base.name})`,
     hyper: { ...base.hyper, eta, innerSteps },
+    ...smaller(base, (o) => surrogate(o, options)),
     update: () => needsObjective('surrogate'),
     step,
   }

@@ -19,3 +19,8 @@ export function stepOn<P>(
   const { scaleOf, clipNorm: _, ...rest } = context
   return { ...base.update(params, byName, state, { ...rest, scale: scaleOf?.(byName) }), loss }
 }
+
+/** `in8bits` of a wrapper, which is around the smaller optimizer then. */
+export const smaller = (base: Optimizer, again: (base: Optimizer) => Optimizer): Pick<Optimizer, 'in8bits'> => ({
+  in8bits: base.in8bits && (() => again(base.in8bits!())),
+})

@@ -12,7 +12,7 @@ import { type Objective, type ObjectivePart, withGradient } from './objective.js
 import { checkPositive } from './options.js'
 import type { Optimizer, OptimizerState, StepContext, Stepped } from './optimizer.js'
 import { needsObjective } from './sam.js'
-import { stepOn } from './through.js'
+import { smaller, stepOn } from './through.js'
 
 /** Hyper-parameters of `tract`. */
 export interface TractOptions {
@@ -161,6 +161,7 @@ export function tract(base: Optimizer, options: TractOptions = {}): Optimizer {
     ...base,
     name: `tract(${base.name})`,
     hyper: { ...base.hyper, lambda },
+    ...smaller(base, (o) => tract(o, options)),
     update: () => needsObjective('tract'),
     step,
   }

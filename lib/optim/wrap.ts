@@ -11,6 +11,7 @@ import { argsOf, argument, gradsByName } from './base.js'
 import { clipped, clipScale, globalNorm } from './clip.js'
 import { type Objective, withGradient } from './objective.js'
 import type { Optimizer, OptimizerState, StepContext, Stepped, UpdateContext, Updated } from './optimizer.js'
+import { smaller } from './through.js'
 
 type Named<T> = Readonly<Record<string, T>>
 type Slots = Named<Named<Tensor>>
@@ -195,6 +196,7 @@ export function wrapGradients(
     hyper: { ...base.hyper, ...hyper },
     clip: undefined,
     ...withSlots(who, base, own),
+    ...smaller(base, (o) => wrapGradients(o, wrapper)),
     update,
     ...(base.step ? { step } : {}),
   }
@@ -290,6 +292,7 @@ export function wrapWeights(
     name: `${name}(${base.name})`,
     hyper: { ...base.hyper, ...hyper },
     ...withSlots(who, base, own),
+    ...smaller(base, (o) => wrapWeights(o, wrapper)),
     ...(evalParams ? { evalParams } : {}),
     update: (params, grads, state, context = {}) =>
       finish(base.update(params, grads, without(state, names), context), params, state, context),

@@ -141,6 +141,30 @@ describe('states in eight bits', () => {
     expect(wide.m.large.dtype).toBe('float64')
   })
 
+  test('wrappers are there around the smaller optimizer too', () => {
+    for (const make of [
+      (o: optim.Optimizer) => optim.averaged(o),
+      (o: optim.Optimizer) => optim.lookahead(o),
+      (o: optim.Optimizer) => optim.gradientNoise(o, { first: 'noise' }),
+      (o: optim.Optimizer) => optim.larc(o),
+      (o: optim.Optimizer) => optim.sam(o),
+      (o: optim.Optimizer) => optim.multiTask(o),
+      (o: optim.Optimizer) => optim.blockwise(o),
+      (o: optim.Optimizer) => optim.adaptiveBatch(o),
+    ])
+      for (const base of [optim.adamw({ clip: { value: 1 } }), optim.muon(), optim.scheduleFreeAdamw()]) {
+        const whole = make(base)
+        const small = whole.in8bits!()
+        expect(small.name).toBe(whole.name)
+        expect(small.clip).toEqual(whole.clip)
+        expect(Object.keys(small.init(params()).slots)).toEqual(
+          expect.arrayContaining(Object.keys(whole.init(params()).slots)),
+        )
+        expect(small.in8bits).toBeUndefined()
+      }
+    expect(optim.averaged(optim.sgd()).in8bits).toBeUndefined()
+  })
+
   test('wrong options are told', () => {
     expect(() => optim.adamw({ states: '4bit' as never })).toThrow('32bit or 8bit')
     expect(() => optim.adamw({ min8bitSize: -1 })).toThrow('min8bitSize')
