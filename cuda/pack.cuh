@@ -47,8 +47,9 @@ __device__ inline void numbers4(uint4 raw, bool narrow, float* to) {
 
 __device__ inline void put4(float* to, std::int64_t i, int count, bool wide, const float* x) {
   if (wide && count == 4) {
-    *reinterpret_cast<uint4*>(to + i) =
-        uint4{sameBits<std::uint32_t>(x[0]), sameBits<std::uint32_t>(x[1]), sameBits<std::uint32_t>(x[2]), sameBits<std::uint32_t>(x[3])};
+    // As a plain assignment the compiler takes it apart, together with the other branch.
+    __stcs(reinterpret_cast<uint4*>(to + i), uint4{sameBits<std::uint32_t>(x[0]), sameBits<std::uint32_t>(x[1]),
+                                                   sameBits<std::uint32_t>(x[2]), sameBits<std::uint32_t>(x[3])});
   } else {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
@@ -60,7 +61,7 @@ __device__ inline void put4(float* to, std::int64_t i, int count, bool wide, con
 // Low halves of `bits`.
 __device__ inline void put4(bf16* to, std::int64_t i, int count, bool wide, const std::uint32_t* bits) {
   if (wide && count == 4) {
-    *reinterpret_cast<uint2*>(to + i) = uint2{(bits[0] & 0xffffu) | bits[1] << 16, (bits[2] & 0xffffu) | bits[3] << 16};
+    __stcs(reinterpret_cast<uint2*>(to + i), uint2{(bits[0] & 0xffffu) | bits[1] << 16, (bits[2] & 0xffffu) | bits[3] << 16});
   } else {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {

@@ -14,26 +14,35 @@ nvidia-nvvm==13.0.88 --hash=sha256:c5f41ffeb6466944a026dfa5317d7d85355c119bbec27
 nvidia-cuda-cccl==13.0.85 --hash=sha256:e0da7ad981f3a8aff08241b5bfc1af868742a63e2762f53a5171c492ef242649
 `
 
+// They read the code of older compilers too; there are none of version 13.0.
+const DISASSEMBLERS = `
+nvidia-cuda-cuobjdump==13.5.37 --hash=sha256:38780fee50863252a0b8926357faa91615ca1c8346490563f33a06100cd73f58
+nvidia-cuda-nvdisasm==13.5.37 --hash=sha256:d3fdbdd49fa53e2e4aacd3db8259d052bd2b049ececdcb69e92e083c6728e7ca
+`
+
 /** Leaves `.deps/cuda/nvidia/cu13` and gives its path; does nothing when it is there. */
-export function ensureCuda() {
-  const folder = join(deps, 'cuda')
+export const ensureCuda = () => ensure('cuda', REQUIREMENTS, "NVIDIA's compiler")
+
+/** Leaves cuobjdump and nvdisasm in `.deps/cuda-tools/nvidia/cu13/bin` and gives the path of that folder. */
+export const ensureDisassemblers = () => join(ensure('cuda-tools', DISASSEMBLERS, "NVIDIA's disassemblers"), 'bin')
+
+function ensure(name, requirements, what) {
+  const folder = join(deps, name)
   const stamp = join(folder, 'stamp')
   const toolkit = join(folder, 'nvidia', 'cu13')
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === REQUIREMENTS) return toolkit
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === requirements) return toolkit
   mkdirSync(deps, { recursive: true })
   const work = mkdtempSync(join(deps, 'fetch-'))
   try {
-    writeFileSync(join(work, 'requirements.txt'), REQUIREMENTS)
+    writeFileSync(join(work, 'requirements.txt'), requirements)
     const quiet = ['--quiet', '--disable-pip-version-check', '--no-deps', '--require-hashes', '--only-binary', ':all:']
     const args = ['-m', 'pip', 'install', ...quiet, '--target', join(work, 'all'), '-r', join(work, 'requirements.txt')]
     const env = { ...process.env, PIP_ROOT_USER_ACTION: 'ignore' }
     if (spawnSync('python3', args, { stdio: ['ignore', 'ignore', 'inherit'], env }).status !== 0) {
-      console.error(
-        "steepest: NVIDIA's compiler could not be fetched from PyPI; python3 with pip and a way to it are needed",
-      )
+      console.error(`steepest: ${what} could not be fetched from PyPI; python3 with pip and a way to it are needed`)
       process.exit(1)
     }
-    writeFileSync(join(work, 'all', 'stamp'), REQUIREMENTS)
+    writeFileSync(join(work, 'all', 'stamp'), requirements)
     rmSync(folder, { recursive: true, force: true })
     renameSync(join(work, 'all'), folder)
   } finally {
