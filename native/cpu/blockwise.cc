@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "ahead.h"
 #include "attrs/dequantizeBlockwise.gen.h"
 #include "attrs/quantizeBlockwise.gen.h"
 #include "math/vec.h"
@@ -50,7 +49,6 @@ void encode(const BlockMap& map, const float* from, vf unit, std::uint8_t* codes
 void dequantize(const BlockMap& map, const std::uint8_t* codes, const float* units, std::int64_t first, float* to, std::int64_t n) {
   eachBlock(first, n, [&](std::int64_t i, std::int64_t end, std::int64_t block) {
     const vf unit(units[block]);
-    for (std::int64_t line = i; line < end; line += 64) ask(codes + line);
     for (; i + vf::kLanes <= end; i += vf::kLanes) store(to + i, valuesOf(map, vi::load(codes + i)) * unit);
     if (i < end) store(to + i, valuesOf(map, vi::load(codes + i, static_cast<int>(end - i))) * unit, static_cast<int>(end - i));
   });
