@@ -37,7 +37,8 @@ std::unique_ptr<Kernel> makeAllReduce(const Spec& spec) {
       !isFloat(spec.out[0].dtype))
     throw Error("PROGRAM", "a sum over processes takes one float array");
   const bool wide = spec.out[0].dtype == DType::bfloat16;
-  return std::make_unique<SimpleKernel<AllReduceAttrs, allReduce>>(spec, wide ? static_cast<std::size_t>(spec.out[0].size()) * sizeof(float) : 0);
+  return std::make_unique<SimpleKernel<AllReduceAttrs, allReduce>>(spec,
+                                                                   wide ? static_cast<std::size_t>(spec.out[0].size()) * sizeof(float) : 0);
 }
 
 }  // namespace steepest::STEEPEST_LEVEL

@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <mutex>
 
 namespace steepest {
@@ -31,7 +33,8 @@ class OpenMpi final : public Collective {
     check(start(nullptr, nullptr, kSerialized, &provided), "it does not start");
     if (provided < kSerialized) throw Error("NATIVE", path_ + " was built without threads");
     // An error is told, and does not end the process.
-    check(reinterpret_cast<int (*)(void*, void*)>(find("MPI_Comm_set_errhandler"))(world_, find("ompi_mpi_errors_return")), "it does not start");
+    check(reinterpret_cast<int (*)(void*, void*)>(find("MPI_Comm_set_errhandler"))(world_, find("ompi_mpi_errors_return")),
+          "it does not start");
     check(reinterpret_cast<int (*)(void*, int*)>(find("MPI_Comm_rank"))(world_, &rank_), "it does not start");
     check(reinterpret_cast<int (*)(void*, int*)>(find("MPI_Comm_size"))(world_, &size_), "it does not start");
   }
@@ -41,12 +44,14 @@ class OpenMpi final : public Collective {
 
   void sum(void* data, std::size_t count, DType dtype) override {
     if (dtype != DType::float32 && dtype != DType::float64) throw Error("PROGRAM", "sums over processes are of float32 or float64");
-    void* const inPlace = reinterpret_cast<void*>(std::intptr_t{1});  // MPI_IN_PLACE
+    // MPI_IN_PLACE of Open MPI is the address 1.
+    void* const inPlace = std::bit_cast<void*>(std::intptr_t{1});
     auto* at = static_cast<std::byte*>(data);
     for (std::size_t done = 0; done < count;) {
       const std::size_t n = std::min(count - done, kMost);
-      check(allReduce_(inPlace, at + done * sizeOf(dtype), static_cast<int>(n), dtype == DType::float64 ? float64_ : float32_, add_, world_),
-            "a sum over the processes failed");
+      check(
+          allReduce_(inPlace, at + done * sizeOf(dtype), static_cast<int>(n), dtype == DType::float64 ? float64_ : float32_, add_, world_),
+          "a sum over the processes failed");
       done += n;
     }
   }
