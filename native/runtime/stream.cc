@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include <algorithm>
 #include <chrono>
 #include <new>
 #include <utility>
@@ -8,17 +9,53 @@ extern "C" void omp_set_num_threads(int) __attribute__((weak));
 
 namespace steepest {
 
-Stream::Stream(std::shared_ptr<Pool> pool, std::function<void()> notify)
-    : pool_(std::move(pool)), notify_(std::move(notify)), thread_([this] { work(); }) {}
+namespace {
+
+// At `exit` libraries give their memory back (OpenBLAS, for one) although a stream may be within them: Node calls no hook of an addon at
+// process.exit. What is destroyed here comes before that.
+class Living {
+ public:
+  static Living& all() {
+    static Living one;
+    return one;
+  }
+  void add(Stream* stream) {
+    const std::lock_guard lock(mutex_);
+    streams_.push_back(stream);
+  }
+  void remove(Stream* stream) {
+    const std::lock_guard lock(mutex_);
+    std::erase(streams_, stream);
+  }
+  ~Living() {
+    for (Stream* stream : streams_) stream->halt();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<Stream*> streams_;
+};
+
+}  // namespace
+
+Stream::Stream(std::shared_ptr<Pool> pool, std::function<void()> notify) : pool_(std::move(pool)), notify_(std::move(notify)) {
+  Living::all().add(this);
+  thread_ = std::thread([this] { work(); });
+}
 
 Stream::~Stream() {
+  Living::all().remove(this);
+  halt();
+}
+
+void Stream::halt() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
     cancel_ = true;
   }
   wake_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 std::int64_t Stream::submit(Job job) {
@@ -79,15 +116,16 @@ void Stream::work() {
     outcome.ticket = next.first;
     failed_ = outcome.fault != 0;
     next.second = Job();
-    bool first;
+    bool first, stopped;
     {
       const std::lock_guard lock(mutex_);
       running_ = false;
       if (jobs_.empty() && !stop_) cancel_ = false;
       outcomes_.push_back(std::move(outcome));
       first = outcomes_.size() == 1;
+      stopped = stop_;
     }
-    if (first) notify_();
+    if (first && !stopped) notify_();
   }
 }
 

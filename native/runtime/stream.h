@@ -50,6 +50,8 @@ class Stream {
   std::vector<Outcome> take();
   // Ends the running job after its instruction (a loop after a step of its body) and drops what waits; nothing where nothing runs.
   void cancel();
+  // Ends what runs after its instruction, drops what waits, and waits for the thread. Nothing can be submitted afterwards.
+  void halt();
 
  private:
   void work();
