@@ -12,7 +12,7 @@ using namespace linear_loss;
 
 // Bytes that the logits of a chunk may have, the rows that it may have, and the columns whose gradients are spread at a time. Rows of a
 // chunk are few or many times what `dweight` is read and written for each chunk.
-constexpr std::int64_t kChunkBytes = 64 << 20, kChunkRows = 2048, kBlock = 4096;
+constexpr std::int64_t kChunkBytes = 16 << 20, kChunkRows = 2048, kBlock = 4096;
 constexpr std::int64_t kUnit = 64;
 
 // Inputs x, weight, labels, gradient of the losses, bias?; outputs losses, log-sum-exps, dx?, dweight?, dbias?.
