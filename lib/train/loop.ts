@@ -84,6 +84,12 @@ export function trainWith(trainer: Trainer, source: StepSource, options: LoopOpt
   checkSteps(options.steps)
   const { processes } = trainer.options
   if (!processes || processes.size === 1) return new Run(new Loop(trainer, source, options).run())
+  if (source.observe) {
+    throw new SteepestError('OPTION', {
+      who: 'train',
+      rule: 'data that follow the numbers of the steps cannot train on several processes yet, each of which has its own',
+    })
+  }
   const weights = Object.entries(trainer.parameters).map(([name, t]) => [name, t.shape, t.dtype])
   requireAgreement(processes, [options.steps, options.stopAfter, options.seed, trainer.optimizer.name, weights])
   // One process looks at the run and writes what it leaves.

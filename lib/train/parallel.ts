@@ -5,7 +5,7 @@ import { delimiter, dirname, join } from 'node:path'
 import { native } from '../addon.js'
 import { SteepestError } from '../errors.js'
 import type { StepData, StepSource } from './data.js'
-import { splitBatches, splitsOf } from './split.js'
+import { mappedSource, splitBatches, splitsOf } from './split.js'
 
 /**
  * The processes that train one model together, each on its share of the rows of every batch. The first one (rank 0) writes what the run
@@ -63,7 +63,7 @@ let joined: Processes | undefined
  */
 export function joinProcesses(env: NodeJS.ProcessEnv = process.env): Processes {
   if (joined) return joined
-  if (launchedProcesses(env) === 1 && env.OMPI_COMM_WORLD_SIZE === undefined) {
+  if (env.OMPI_COMM_WORLD_SIZE === undefined) {
     throw new SteepestError('OPTION', {
       who: 'parallel',
       rule: 'a run on several processes must be started by mpirun',
@@ -128,17 +128,7 @@ export function requireAgreement(processes: Processes, facts: unknown): void {
 
 /** @internal The share of this process in every batch: `rank` of `size` equal parts of its rows. */
 export const shareOf = (source: StepSource, processes: Processes): StepSource =>
-  processes.size === 1
-    ? source
-    : {
-        next: async () => {
-          const data = await source.next()
-          return data && ownShare(data, processes)
-        },
-        state: source.state && (() => source.state!()),
-        restore: source.restore && ((state) => source.restore!(state)),
-        close: source.close && (() => source.close!()),
-      }
+  processes.size === 1 ? source : mappedSource(source, (data) => ownShare(data, processes))
 
 /** @internal What of a step's data is this process's. */
 export function ownShare(data: StepData, { rank, size }: Processes): StepData {

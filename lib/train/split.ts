@@ -49,20 +49,24 @@ export const splitEvaluation = (
     }
   }
 
+/** A source whose steps are changed on their way, and that is as the given one in all else. */
+export const mappedSource = (source: StepSource, change: (data: StepData) => StepData): StepSource => ({
+  unit: source.unit,
+  next: async () => {
+    const data = await source.next()
+    return data && change(data)
+  },
+  state: source.state && (() => source.state!()),
+  restore: source.restore && ((state) => source.restore!(state)),
+  observe: source.observe && ((metrics) => source.observe!(metrics)),
+  close: source.close && (() => source.close!()),
+})
+
 /** A source whose micro-batches are cut into parts. */
 export const splitSource = (source: StepSource, parts: number): StepSource =>
   parts === 1
     ? source
-    : {
-        unit: source.unit,
-        next: async () => {
-          const data = await source.next()
-          return data && { ...data, microBatches: splitBatches(data.microBatches, parts) }
-        },
-        state: source.state && (() => source.state!()),
-        restore: source.restore && ((state) => source.restore!(state)),
-        close: source.close && (() => source.close!()),
-      }
+    : mappedSource(source, (data) => ({ ...data, microBatches: splitBatches(data.microBatches, parts) }))
 
 /** A source whose first step can be looked at before it is taken. */
 export class PeekedSource implements StepSource {
@@ -70,9 +74,11 @@ export class PeekedSource implements StepSource {
   readonly unit?: string
   readonly state?: () => unknown
   readonly restore?: (state: unknown) => void | Promise<void>
+  readonly observe?: StepSource['observe']
 
   constructor(private readonly source: StepSource) {
     this.unit = source.unit
+    if (source.observe) this.observe = (metrics) => source.observe!(metrics)
     if (source.state) this.state = () => (this.ahead ? this.ahead.before : source.state!())
     if (source.restore) {
       this.restore = (state) => {

@@ -9,7 +9,7 @@ import type { StepData } from '../../lib/train/data.js'
 import type { StartEvent } from '../../lib/train/events.js'
 import { HostArray } from '../../lib/train/host.js'
 import { planMemory } from '../../lib/train/memory.js'
-import { PeekedSource, splitBatches, splitsOf } from '../../lib/train/split.js'
+import { PeekedSource, splitBatches, splitSource, splitsOf } from '../../lib/train/split.js'
 import { train } from '../../lib/train/train.js'
 import { Trainer } from '../../lib/train/trainer.js'
 
@@ -246,6 +246,17 @@ test('looking at the first step of a source takes nothing from it', async () => 
   await peeked.restore!(2)
   expect((await peeked.next())!.microBatches[0].inputIds.data).toEqual(tokens(1, 2).data)
   expect(await peeked.next()).toBeNull()
+})
+
+test('a source that is cut or looked at is told what the given one is told', async () => {
+  const told: unknown[] = []
+  const source = { unit: 'rows', next: () => stepOf(4), observe: (metrics: unknown) => told.push(metrics) }
+  for (const changed of [splitSource(source, 2), new PeekedSource(source)]) {
+    expect(changed.unit).toBe('rows')
+    changed.observe!({ spread: 1 })
+  }
+  expect(told).toEqual([{ spread: 1 }, { spread: 1 }])
+  expect((await splitSource(source, 2).next())!.microBatches.length).toBe(2)
 })
 
 test('what additions of low rank learned within a budget is in the model when the run ends', {
